@@ -1,0 +1,1 @@
+"""The service: knows `ssad.bundle` and the registry, nothing of training."""

@@ -1,0 +1,36 @@
+from .confidence_estimators import BaseConfidenceEstimator as BaseConfidenceEstimator
+from .confidence_estimators import BinaryConfidence as BinaryConfidence
+from .confidence_estimators import ConfidenceIntervalsConfiguration as ConfidenceIntervalsConfiguration
+from .confidence_estimators import GradedConfidence as GradedConfidence
+from .confidence_estimators import HybridEstimator as HybridEstimator
+from .confidence_estimators import Interval as Interval
+from .confidence_estimators import SupportsConfidenceEstimation as SupportsConfidenceEstimation
+from .datamodules import GeneralTabularDataModule as GeneralTabularDataModule
+from .datamodules import SelfSupervisionDataModule as SelfSupervisionDataModule
+from .datamodules import create_preprocessing_pipeline as create_preprocessing_pipeline
+from .datamodules import drop_cols as drop_cols
+from .datamodules import fuse_cols as fuse_cols
+from .datamodules import replace_values_with_nan as replace_values_with_nan
+from .datamodules import time_split_train_val_test as time_split_train_val_test
+from .datamodules import to_categorical as to_categorical
+from .datasets import DataFrameToTensor as DataFrameToTensor
+from .datasets import DataFrameWithLabels as DataFrameWithLabels
+from .datasets import DatasetWithConfidence as DatasetWithConfidence
+from .datasets import DatasetWithInputDim as DatasetWithInputDim
+from .datasets import DatasetWithLabels as DatasetWithLabels
+from .datasets import init_confidence_from_csv as init_confidence_from_csv
+from .datasets import save_confidence_to_csv as save_confidence_to_csv
+from .detectors import AnomalyDetector as AnomalyDetector
+from .distribution_analyzers import EVTThresholding as EVTThresholding
+from .distribution_analyzers import SupportsDistributionAnalysis as SupportsDistributionAnalysis
+from .distribution_analyzers import TriangularThresholding as TriangularThresholding
+from .loggers import setup_logging as setup_logging
+from .models import Autoencoder as Autoencoder
+from .models import VariationalAutoencoder as VariationalAutoencoder
+from .modules import CosineReconstructionModule as CosineReconstructionModule
+from .modules import FreeEnergyScoringModule as FreeEnergyScoringModule
+from .modules import SelfSupervisionCallback as SelfSupervisionCallback
+from .modules import SelfSupervisionModule as SelfSupervisionModule
+from .modules import SupportsSelfSupervision as SupportsSelfSupervision
+
+__version__: str

@@ -1,0 +1,191 @@
+"""A trained detector as a folder of plain files, and scoring with it. No torch, no pickle."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnxruntime
+
+from ssad.bundle.intervals import ConfidenceCurve, Floats
+from ssad.bundle.schema import GraphInputs, Table, TableSchema
+from ssad.errors import BundleError
+
+FORMAT_VERSION = 1
+
+MANIFEST = "manifest.json"
+GRAPH = "detector.onnx"
+WEIGHTS = "weights.safetensors"
+INTERVALS = "intervals.json"
+COLUMNS = "columns.json"
+HISTOGRAM = "histogram.json"
+GOLDEN = "golden.json"
+FILES = (GRAPH, WEIGHTS, INTERVALS, COLUMNS, HISTOGRAM, GOLDEN)
+
+NUMERIC_INPUT, CATEGORICAL_INPUT = "numeric", "categorical"
+SCORE_OUTPUT, ERRORS_OUTPUT = "score", "errors"
+
+CHUNK_ROWS = 65_536
+"""Rows that go through the graph at once: bounds memory, and is far above where the cost a row is flat."""
+
+GOLDEN_TOLERANCE = 1e-5
+"""Relative difference to a golden score up to which a bundle is what it was when it was trained."""
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What a detector says of rows, one entry a row.
+
+    Attributes:
+        score: shape (n,), float64, higher is more abnormal.
+        confidence: shape (n,), float64 in [-1, 1].
+        region: shape (n,), `normal`, `unknown` or `abnormal`.
+    """
+
+    score: Floats
+    confidence: Floats
+    region: npt.NDArray[np.str_]
+
+    def columns(self) -> dict[str, list[Any]]:
+        """The three columns as lists, in the order every answer of this project has them."""
+        return {
+            "score": self.score.tolist(),
+            "confidence": self.confidence.tolist(),
+            "region": self.region.tolist(),
+        }
+
+    def records(self) -> list[dict[str, Any]]:
+        """One dict a row."""
+        names, values = zip(*self.columns().items(), strict=True)
+        return [dict(zip(names, row, strict=True)) for row in zip(*values, strict=True)]
+
+
+class Bundle:
+    """A detector read from its folder.
+
+    Attributes:
+        manifest: versions, digests and what was trained, as in `manifest.json`.
+        schema: the columns it expects.
+        curve: thresholds and confidence, those of the final weights.
+        histogram: the training scores' histogram and region shares; drift is measured against it.
+        golden: a few training rows by column, with their scores.
+    """
+
+    def __init__(self, path: Path, threads: int = 1) -> None:
+        """Read the bundle at `path`; `threads` is how many cores one scoring call may use.
+
+        Raises:
+            BundleError: a file is missing, damaged or of a version this code does not read.
+        """
+        self.path = path
+        self.manifest = _read_json(path, MANIFEST)
+        check_files(path, self.manifest)
+        self.schema = TableSchema.from_json(_read_json(path, COLUMNS))
+        self.curve = ConfidenceCurve.from_json(_read_json(path, INTERVALS))
+        self.histogram = _read_json(path, HISTOGRAM)
+        self.golden = _read_json(path, GOLDEN)
+        self._session = _session(path / GRAPH, threads)
+        self._inputs = {node.name for node in self._session.get_inputs()}
+
+    def score(self, table: Table) -> Scores:
+        """Score rows given by column.
+
+        Raises:
+            RowsError: a column is missing or holds values of the wrong kind.
+        """
+        return self.decide(self.score_inputs(self.schema.inputs(table)))
+
+    def decide(self, score: Floats) -> Scores:
+        """Confidence and region of given scores."""
+        return Scores(score, self.curve(score), self.curve.thresholds.regions(score))
+
+    def score_inputs(self, inputs: GraphInputs) -> Floats:
+        """Scores of rows that are graph inputs already, shape (n,), float64."""
+        return self._run(SCORE_OUTPUT, inputs)
+
+    def errors(self, table: Table) -> Floats:
+        """How much each column adds to a row's deviation, shape (n, columns), in `schema.graph_order`."""
+        return self._run(ERRORS_OUTPUT, self.schema.inputs(table))
+
+    def check_golden(self) -> None:
+        """Score the golden rows again.
+
+        Raises:
+            BundleError: their scores are not those of training time.
+        """
+        expected = np.asarray(self.golden["scores"], dtype=np.float64)
+        found = self.score(self.golden["rows"]).score
+        if not np.allclose(found, expected, rtol=GOLDEN_TOLERANCE, atol=GOLDEN_TOLERANCE**2):
+            worst = float(np.max(np.abs(found - expected)))
+            raise BundleError(
+                f"the golden rows of {self.path} score differently from training time (by up to {worst:.3g}); "
+                "the scoring graph or its runtime has changed: train again or restore the bundle."
+            )
+
+    def _run(self, output: str, inputs: GraphInputs) -> Floats:
+        chunks = [
+            self._session.run([output], self._feed(inputs, slice(start, start + CHUNK_ROWS)))[0]
+            for start in range(0, max(len(inputs), 1), CHUNK_ROWS)
+        ]
+        result: Floats = np.concatenate(chunks)
+        return result
+
+    def _feed(self, inputs: GraphInputs, rows: slice) -> dict[str, npt.NDArray[Any]]:
+        feed = {NUMERIC_INPUT: inputs.numeric[rows], CATEGORICAL_INPUT: inputs.categorical[rows]}
+        return {name: array for name, array in feed.items() if name in self._inputs}
+
+
+def check_files(path: Path, manifest: dict[str, Any]) -> None:
+    """Compare a bundle's files with its manifest.
+
+    Raises:
+        BundleError: another format version, a missing file, or a digest that differs.
+    """
+    if manifest.get("format_version") != FORMAT_VERSION:
+        raise BundleError(
+            f"the bundle {path} has format version {manifest.get('format_version')!r}, this code reads "
+            f"{FORMAT_VERSION}; score with the version of ssad that wrote it."
+        )
+    digests = manifest.get("files", {})
+    for name in FILES:
+        if not (path / name).is_file():
+            raise BundleError(f"the bundle {path} lacks {name}; fetch it again.")
+        if digest(path / name) != digests.get(name):
+            raise BundleError(f"{name} of the bundle {path} does not match its digest; fetch it again.")
+
+
+def digest(path: Path) -> str:
+    """SHA-256 of a file, in hexadecimal."""
+    with path.open("rb") as file:
+        hasher = hashlib.sha256()
+        for block in iter(lambda: file.read(1 << 20), b""):
+            hasher.update(block)
+    return hasher.hexdigest()
+
+
+def _read_json(path: Path, name: str) -> dict[str, Any]:
+    try:
+        document = json.loads((path / name).read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise BundleError(f"{path} is not a bundle: it has no {name}; name a folder that training wrote.") from error
+    except (OSError, ValueError) as error:
+        raise BundleError(f"{name} of the bundle {path} cannot be read ({error}); fetch it again.") from error
+    if not isinstance(document, dict):
+        raise BundleError(f"{name} of the bundle {path} is not a JSON object; fetch it again.")
+    return document
+
+
+def _session(path: Path, threads: int) -> onnxruntime.InferenceSession:
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3  # errors only: a warning about an unused initializer helps nobody
+    try:
+        return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime raises its own types, not exported by name
+        raise BundleError(f"onnxruntime cannot load {path} ({error}); fetch the bundle again.") from error

@@ -1,0 +1,109 @@
+"""Scores to regions and confidence, as NumPy alone computes them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Floats = npt.NDArray[np.float64]
+
+REGIONS = ("normal", "unknown", "abnormal")
+
+
+@dataclass(frozen=True)
+class Thresholds:
+    """Two thresholds that partition the real line into three regions.
+
+    A score is normal up to and including `normal`, abnormal from `abnormal` on, and unknown strictly
+    between; where the two are equal, that score is normal and nothing is unknown.
+
+    Attributes:
+        normal: the highest normal score; minus infinity when no score is normal.
+        abnormal: the lowest abnormal score, at least `normal`; infinity when no score is abnormal.
+    """
+
+    normal: float
+    abnormal: float
+
+    def __post_init__(self) -> None:
+        if not self.normal <= self.abnormal:
+            raise ValueError(
+                f"the normal threshold must be at most the abnormal one, got {self.normal} and {self.abnormal}"
+            )
+
+    def codes(self, scores: Floats) -> npt.NDArray[np.int8]:
+        """Index into `REGIONS` for each score, shape (n,)."""
+        abnormal = (scores >= self.abnormal) & (scores > self.normal)
+        return ((scores > self.normal).astype(np.int8) + abnormal).astype(np.int8)
+
+    def regions(self, scores: Floats) -> npt.NDArray[np.str_]:
+        """Name of the region of each score, shape (n,)."""
+        return np.asarray(REGIONS)[self.codes(scores)]
+
+    def counts(self, scores: Floats) -> dict[str, int]:
+        """How many of the scores each region holds."""
+        counts = np.bincount(self.codes(scores), minlength=len(REGIONS))
+        return dict(zip(REGIONS, counts.tolist(), strict=True))
+
+
+@dataclass(frozen=True)
+class ConfidenceCurve:
+    """Confidence as a function of the score: linear between knots, one list of knots a region.
+
+    Attributes:
+        thresholds: what cuts the scores into regions.
+        knots: for each region, scores in ascending order and the confidence at each, in [-1, 1].
+    """
+
+    thresholds: Thresholds
+    knots: dict[str, tuple[Floats, Floats]]
+
+    def __call__(self, scores: Floats) -> Floats:
+        """Confidence of each score, shape (n,), in [-1, 1]."""
+        codes = self.thresholds.codes(scores)
+        confidence = np.zeros(len(scores))
+        for code, region in enumerate(REGIONS):
+            members = codes == code
+            at, value = self.knots[region]
+            if len(at) and members.any():
+                confidence[members] = np.interp(scores[members], at, value)
+        return confidence
+
+    def to_json(self) -> dict[str, Any]:
+        """The curve as plain JSON; an infinite threshold is null."""
+        return {
+            "thresholds": {
+                "normal": _finite_or_none(self.thresholds.normal),
+                "abnormal": _finite_or_none(self.thresholds.abnormal),
+            },
+            "confidence": {
+                region: {"score": at.tolist(), "confidence": value.tolist()}
+                for region, (at, value) in self.knots.items()
+            },
+        }
+
+    @classmethod
+    def from_json(cls, document: dict[str, Any]) -> ConfidenceCurve:
+        """The inverse of `to_json`."""
+        thresholds = document["thresholds"]
+        normal, abnormal = thresholds["normal"], thresholds["abnormal"]
+        return cls(
+            Thresholds(
+                -np.inf if normal is None else float(normal),
+                np.inf if abnormal is None else float(abnormal),
+            ),
+            {
+                region: (
+                    np.asarray(knots["score"], dtype=np.float64),
+                    np.asarray(knots["confidence"], dtype=np.float64),
+                )
+                for region, knots in document["confidence"].items()
+            },
+        )
+
+
+def _finite_or_none(value: float) -> float | None:
+    return float(value) if np.isfinite(value) else None

@@ -1,0 +1,30 @@
+"""A bundle as an MLflow pyfunc: the `loader_module` of a logged model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from ssad.bundle.bundle import Bundle
+
+
+class PyFuncDetector:
+    """Scores a DataFrame; what MLflow calls."""
+
+    def __init__(self, bundle: Bundle) -> None:
+        self.bundle = bundle
+
+    def predict(self, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> pd.DataFrame:
+        """Score, confidence and region of every row, with the index of the input.
+
+        Raises:
+            RowsError: a column is missing or holds values of the wrong kind.
+        """
+        return pd.DataFrame(self.bundle.score(model_input).columns(), index=model_input.index)
+
+
+def _load_pyfunc(path: str) -> PyFuncDetector:
+    """MLflow's hook: the object to call `predict` of, from the folder it logged."""
+    return PyFuncDetector(Bundle(Path(path)))

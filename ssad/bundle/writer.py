@@ -1,0 +1,76 @@
+"""Writing a bundle's plain files; what torch has to do with it is done before, by the detectors."""
+
+from __future__ import annotations
+
+import json
+import platform
+from collections.abc import Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ssad import __version__
+from ssad.bundle import bundle as files
+from ssad.bundle.intervals import ConfidenceCurve, Floats
+from ssad.bundle.schema import TableSchema
+
+HISTOGRAM_BINS = 100
+"""Bins of the training-score histogram: equal mass, so that the tail is seen as sharply as the bulk."""
+
+RECORDED_PACKAGES = ("torch", "onnx", "onnxruntime", "numpy")
+
+
+def write_bundle(
+    path: Path,
+    graph: bytes,
+    weights: bytes,
+    schema: TableSchema,
+    curve: ConfidenceCurve,
+    training_scores: Floats,
+    golden: tuple[Mapping[str, list[Any]], Floats],
+    facts: Mapping[str, Any],
+) -> None:
+    """Write every file of a bundle, the manifest with their digests last.
+
+    The same arguments give the same bytes: no date, no path, nothing of the machine.
+
+    Args:
+        path: an empty or missing folder.
+        graph: the scoring graph, a serialized ONNX model.
+        weights: the network's tensors, serialized by safetensors.
+        schema: the columns.
+        curve: thresholds and confidence of the final weights.
+        training_scores: scores of the training rows, shape (n,).
+        golden: a few rows by column, and their scores.
+        facts: what the manifest says besides: the detector's name and settings.
+    """
+    path.mkdir(parents=True, exist_ok=True)
+    (path / files.GRAPH).write_bytes(graph)
+    (path / files.WEIGHTS).write_bytes(weights)
+    _write_json(path / files.COLUMNS, schema.to_json())
+    _write_json(path / files.INTERVALS, curve.to_json())
+    _write_json(path / files.HISTOGRAM, histogram(training_scores, curve))
+    rows, scores = golden
+    _write_json(path / files.GOLDEN, {"rows": dict(rows), "scores": scores.tolist()})
+    manifest = {
+        "format_version": files.FORMAT_VERSION,
+        **facts,
+        "versions": {"python": platform.python_version(), "ssad": __version__}
+        | {name: metadata.version(name) for name in RECORDED_PACKAGES},
+        "files": {name: files.digest(path / name) for name in files.FILES},
+    }
+    _write_json(path / files.MANIFEST, manifest)
+
+
+def histogram(scores: Floats, curve: ConfidenceCurve) -> dict[str, Any]:
+    """The training scores as equal-mass bins, with the share of each region."""
+    edges = np.unique(np.quantile(scores, np.linspace(0, 1, HISTOGRAM_BINS + 1)))
+    counts, edges = np.histogram(scores, edges if len(edges) > 1 else 1)
+    shares = {name: count / len(scores) for name, count in curve.thresholds.counts(scores).items()}
+    return {"edges": edges.tolist(), "counts": counts.tolist(), "region_shares": shares}
+
+
+def _write_json(path: Path, document: Mapping[str, Any]) -> None:
+    path.write_text(json.dumps(document, indent=1, allow_nan=False, sort_keys=False), encoding="utf-8")

@@ -1,0 +1,187 @@
+"""Scores and intervals to confidence."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+
+from ssad.confidence_estimators.intervals import ConfidenceIntervalsConfiguration
+
+
+@runtime_checkable
+class SupportsConfidenceEstimation(Protocol):
+    """Anything that turns scores into confidence, given intervals.
+
+    Attributes:
+        configuration: the intervals in force; None before the first analysis.
+    """
+
+    configuration: ConfidenceIntervalsConfiguration | None
+
+    def estimate_confidence(self, scores_batch: torch.Tensor) -> torch.Tensor:
+        """Confidence in [-1, 1] of each score, shape (n,)."""
+        ...
+
+
+class BaseConfidenceEstimator(ABC, SupportsConfidenceEstimation):
+    """An estimator with one rule a region; a subclass says the three rules."""
+
+    def __init__(self) -> None:
+        self.configuration: ConfidenceIntervalsConfiguration | None = None
+
+    def fit(self, scores_batch: torch.Tensor) -> None:
+        """Learn what confidence needs from the training scores, shape (n,); by default nothing."""
+
+    @abstractmethod
+    def _confidence_normal(self, score: torch.Tensor) -> torch.Tensor:
+        """Confidence of scores in the normal interval, shape of `score`, in [0, 1]."""
+
+    @abstractmethod
+    def _confidence_abnormal(self, score: torch.Tensor) -> torch.Tensor:
+        """Confidence of scores in the abnormal interval, shape of `score`, in [-1, 0]."""
+
+    @abstractmethod
+    def _confidence_unknown(self, score: torch.Tensor) -> torch.Tensor:
+        """Confidence of scores in the unknown interval, shape of `score`, in [-1, 1]."""
+
+    def estimate_confidence(self, scores_batch: torch.Tensor) -> torch.Tensor:
+        """Confidence of each score, by the rule of the interval that holds it.
+
+        Args:
+            scores_batch: shape (n,), finite.
+
+        Returns:
+            Shape (n,), dtype of the scores, in [-1, 1].
+
+        Raises:
+            RuntimeError: no intervals have been set yet.
+        """
+        if self.configuration is None:
+            raise RuntimeError(
+                "no intervals are set; assign a ConfidenceIntervalsConfiguration to `configuration` first"
+            )
+        confidence = torch.zeros_like(scores_batch)
+        for interval, rule in (
+            (self.configuration.normal, self._confidence_normal),
+            (self.configuration.unknown, self._confidence_unknown),
+            (self.configuration.abnormal, self._confidence_abnormal),
+        ):
+            members = interval.contains_tensor_mask(scores_batch)
+            confidence[members] = rule(scores_batch[members]).to(confidence.dtype)
+        return confidence
+
+
+class BinaryConfidence(BaseConfidenceEstimator):
+    """+1 in the normal interval, -1 in the abnormal one, 0 between [Najari et al., SIN 2021]."""
+
+    def _confidence_normal(self, score: torch.Tensor) -> torch.Tensor:
+        return torch.ones_like(score)
+
+    def _confidence_abnormal(self, score: torch.Tensor) -> torch.Tensor:
+        return -torch.ones_like(score)
+
+    def _confidence_unknown(self, score: torch.Tensor) -> torch.Tensor:
+        return torch.zeros_like(score)
+
+
+THRESHOLD_CONFIDENCE = 0.5
+"""Size of the confidence at either threshold: a row there is normal (abnormal) with probability 3/4."""
+
+
+class GradedConfidence(BaseConfidenceEstimator):
+    """Confidence that falls steadily as the score rises.
+
+    From +1 at the lowest training score it falls with the share of normal training rows below the score
+    to +1/2 at the normal threshold, then linearly to -1/2 at the abnormal one, and on to -1 with the
+    share of abnormal training rows below the score.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._training_scores: torch.Tensor | None = None
+
+    def fit(self, scores_batch: torch.Tensor) -> None:
+        """Keep the training scores' order, shape (n,): it says how deep in its region a score lies."""
+        self._training_scores = scores_batch.detach().flatten().sort().values
+
+    def _share_below(self, score: torch.Tensor, region: str) -> torch.Tensor:
+        """Share of a region's training rows that score lower, in [0, 1], shape of `score`."""
+        if self._training_scores is None or self.configuration is None:
+            raise RuntimeError("the estimator has seen no training scores; call fit(scores) first")
+        known = self._training_scores.to(score)
+        interval = getattr(self.configuration, region)
+        members = known[interval.contains_tensor_mask(known)]
+        return torch.searchsorted(members, score.contiguous()).to(score) / max(len(members), 1)
+
+    def _confidence_normal(self, score: torch.Tensor) -> torch.Tensor:
+        return 1 - (1 - THRESHOLD_CONFIDENCE) * self._share_below(score, "normal")
+
+    def _confidence_abnormal(self, score: torch.Tensor) -> torch.Tensor:
+        return -THRESHOLD_CONFIDENCE - (1 - THRESHOLD_CONFIDENCE) * self._share_below(score, "abnormal")
+
+    def _confidence_unknown(self, score: torch.Tensor) -> torch.Tensor:
+        assert self.configuration is not None  # estimate_confidence has checked it
+        low, high = self.configuration.thresholds.normal, self.configuration.thresholds.abnormal
+        if not (abs(low) < torch.inf and abs(high) < torch.inf):  # an unbounded region has no middle
+            return torch.zeros_like(score)
+        return THRESHOLD_CONFIDENCE * (1 - 2 * (score - low) / (high - low))
+
+
+class HybridEstimator(SupportsConfidenceEstimation):
+    """The weighted mean of several estimators, all on the same intervals."""
+
+    def __init__(
+        self,
+        training_dataset: Any,
+        estimators: Sequence[SupportsConfidenceEstimation],
+        weights: Sequence[float] | None = None,
+    ) -> None:
+        """Combine `estimators`; equal weights unless given, which need not sum to one.
+
+        `training_dataset` is taken for programs that pass one; estimators learn from scores, by `fit`.
+
+        Raises:
+            ValueError: no estimator, another number of weights, a negative one, or none above zero.
+        """
+        self.training_dataset = training_dataset
+        self.estimators = list(estimators)
+        self.weights = list(weights) if weights is not None else [1.0] * len(self.estimators)
+        if not self.estimators or len(self.weights) != len(self.estimators):
+            raise ValueError(
+                f"expected one weight for each of at least one estimator, got {len(self.weights)} weights "
+                f"for {len(self.estimators)} estimators"
+            )
+        if min(self.weights) < 0 or sum(self.weights) <= 0:
+            raise ValueError(f"weights must not be negative and not all zero, got {self.weights}")
+
+    @property
+    def configuration(self) -> ConfidenceIntervalsConfiguration | None:  # type: ignore[override]
+        """The intervals of every estimator in it."""
+        return self.estimators[0].configuration
+
+    @configuration.setter
+    def configuration(self, configuration: ConfidenceIntervalsConfiguration | None) -> None:
+        for estimator in self.estimators:
+            estimator.configuration = configuration
+
+    def fit(self, scores_batch: torch.Tensor) -> None:
+        """Let every estimator learn from the training scores, shape (n,)."""
+        for estimator in self.estimators:
+            fit_estimator(estimator, scores_batch)
+
+    def estimate_confidence(self, scores_batch: torch.Tensor) -> torch.Tensor:
+        """Weighted mean of the estimators' confidence, shape (n,), in [-1, 1]."""
+        total = torch.zeros_like(scores_batch)
+        for weight, estimator in zip(self.weights, self.estimators, strict=True):
+            total = total + weight * estimator.estimate_confidence(scores_batch)
+        return total / sum(self.weights)
+
+
+def fit_estimator(estimator: SupportsConfidenceEstimation, scores_batch: torch.Tensor) -> None:
+    """Show the training scores to an estimator that wants them; the protocol does not ask it to."""
+    fit = getattr(estimator, "fit", None)
+    if fit is not None:
+        fit(scores_batch)

@@ -1,0 +1,110 @@
+"""Table helpers and the scikit-learn pipeline of `GeneralTabularDataModule`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from sklearn.base import BaseEstimator, TransformerMixin
+from sklearn.impute import SimpleImputer
+from sklearn.pipeline import Pipeline
+from sklearn.preprocessing import FunctionTransformer, MinMaxScaler
+
+
+class CountEncoder(TransformerMixin, BaseEstimator):  # type: ignore[misc]
+    """Replace each value of some columns by how often training saw it; an unseen value counts 0."""
+
+    def __init__(self, cols: Sequence[str]) -> None:
+        self.cols = cols
+
+    def fit(self, X: pd.DataFrame, y: Any = None) -> CountEncoder:  # noqa: N803 - scikit-learn's name
+        """Count the values."""
+        self.counts_ = {column: X[column].value_counts(dropna=False) for column in self.cols}
+        return self
+
+    def transform(self, X: pd.DataFrame) -> pd.DataFrame:  # noqa: N803
+        """The table with counts in place of values."""
+        return X.assign(**{c: X[c].map(counts).fillna(0).astype(float) for c, counts in self.counts_.items()})
+
+
+def to_categorical(df: pd.DataFrame, cols: Sequence[str]) -> pd.DataFrame:
+    """The table with these columns of pandas' type `category`."""
+    return df.astype(dict.fromkeys(cols, "category"))
+
+
+def drop_cols(df: pd.DataFrame, cols: Sequence[str]) -> pd.DataFrame:
+    """The table without these columns; one that is not there is no error."""
+    return df.drop(columns=list(cols), errors="ignore")
+
+
+def fuse_cols(df: pd.DataFrame, cols: Sequence[str], new_col_name: str) -> pd.DataFrame:
+    """The table with a new column: the values of `cols` as strings, one after another."""
+    return df.assign(**{new_col_name: df[list(cols)].astype(str).agg("".join, axis=1)})
+
+
+def replace_values_with_nan(df: pd.DataFrame, values: Sequence[float]) -> pd.DataFrame:
+    """The table with NaN in place of each of these values."""
+    return df.replace(list(values), np.nan)
+
+
+def time_split_train_val_test(
+    data: pd.DataFrame, train_percent: float, val_percent: float
+) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
+    """Cut rows in order of time: the first for training, the next for validation, the rest for test.
+
+    Args:
+        data: rows in order of time.
+        train_percent: share for training, in [0, 1] (a share, as its callers pass it).
+        val_percent: share for validation.
+    """
+    first = int(len(data) * train_percent)
+    second = first + int(len(data) * val_percent)
+    return data.iloc[:first], data.iloc[first:second], data.iloc[second:]
+
+
+def min_max_scaler() -> MinMaxScaler:
+    """Features of the training rows to [0, 1], where a sigmoid can reach them."""
+    return MinMaxScaler(feature_range=(0, 1))
+
+
+def mean_imputer() -> SimpleImputer:
+    """The mean of the training rows for a missing value; a column with none becomes 0."""
+    return SimpleImputer(strategy="mean", keep_empty_features=True)
+
+
+def create_preprocessing_pipeline(
+    categorical_cols: Sequence[str] | None = None,
+    cols_to_drop: Sequence[str] | None = None,
+    count_encode_cols: Sequence[str] | None = None,
+    scaler: Callable[[], Any] | Any | None = min_max_scaler,
+    replace_inf: bool = True,
+    fillna: Callable[[], Any] | Any | None = mean_imputer,
+) -> Pipeline:
+    """A pipeline of the steps asked for; columns keep their names through it.
+
+    Args:
+        categorical_cols: columns to make categorical.
+        cols_to_drop: columns to leave out.
+        count_encode_cols: columns whose values become their counts.
+        scaler: a scikit-learn transformer or what makes one; None for none.
+        replace_inf: whether infinities become missing.
+        fillna: a scikit-learn imputer or what makes one; None for none.
+    """
+    steps: list[tuple[str, Any]] = []
+    if categorical_cols:
+        steps.append(("categorical", FunctionTransformer(to_categorical, kw_args={"cols": categorical_cols})))
+    if cols_to_drop:
+        steps.append(("drop", FunctionTransformer(drop_cols, kw_args={"cols": cols_to_drop})))
+    if count_encode_cols:
+        steps.append(("count", CountEncoder(count_encode_cols)))
+    if replace_inf:
+        infinities = {"values": [np.inf, -np.inf]}
+        steps.append(("infinities", FunctionTransformer(replace_values_with_nan, kw_args=infinities)))
+    steps += [
+        (name, step() if callable(step) else step) for name, step in (("fillna", fillna), ("scaler", scaler)) if step
+    ]
+    if not steps:
+        steps.append(("nothing", FunctionTransformer()))
+    return Pipeline(steps).set_output(transform="pandas")

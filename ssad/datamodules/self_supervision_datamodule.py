@@ -1,0 +1,74 @@
+"""Any data module, with a confidence for each of its training rows."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+from torch.utils.data import DataLoader
+
+from ssad.datasets.interfaces import DatasetWithInputDim
+from ssad.datasets.rows import DatasetWithConfidence, collate, data_and_label, init_confidence_from_csv
+
+
+class SelfSupervisionDataModule(L.LightningDataModule):
+    """Wraps any `LightningDataModule`: its training rows get a confidence that travels with them.
+
+    Attributes:
+        datamodule: the wrapped module; its validation and test loaders are used as they are.
+        train: the training rows with their confidence.
+        input_dim: number of features of a row.
+        batch_size: rows in a training batch.
+    """
+
+    def __init__(self, datamodule: L.LightningDataModule, path_confidence: str | Path | None = None) -> None:
+        """Prepare and set up `datamodule` for fitting; start from the confidence in a CSV, or from all ones.
+
+        Raises:
+            DatasetError: the CSV does not fit the training rows.
+        """
+        super().__init__()
+        self.datamodule = datamodule
+        datamodule.prepare_data()
+        datamodule.setup("fit")
+        rows, self.batch_size = _training_rows(datamodule)
+        self.train = DatasetWithConfidence(rows, init_confidence_from_csv(rows, path_confidence))
+        self.input_dim = (
+            rows.input_dim() if isinstance(rows, DatasetWithInputDim) else data_and_label(rows[0])[0].numel()
+        )
+
+    def setup(self, stage: str) -> None:
+        """Set up the wrapped module for what fitting, done at construction, did not."""
+        if stage != "fit":
+            self.datamodule.setup(stage)
+
+    def train_dataloader(self) -> DataLoader[Any]:
+        """Training batches in random order, dicts with `data`, `label` and `confidence`."""
+        return DataLoader(self.train, batch_size=self.batch_size, shuffle=True, collate_fn=collate)
+
+    def val_dataloader(self) -> Any:
+        """The wrapped module's validation batches."""
+        return self.datamodule.val_dataloader()
+
+    def test_dataloader(self) -> Any:
+        """The wrapped module's test batches."""
+        return self.datamodule.test_dataloader()
+
+    def supervision_dataloader(self) -> DataLoader[Any]:
+        """Every training row once, in dataset order."""
+        return DataLoader(self.train, batch_size=SCORING_BATCH, collate_fn=collate)
+
+
+SCORING_BATCH = 8192
+"""Rows scored at once: large enough that the cost of a call does not count, small enough for any memory."""
+
+
+def _training_rows(datamodule: L.LightningDataModule) -> tuple[Any, int]:
+    """The training dataset and the batch size, from the module's attributes or its training loader."""
+    rows, batch_size = getattr(datamodule, "train", None), getattr(datamodule, "batch_size", None)
+    if rows is None or batch_size is None:
+        loader = datamodule.train_dataloader()
+        rows = loader.dataset if rows is None else rows
+        batch_size = loader.batch_size if batch_size is None else batch_size
+    return rows, batch_size or SCORING_BATCH

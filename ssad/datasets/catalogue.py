@@ -1,0 +1,177 @@
+"""Data sets by name: those scikit-learn carries or fetches with a known checksum, and two placed by hand.
+
+NSL-KDD and UNSW-NB15 have no public address that answers without a form and no checksum from their
+owners, so the catalogue says where to put the file.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+import pooch
+from sklearn import datasets as sklearn_datasets
+
+from ssad.errors import DatasetError
+
+
+@dataclass(frozen=True)
+class HandPlaced:
+    """A public file that its owners give out behind a form: people place it, and it is read from there."""
+
+    filename: str
+    home: str
+    read: Callable[[Path], pd.DataFrame]
+
+
+def names() -> list[str]:
+    """Names of the catalogue, sorted."""
+    return sorted([*_FETCHED, *_HAND_PLACED])
+
+
+def cache_folder() -> Path:
+    """Where files are kept: `SSAD_DATA`, or the user's cache folder."""
+    return Path(os.environ.get("SSAD_DATA") or pooch.os_cache("ssad"))
+
+
+def load(name: str) -> pd.DataFrame:
+    """The table of that name, with its labels in column `label`.
+
+    Raises:
+        DatasetError: it cannot be fetched, or is not where it should be; says where to put it.
+    """
+    if name in _HAND_PLACED:
+        source = _HAND_PLACED[name]
+        path = cache_folder() / source.filename
+        if not path.exists():
+            raise DatasetError(
+                f"data set {name!r} is not at {path}; download {source.filename} from {source.home} and put it there, "
+                "or name a table of your own."
+            )
+        return source.read(path)
+    try:
+        return _FETCHED[name]()
+    except Exception as error:  # urllib, OpenML and a wrong checksum each raise their own
+        reason = " ".join(str(error).split())[:160]
+        raise DatasetError(
+            f"data set {name!r} cannot be fetched ({reason}); connect this machine, put the files of "
+            f"scikit-learn's fetcher into {cache_folder()}, or name a table of your own."
+        ) from error
+
+
+BREAST_CANCER_ANOMALIES = 39
+"""Malignant tumours kept: a tenth of the table, where the hospital's 212 beside 357 are no anomalies."""
+
+
+def _breast_cancer() -> pd.DataFrame:
+    """Wisconsin diagnostic breast cancer: benign is normal, the first malignant tumours are the anomalies."""
+    bunch = sklearn_datasets.load_breast_cancer(as_frame=True)
+    malignant = bunch.target == 0
+    table = bunch.data.assign(label=malignant.map({True: "malignant", False: "benign"}))
+    return table[~malignant | (malignant.cumsum() <= BREAST_CANCER_ANOMALIES)].reset_index(drop=True)
+
+
+DIGITS_ANOMALIES = 20
+"""Other digits among the 178 zeros: a tenth, as in RADON's experiments [Najari et al., SIN 2021]."""
+
+
+def _digits() -> pd.DataFrame:
+    """8 x 8 images of digits: zeros are normal, the first others are the anomalies."""
+    bunch = sklearn_datasets.load_digits(as_frame=True)
+    return _zeros_are_normal(bunch.data, bunch.target, DIGITS_ANOMALIES)
+
+
+MNIST_ANOMALIES = 767
+"""A tenth beside the 6,903 zeros, likewise."""
+
+
+def _zeros_are_normal(images: pd.DataFrame, digits: pd.Series, anomalies: int) -> pd.DataFrame:
+    other = digits.astype(int) != 0
+    table = images.assign(label=other.map({True: "other digit", False: "normal"}))
+    return table[~other | (other.cumsum() <= anomalies)].reset_index(drop=True)
+
+
+_KDD_COLUMNS = [
+    "duration",
+    "protocol_type",
+    "service",
+    "flag",
+    "src_bytes",
+    "dst_bytes",
+    "land",
+    "wrong_fragment",
+    "urgent",
+    "hot",
+    "num_failed_logins",
+    "logged_in",
+    "num_compromised",
+    "root_shell",
+    "su_attempted",
+    "num_root",
+    "num_file_creations",
+    "num_shells",
+    "num_access_files",
+    "num_outbound_cmds",
+    "is_host_login",
+    "is_guest_login",
+    "count",
+    "srv_count",
+    "serror_rate",
+    "srv_serror_rate",
+    "rerror_rate",
+    "srv_rerror_rate",
+    "same_srv_rate",
+    "diff_srv_rate",
+    "srv_diff_host_rate",
+    "dst_host_count",
+    "dst_host_srv_count",
+    "dst_host_same_srv_rate",
+    "dst_host_diff_srv_rate",
+    "dst_host_same_src_port_rate",
+    "dst_host_srv_diff_host_rate",
+    "dst_host_serror_rate",
+    "dst_host_srv_serror_rate",
+    "dst_host_rerror_rate",
+    "dst_host_srv_rerror_rate",
+    "label",
+]
+
+
+def _kddcup99() -> pd.DataFrame:
+    """Ten percent of the KDD Cup 1999 connections, by scikit-learn's fetcher and its checksum."""
+    bunch = sklearn_datasets.fetch_kddcup99(data_home=cache_folder(), as_frame=True)
+    table = bunch.frame.rename(columns={"labels": "label"})
+    text = table.select_dtypes("object").map(lambda value: value.decode() if isinstance(value, bytes) else value)
+    return table.assign(**text).infer_objects()
+
+
+def _mnist() -> pd.DataFrame:
+    """28 x 28 images from OpenML, checked against its digest; zeros are normal."""
+    bunch = sklearn_datasets.fetch_openml("mnist_784", version=1, data_home=cache_folder(), as_frame=True)
+    return _zeros_are_normal(bunch.data, bunch.target, MNIST_ANOMALIES)
+
+
+def _read_kdd(path: Path) -> pd.DataFrame:
+    table = pd.read_csv(path, header=None).iloc[:, : len(_KDD_COLUMNS)]
+    return table.set_axis(_KDD_COLUMNS, axis=1)
+
+
+def _read_unsw(path: Path) -> pd.DataFrame:
+    return pd.read_csv(path).drop(columns=["id", "attack_cat"], errors="ignore")
+
+
+_FETCHED: dict[str, Callable[[], pd.DataFrame]] = {
+    "breast-cancer": _breast_cancer,
+    "digits": _digits,
+    "kddcup99": _kddcup99,
+    "mnist": _mnist,
+}
+_HAND_PLACED = {
+    "nsl-kdd": HandPlaced("KDDTrain+.txt", "https://www.unb.ca/cic/datasets/nsl.html", _read_kdd),
+    "unsw-nb15": HandPlaced(
+        "UNSW_NB15_training-set.csv", "https://research.unsw.edu.au/projects/unsw-nb15-dataset", _read_unsw
+    ),
+}

@@ -1,0 +1,104 @@
+"""Reading a table from wherever it is, in whichever format people have it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import numpy as np
+import pandas as pd
+
+from ssad.datasets import catalogue
+from ssad.errors import DatasetError
+
+LABEL = "label"
+"""The label column of tables that this project makes itself."""
+
+MLFLOW_SCHEMES = ("runs:/", "models:/", "mlflow-artifacts:/")
+
+
+def read_table(location: str) -> pd.DataFrame:
+    """Read a whole table.
+
+    Args:
+        location: a name of the catalogue, a path or a URI. CSV, TSV and Parquet files (also compressed),
+            a folder of Parquet files, `.npz` with `X` and optionally `y`.
+
+    Raises:
+        DatasetError: there is no such table, it cannot be read, or it is empty.
+    """
+    if not location:
+        raise DatasetError("no dataset was named; give a path, a URI or one of " + ", ".join(catalogue.names()) + ".")
+    if location in catalogue.names():
+        return catalogue.load(location)
+    path = _local(location)
+    if not path.exists():
+        raise DatasetError(
+            f"there is no file {path.absolute()} and no data set of that name in the catalogue "
+            f"({', '.join(catalogue.names())}); give an absolute path if you started from another folder."
+        )
+    reader = _reader(path)
+    try:
+        table = reader(path)
+    except DatasetError:
+        raise
+    except Exception as error:  # each reader has exceptions of its own; all mean a damaged or foreign file
+        reason = " ".join(str(error).split())[:200]
+        raise DatasetError(f"{path} cannot be read ({reason}); expected {_FORMATS}.") from error
+    return _checked(table, path)
+
+
+def _local(location: str) -> Path:
+    """The path of a location; what lies elsewhere is fetched first, by MLflow's own means."""
+    if location.startswith("file://"):
+        return Path(location.removeprefix("file://"))
+    if "://" not in location and not location.startswith(MLFLOW_SCHEMES):
+        return Path(location).expanduser()
+    try:
+        return Path(mlflow.artifacts.download_artifacts(artifact_uri=location))
+    except Exception as error:  # each store has exceptions of its own
+        reason = " ".join(str(error).split())[:200]
+        raise DatasetError(
+            f"{location} cannot be fetched ({reason}); check the address and its credentials."
+        ) from error
+
+
+def _read_npz(path: Path) -> pd.DataFrame:
+    with np.load(path, allow_pickle=False) as arrays:
+        if "X" not in arrays or arrays["X"].ndim != 2:
+            raise DatasetError(f"{path} holds {', '.join(arrays)}; expected a matrix X and, if labelled, a vector y.")
+        table = pd.DataFrame(arrays["X"]).add_prefix("x")
+        if "y" in arrays:
+            table[LABEL] = np.asarray(arrays["y"]).ravel()
+    return table
+
+
+_FORMATS = "CSV, TSV or Parquet, a folder of Parquet files, or .npz with X and y"
+_READERS: dict[str, Callable[[Any], pd.DataFrame]] = {
+    ".csv": lambda path: pd.read_csv(path, low_memory=False),
+    ".tsv": lambda path: pd.read_csv(path, sep="\t", low_memory=False),
+    ".parquet": pd.read_parquet,
+    ".pq": pd.read_parquet,
+    ".npz": _read_npz,
+}
+
+
+def _reader(path: Path) -> Callable[[Any], pd.DataFrame]:
+    if path.is_dir():
+        return pd.read_parquet
+    for suffix in reversed(path.suffixes):
+        if suffix.lower() in _READERS:
+            return _READERS[suffix.lower()]
+    raise DatasetError(f"{path} is of no known format; expected {_FORMATS}.")
+
+
+def _checked(table: pd.DataFrame, path: Path) -> pd.DataFrame:
+    table.columns = table.columns.map(str)
+    if not len(table) or not len(table.columns):
+        raise DatasetError(f"{path} holds no rows; bring a table with data in it.")
+    twice = table.columns[table.columns.duplicated()].unique()
+    if len(twice):
+        raise DatasetError(f"{path} has columns of the same name: {', '.join(twice)}; rename them.")
+    return table.reset_index(drop=True)

@@ -1,0 +1,272 @@
+"""From training rows to a detector that can be written as a bundle. Sees no labels."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import numpy as np
+import pandas as pd
+import torch
+from safetensors.torch import save as save_safetensors
+from torch.utils.data import DataLoader
+
+from ssad.bundle import ConfidenceCurve, TableSchema, write_bundle
+from ssad.bundle.intervals import Floats
+from ssad.bundle.schema import GraphInputs
+from ssad.confidence_estimators import GradedConfidence, confidence_curve
+from ssad.datamodules import SelfSupervisionDataModule
+from ssad.datasets.rows import TensorRows, row_loader
+from ssad.datasets.schema import infer_schema
+from ssad.detectors.presets import Preset, preset
+from ssad.detectors.scoring_graph import export_onnx
+from ssad.errors import SettingsError
+from ssad.models import TableEncoder
+from ssad.modules import SelfSupervisionModule
+
+EPOCH_BATCHES = 16
+"""Batches an epoch of a small table is cut into, so that each epoch makes some progress."""
+
+MIN_BATCH, MAX_BATCH = 32, 1024
+
+GOLDEN_ROWS = 16
+"""Training rows that a bundle keeps with their scores, from the least to the most abnormal."""
+
+
+@dataclass(frozen=True)
+class FitSettings:
+    """What the user may set; None leaves it to the detector.
+
+    Attributes:
+        detector: name of a preset.
+        max_epochs: epochs, at least 1.
+        every_n_epochs: epochs between recalibrations, at least 1.
+        batch_size: rows in a batch, at least 1.
+        learning_rate: of Adam, above 0.
+        seed: fixes the result, bit for bit on one machine.
+    """
+
+    detector: str = "ssad"
+    max_epochs: int | None = None
+    every_n_epochs: int | None = None
+    batch_size: int | None = None
+    learning_rate: float | None = None
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        preset(self.detector)
+        problems = [
+            f"{name} must be at least 1, got {value}"
+            for name in ("max_epochs", "every_n_epochs", "batch_size")
+            if (value := getattr(self, name)) is not None and value < 1
+        ]
+        if self.learning_rate is not None and not 0 < self.learning_rate < math.inf:
+            problems.append(f"learning_rate must be above 0, got {self.learning_rate}")
+        if not 0 <= self.seed < 2**32:
+            problems.append(f"seed must be in [0, 2**32), got {self.seed}")
+        if problems:
+            raise SettingsError("; ".join(problems) + ".")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Settings with every value decided, for a number of training rows."""
+
+    detector: str
+    max_epochs: int
+    every_n_epochs: int
+    batch_size: int
+    learning_rate: float
+    seed: int
+
+    @classmethod
+    def of(cls, settings: FitSettings, rows: int) -> Plan:
+        """Fill in what the user left to the detector."""
+        chosen = preset(settings.detector)
+        batch_size = settings.batch_size or batch_size_for(rows)
+        max_epochs = settings.max_epochs or chosen.max_epochs(math.ceil(rows / batch_size))
+        return cls(
+            settings.detector,
+            max_epochs,
+            settings.every_n_epochs or max(1, max_epochs // (chosen.recalibrations + 1)),
+            batch_size,
+            settings.learning_rate or chosen.learning_rate,
+            settings.seed,
+        )
+
+
+def batch_size_for(rows: int) -> int:
+    """A power of two that makes about `EPOCH_BATCHES` batches, within `MIN_BATCH` and `MAX_BATCH`."""
+    return min(MAX_BATCH, max(MIN_BATCH, 2 ** round(math.log2(max(rows / EPOCH_BATCHES, 1)))))
+
+
+class EncodedRows(L.LightningDataModule):
+    """Feature tensors as a data module; only the test rows may carry labels.
+
+    Attributes:
+        train: training rows, unlabelled.
+        test: test rows, or None.
+    """
+
+    def __init__(self, train: TensorRows, test: TensorRows | None, batch_size: int) -> None:
+        super().__init__()
+        self.train, self.test, self.batch_size = train, test, batch_size
+
+    def train_dataloader(self) -> DataLoader[Any]:
+        """Training batches in order."""
+        return row_loader(self.train, self.batch_size)
+
+    def val_dataloader(self) -> Any:
+        """Nothing: validation needs labels, and training may not see any."""
+        return []
+
+    def test_dataloader(self) -> DataLoader[Any] | list[Any]:
+        """Test batches in order."""
+        return [] if self.test is None else row_loader(self.test, MAX_BATCH)
+
+
+class FittedDetector:
+    """A trained detector: everything a bundle is made of.
+
+    Attributes:
+        plan: how it was trained.
+        schema: the columns.
+        encoder: raw columns to features.
+        module: the trained module, its intervals those of the final weights.
+        datamodule: the training rows with their final confidence.
+        training_scores: shape (n,), float64, in the order of the training rows.
+        curve: thresholds and confidence.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        encoder: TableEncoder,
+        module: SelfSupervisionModule,
+        datamodule: SelfSupervisionDataModule,
+        rows: pd.DataFrame,
+    ) -> None:
+        self.plan = plan
+        self.schema: TableSchema = encoder.schema
+        self.encoder = encoder
+        self.module = module
+        self.datamodule = datamodule
+        self.training_scores = self.score(rows)
+        self.curve = served_curve(module, self.training_scores)
+        self._golden = self._golden_rows(rows)
+
+    def score(self, rows: pd.DataFrame) -> Floats:
+        """Scores of raw rows by the torch network in double precision, shape (n,).
+
+        Raises:
+            RowsError: the rows do not fit the schema.
+        """
+        features = self.encoder.encode(self.schema.inputs(rows))
+        batches = features.split(MAX_BATCH)
+        scores: Floats = self.module.score_rows(batches).numpy()
+        return scores
+
+    def write_bundle(self, path: Path) -> None:
+        """Write the bundle into a folder."""
+        weights = {name: tensor.contiguous() for name, tensor in self.module.state_dict().items()}
+        facts: Mapping[str, Any] = {
+            "detector": self.plan.detector,
+            "plan": vars(self.plan),
+            "training_rows": len(self.training_scores),
+        }
+        write_bundle(
+            path,
+            export_onnx(self.encoder, self.module),
+            save_safetensors(weights),
+            self.schema,
+            self.curve,
+            self.training_scores,
+            self._golden,
+            facts,
+        )
+
+    def _golden_rows(self, rows: pd.DataFrame) -> tuple[dict[str, list[Any]], Floats]:
+        """Rows evenly spread over the order of their scores, as they were read, with the scores."""
+        order = np.argsort(self.training_scores, kind="stable")
+        chosen = order[np.linspace(0, len(order) - 1, min(GOLDEN_ROWS, len(order))).astype(int)]
+        inputs = self.schema.inputs(rows.iloc[chosen])
+        return raw_columns(self.schema, inputs), self.training_scores[chosen]
+
+
+def raw_columns(schema: TableSchema, inputs: GraphInputs) -> dict[str, list[Any]]:
+    """Graph inputs as columns of plain JSON values, which read back as the same inputs."""
+    columns: dict[str, list[Any]] = {}
+    for column, values in zip(schema.numeric, inputs.numeric.T, strict=True):
+        if column.kind == "date":
+            moments = (values * 1e6).round().astype("datetime64[us]") if len(values) else values
+            columns[column.name] = [None if np.isnat(m) else str(m) for m in moments]
+        else:
+            columns[column.name] = [None if np.isnan(value) else value for value in values.tolist()]
+    for column, words in zip(schema.categorical, inputs.categorical.T, strict=True):
+        columns[column.name] = [word or None for word in words.tolist()]
+    return columns
+
+
+def served_curve(module: SelfSupervisionModule, training_scores: Floats) -> ConfidenceCurve:
+    """Thresholds of the final weights, with confidence graded: that is what is served.
+
+    A binary estimator is for training; what a service answers is to be read as a probability.
+    """
+    estimator = GradedConfidence()
+    estimator.configuration = module.confidence_estimator.configuration
+    estimator.fit(torch.from_numpy(training_scores))
+    return confidence_curve(estimator, training_scores)
+
+
+def fit_detector(
+    rows: pd.DataFrame,
+    settings: FitSettings,
+    confidence: Path | None = None,
+    logger: Any = False,
+    callbacks: Sequence[L.Callback] = (),
+    progress: bool = False,
+) -> FittedDetector:
+    """Train a detector on unlabelled rows.
+
+    Args:
+        rows: raw columns; there must be no label among them.
+        settings: the detector and what the user sets of it.
+        confidence: a CSV with the initial confidence of each row; None leaves it to the detector.
+        logger: a Lightning logger, or False for none.
+        callbacks: further Lightning callbacks.
+        progress: whether to show a progress bar.
+
+    Raises:
+        DatasetError: nothing to learn from, or the confidence does not fit the rows.
+        TrainingError: the loss or a score is not finite.
+    """
+    plan = Plan.of(settings, len(rows))
+    chosen: Preset = preset(plan.detector)
+    L.seed_everything(plan.seed, workers=True, verbose=False)
+    schema = infer_schema(rows)
+    inputs = schema.inputs(rows)
+    encoder = TableEncoder(schema, inputs, chosen.scaling)
+    features = encoder.encode(inputs).float()
+    datamodule = SelfSupervisionDataModule(
+        EncodedRows(TensorRows(features), None, plan.batch_size), path_confidence=confidence
+    )
+    if confidence is None and chosen.first_confidence is not None:
+        datamodule.train.confidence.copy_(chosen.first_confidence(features, plan.seed))
+    module = chosen.build(encoder.output_dim, plan.every_n_epochs, plan.learning_rate)
+    trainer = L.Trainer(
+        max_epochs=plan.max_epochs,
+        accelerator="auto",
+        devices=1,
+        logger=logger,
+        callbacks=list(callbacks),
+        enable_checkpointing=False,
+        enable_model_summary=False,
+        enable_progress_bar=progress,
+        deterministic="warn",
+    )
+    trainer.fit(module, datamodule=datamodule)
+    return FittedDetector(plan, encoder, module, datamodule, rows)

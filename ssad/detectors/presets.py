@@ -1,0 +1,111 @@
+"""Which parts make which detector."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+
+from ssad.confidence_estimators import BinaryConfidence, GradedConfidence
+from ssad.detectors.warm_start import warm_start_confidence
+from ssad.distribution_analyzers import EVTThresholding, TriangularThresholding
+from ssad.errors import SettingsError, nearest
+from ssad.models import Autoencoder, AutoencoderEnsemble, Scaling, VariationalAutoencoder
+from ssad.modules import (
+    CosineReconstructionModule,
+    EnsembleReconstructionModule,
+    FreeEnergyScoringModule,
+    SelfSupervisionModule,
+)
+
+
+@dataclass(frozen=True)
+class Preset:
+    """A detector's parts and how long it trains.
+
+    Attributes:
+        scaling: how numbers become features.
+        max_epochs: epochs for a number of training batches an epoch.
+        recalibrations: how many of them, evenly spread, unless `every_n_epochs` is given.
+        learning_rate: of Adam.
+        build: the module for (features of a row, epochs between recalibrations, learning rate).
+        first_confidence: of the training rows, from (features, seed); None: all ones.
+    """
+
+    scaling: Scaling
+    max_epochs: Callable[[int], int]
+    recalibrations: int
+    learning_rate: float
+    build: Callable[[int, int, float], SelfSupervisionModule]
+    first_confidence: Callable[[torch.Tensor, int], torch.Tensor] | None = None
+
+
+ENSEMBLE_STEPS = 400
+"""Batches after which the ensemble's ranking has settled; small tables see theirs in more epochs."""
+
+ENSEMBLE_MEMBERS = 8
+ENSEMBLE_HIDDEN = 32
+ENSEMBLE_LATENT = 8
+
+
+def _ssad(input_dim: int, every_n_epochs: int, learning_rate: float) -> SelfSupervisionModule:
+    """An ensemble of small autoencoders, from a warm start."""
+    latent = max(1, min(ENSEMBLE_LATENT, input_dim // 2))
+    return EnsembleReconstructionModule(
+        AutoencoderEnsemble(input_dim, [ENSEMBLE_HIDDEN], latent, ENSEMBLE_MEMBERS),
+        every_n_epochs,
+        GradedConfidence(),
+        EVTThresholding(),
+        learning_rate=learning_rate,
+    )
+
+
+def _radon(input_dim: int, every_n_epochs: int, learning_rate: float) -> SelfSupervisionModule:
+    """The paper's 784-400-200 in proportion [Najari et al., SIN 2021]."""
+    return CosineReconstructionModule(
+        Autoencoder(input_dim, [max(2, input_dim // 2)], max(1, input_dim // 4)),
+        every_n_epochs,
+        BinaryConfidence(),
+        TriangularThresholding(),
+        learning_rate=learning_rate,
+    )
+
+
+def _grand(input_dim: int, every_n_epochs: int, learning_rate: float) -> SelfSupervisionModule:
+    """Three planar flows on a posterior of four dimensions [Najari et al., AINA 2022]."""
+    return FreeEnergyScoringModule(
+        VariationalAutoencoder(input_dim, 3, [max(16, input_dim // 2)], 4),
+        m=100.0,
+        every_n_epochs=every_n_epochs,
+        confidence_estimator=BinaryConfidence(),
+        distr_analyzer=EVTThresholding(),
+        learning_rate=learning_rate,
+    )
+
+
+def _fixed(epochs: int) -> Callable[[int], int]:
+    return lambda batches: epochs
+
+
+def _steps(steps: int, at_least: int) -> Callable[[int], int]:
+    return lambda batches: max(at_least, math.ceil(steps / batches))
+
+
+PRESETS = {
+    "ssad": Preset("robust", _steps(ENSEMBLE_STEPS, at_least=8), 4, 3e-3, _ssad, warm_start_confidence),
+    "radon": Preset("minmax", _fixed(10), 3, 1e-3, _radon),
+    "grand": Preset("minmax", _fixed(10), 3, 1e-3, _grand),
+}
+
+
+def preset(name: str) -> Preset:
+    """The preset of that name.
+
+    Raises:
+        SettingsError: there is none; names the nearest.
+    """
+    if name not in PRESETS:
+        raise SettingsError(f"there is no detector {name!r}; {nearest(name, PRESETS)}.")
+    return PRESETS[name]

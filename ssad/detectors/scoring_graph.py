@@ -1,0 +1,131 @@
+"""One ONNX graph from raw columns to score and per-column errors."""
+
+from __future__ import annotations
+
+import copy
+import io
+import logging
+import warnings
+
+import numpy as np
+import onnx
+import torch
+from onnx import TensorProto, helper, numpy_helper
+from torch import nn
+
+from ssad.bundle import TableSchema
+from ssad.bundle.bundle import CATEGORICAL_INPUT, ERRORS_OUTPUT, NUMERIC_INPUT, SCORE_OUTPUT
+from ssad.models import TableEncoder, column_matrix
+from ssad.modules import SelfSupervisionModule
+
+CODES = "codes"
+LABEL_ENCODER_OPSET = 3
+
+
+class ScoringGraph(nn.Module):
+    """Encoder and network in double precision: what is exported."""
+
+    def __init__(self, encoder: TableEncoder, module: SelfSupervisionModule) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.module = module
+        self.register_buffer("columns", column_matrix(encoder.feature_columns, len(encoder.schema.columns)))
+
+    def forward(
+        self, numeric: torch.Tensor | None = None, codes: torch.Tensor | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Score (n,) and errors by column (n, columns) of rows; see `TableEncoder.forward`."""
+        features = self.encoder(numeric, codes)
+        return self.module.score(features), self.module.feature_errors(features) @ self.columns
+
+
+def export_onnx(encoder: TableEncoder, module: SelfSupervisionModule) -> bytes:
+    """The serialized graph.
+
+    Inputs are `numeric` (n, p) float64 and `categorical` (n, q) strings, either left out when the schema
+    has no such column; outputs are `score` (n,) and `errors` (n, columns), float64.
+    """
+    graph = ScoringGraph(encoder, _detached(module)).double().eval()
+    example = {}
+    if encoder.schema.numeric:
+        example[NUMERIC_INPUT] = torch.zeros(2, len(encoder.schema.numeric), dtype=torch.float64)
+    if encoder.schema.categorical:
+        example[CODES] = torch.zeros(2, len(encoder.schema.categorical), dtype=torch.int64)
+    rows = {0: torch.export.Dim("rows")}
+    exporter = logging.getLogger("torch.onnx")
+    level = exporter.level
+    exporter.setLevel(logging.ERROR)  # it warns that torchvision is not installed
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of its own deprecations
+            program = torch.onnx.export(
+                graph,
+                kwargs=example,
+                dynamo=True,
+                dynamic_shapes=dict.fromkeys(example, rows),
+                input_names=list(example),
+                output_names=[SCORE_OUTPUT, ERRORS_OUTPUT],
+                verbose=False,
+            )
+    finally:
+        exporter.setLevel(level)
+    assert program is not None  # only the non-dynamo export returns None
+    buffer = io.BytesIO()
+    program.save(buffer, external_data=False)
+    model = onnx.load_from_string(buffer.getvalue())
+    _forget_sources(model)
+    _read_strings(model, encoder.schema)
+    onnx.checker.check_model(model)
+    return model.SerializeToString(deterministic=True)
+
+
+def _detached(module: SelfSupervisionModule) -> SelfSupervisionModule:
+    """A copy without the trainer, which cannot be copied."""
+    trainer, module._trainer = module._trainer, None
+    try:
+        return copy.deepcopy(module)
+    finally:
+        module._trainer = trainer
+
+
+def _forget_sources(model: onnx.ModelProto) -> None:
+    """Drop the exporter's notes on where in which file each node came from: paths of a machine."""
+    for holder in (model, model.graph, *model.graph.node, *model.graph.value_info, *model.functions):
+        del holder.metadata_props[:]
+        holder.doc_string = ""
+
+
+def _read_strings(model: onnx.ModelProto, schema: TableSchema) -> None:
+    """Replace the input of category codes, if there is one, by strings."""
+    if not schema.categorical:
+        return
+    inputs = {value.name: value for value in model.graph.input}
+    model.graph.input.remove(inputs[CODES])
+    shape = ["rows", len(schema.categorical)]
+    model.graph.input.append(helper.make_tensor_value_info(CATEGORICAL_INPUT, TensorProto.STRING, shape))
+    for position, node in enumerate(_label_encoders(model, schema)):
+        model.graph.node.insert(position, node)
+    model.opset_import.append(helper.make_opsetid("ai.onnx.ml", LABEL_ENCODER_OPSET))
+
+
+def _label_encoders(model: onnx.ModelProto, schema: TableSchema) -> list[onnx.NodeProto]:
+    """Nodes from the strings (n, q) to the codes (n, q): each column through its list of categories."""
+    nodes, codes = [], []
+    for at, column in enumerate(schema.categorical):
+        index, strings, code = (f"{CATEGORICAL_INPUT}_{at}_{part}" for part in ("index", "strings", "code"))
+        model.graph.initializer.append(numpy_helper.from_array(np.asarray([at], dtype=np.int64), index))
+        nodes.append(helper.make_node("Gather", [CATEGORICAL_INPUT, index], [strings], axis=1))
+        nodes.append(
+            helper.make_node(
+                "LabelEncoder",
+                [strings],
+                [code],
+                domain="ai.onnx.ml",
+                keys_strings=list(column.categories),
+                values_int64s=list(range(len(column.categories))),
+                default_int64=len(column.categories),
+            )
+        )
+        codes.append(code)
+    nodes.append(helper.make_node("Concat", codes, [CODES], axis=1))
+    return nodes

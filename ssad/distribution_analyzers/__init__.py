@@ -1,0 +1,19 @@
+"""Scores to intervals. Imports the confidence intervals and the bundle's plain types, no other room."""
+
+from ssad.distribution_analyzers.analyzer import (
+    REGION_COLORS,
+    HistogramPlotAnalyzer,
+    SupportsDistributionAnalysis,
+    draw_regions,
+)
+from ssad.distribution_analyzers.evt import EVTThresholding
+from ssad.distribution_analyzers.triangular import TriangularThresholding
+
+__all__ = [
+    "REGION_COLORS",
+    "EVTThresholding",
+    "HistogramPlotAnalyzer",
+    "SupportsDistributionAnalysis",
+    "TriangularThresholding",
+    "draw_regions",
+]

@@ -1,0 +1,119 @@
+"""What every distribution analyzer offers, and what they share."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Protocol, runtime_checkable
+
+import matplotlib.pyplot as plt
+import numpy as np
+import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from ssad.bundle.intervals import Floats
+from ssad.confidence_estimators import ConfidenceIntervalsConfiguration
+
+# Okabe & Ito's colours, told apart by colour-blind readers too.
+REGION_COLORS = {"normal": "#0072B2", "unknown": "#999999", "abnormal": "#D55E00"}
+
+
+@runtime_checkable
+class SupportsDistributionAnalysis(Protocol):
+    """Anything that cuts a score distribution into three intervals, and can show how."""
+
+    def analyze_distribution(
+        self, scores_batch: torch.Tensor, current_conf: ConfidenceIntervalsConfiguration | None
+    ) -> ConfidenceIntervalsConfiguration:
+        """Intervals for the scores of all training rows, shape (n,); `current_conf` are those in force."""
+        ...
+
+    def plot_analysis(self, style: str = "default", plot_size: tuple[float, float] = (16, 22)) -> Figure:
+        """A figure of the last analysis, `plot_size` in inches."""
+        ...
+
+
+class HistogramPlotAnalyzer(ABC, SupportsDistributionAnalysis):
+    """An analyzer that finds two thresholds; its figure shows them on both scales."""
+
+    def __init__(self) -> None:
+        self._last: tuple[Floats, ConfidenceIntervalsConfiguration] | None = None
+
+    @abstractmethod
+    def _thresholds(self, scores: Floats, current_conf: ConfidenceIntervalsConfiguration | None) -> tuple[float, float]:
+        """The normal and the abnormal threshold of scores that are finite and not all equal, shape (n,)."""
+
+    def analyze_distribution(
+        self, scores_batch: torch.Tensor, current_conf: ConfidenceIntervalsConfiguration | None
+    ) -> ConfidenceIntervalsConfiguration:
+        """Cut the score distribution into three intervals.
+
+        Scores that are all equal are normal, and what is higher is unknown: nothing abnormal was seen.
+
+        Args:
+            scores_batch: scores of all training rows, shape (n,), finite, n at least 1.
+            current_conf: the intervals in force, or None at the first analysis.
+
+        Raises:
+            ValueError: no scores, or some are not finite.
+        """
+        scores = scores_batch.detach().cpu().numpy().astype(np.float64).ravel()
+        if not len(scores) or not np.isfinite(scores).all():
+            raise ValueError(
+                f"expected at least one score and all finite, got {len(scores)} of which "
+                f"{int((~np.isfinite(scores)).sum())} are not finite; check the loss and the features"
+            )
+        if scores.min() == scores.max():
+            normal, abnormal = float(scores[0]), np.inf
+        else:
+            normal, abnormal = self._thresholds(scores, current_conf)
+        configuration = ConfidenceIntervalsConfiguration.from_thresholds(normal, abnormal)
+        self._last = scores, configuration
+        return configuration
+
+    def plot_analysis(self, style: str = "default", plot_size: tuple[float, float] = (16, 22)) -> Figure:
+        """The last analysed histogram with its thresholds, counts linear above and logarithmic below.
+
+        Args:
+            style: a Matplotlib style.
+            plot_size: inches, width and height.
+
+        Raises:
+            RuntimeError: nothing has been analysed yet.
+        """
+        if self._last is None:
+            raise RuntimeError("nothing to plot yet; call analyze_distribution first")
+        scores, configuration = self._last
+        with plt.style.context(style):
+            figure = Figure(figsize=plot_size, layout="constrained")
+            linear, logarithmic = figure.subplots(2, 1, sharex=True)
+            for axes in (linear, logarithmic):
+                draw_regions(axes, scores, configuration)
+            linear.set_title(f"{type(self).__name__}: {len(scores):,} training scores")
+            linear.legend()
+            logarithmic.set_yscale("log")
+            logarithmic.set_xlabel("score (higher is more abnormal)")
+        return figure
+
+
+PLOT_BINS = 100
+PLOT_QUANTILE = 0.999
+"""The figure ends a little beyond this quantile of the scores: a single far score would flatten the rest."""
+
+
+def draw_regions(axes: Axes, scores: Floats, configuration: ConfidenceIntervalsConfiguration) -> None:
+    """Draw a score histogram, coloured by region, with the thresholds marked."""
+    thresholds = configuration.thresholds
+    marks = [t for t in (thresholds.normal, thresholds.abnormal) if np.isfinite(t)]
+    right = max(float(np.quantile(scores, PLOT_QUANTILE)), *marks, float(scores.min()) + 1e-12)
+    right += 0.05 * (right - scores.min())
+    shown = np.minimum(scores, right)
+    edges = np.linspace(shown.min(), right, PLOT_BINS + 1)
+    codes = thresholds.codes(scores)
+    for code, (region, color) in enumerate(REGION_COLORS.items()):
+        members = shown[codes == code]
+        axes.hist(members, edges, color=color, label=f"{region} ({len(members) / len(scores):.1%})")
+    for mark, line in zip((thresholds.normal, thresholds.abnormal), ("--", "-"), strict=True):
+        if np.isfinite(mark):
+            axes.axvline(mark, color="black", linestyle=line, linewidth=1)
+    axes.set_ylabel("rows")

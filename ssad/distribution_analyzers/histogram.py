@@ -1,0 +1,59 @@
+"""Histograms whose bin count the data chooses."""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy.special import gammaln
+
+from ssad.bundle.intervals import Floats
+
+MAX_BINS = 250
+"""Largest bin count searched: the limit of RADON's published implementation."""
+
+
+def knuth_log_posterior(counts: Floats) -> float:
+    """Relative log posterior of a histogram with these bin counts [Knuth 2019, eq. 31].
+
+    Args:
+        counts: rows in each of M equal bins, shape (M,).
+
+    Returns:
+        n log M + log G(M/2) - M log G(1/2) - log G(n + M/2) + sum log G(counts + 1/2), up to a constant.
+    """
+    bins, rows = len(counts), counts.sum()
+    return float(
+        rows * np.log(bins)
+        + gammaln(bins / 2)
+        - bins * gammaln(0.5)
+        - gammaln(rows + bins / 2)
+        + gammaln(counts + 0.5).sum()
+    )
+
+
+def knuth_bins(scores: Floats, max_bins: int = MAX_BINS) -> int:
+    """Number of equal bins that Knuth's criterion finds best for the scores, in [1, max_bins]."""
+    ordered = np.sort(scores)
+    posterior = [knuth_log_posterior(_counts(ordered, bins)) for bins in range(1, max_bins + 1)]
+    return int(np.argmax(posterior)) + 1
+
+
+def _counts(ordered: Floats, bins: int) -> Floats:
+    """Rows in each of `bins` equal bins over the range of sorted scores: one search an edge, not a row."""
+    edges = np.linspace(ordered[0], ordered[-1], bins + 1)
+    inner = np.searchsorted(ordered, edges[1:-1], side="left")
+    return np.diff(inner, prepend=0, append=len(ordered)).astype(np.float64)
+
+
+def score_histogram(scores: Floats, bin_estimator: str) -> tuple[Floats, Floats]:
+    """Counts and edges of the scores' histogram.
+
+    Args:
+        scores: shape (n,), not all equal.
+        bin_estimator: `knuth`, or a rule of `numpy.histogram_bin_edges`, held to `MAX_BINS` bins.
+    """
+    if bin_estimator == "knuth":
+        bins = knuth_bins(scores)
+    else:
+        bins = min(len(np.histogram_bin_edges(scores, bin_estimator)) - 1, MAX_BINS)
+    counts, edges = np.histogram(scores, bins)
+    return counts.astype(np.float64), edges

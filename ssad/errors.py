@@ -1,0 +1,44 @@
+"""Every mistake a user can mend, as one tree. A leaf: it imports nothing of this project.
+
+The message of each is one sentence: what came, what was expected, what to do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+class SsadError(Exception):
+    """A mistake the user can mend; entry points print its message and exit with status 2."""
+
+
+class SettingsError(SsadError, ValueError):
+    """A parameter has a value that cannot be used."""
+
+
+class DatasetError(SsadError, ValueError):
+    """A table cannot be read, or cannot be used for what was asked."""
+
+
+class RowsError(DatasetError):
+    """Rows to score do not fit the columns the detector was trained on."""
+
+
+class TrainingError(SsadError, RuntimeError):
+    """Training cannot go on."""
+
+
+class BundleError(SsadError):
+    """A bundle is incomplete, damaged or of a version this code does not read."""
+
+
+class TrackingError(SsadError):
+    """The tracking server or the registry cannot do what was asked."""
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """A closing clause for an unknown name: the nearest known one, and the whole list."""
+    known = sorted(known)
+    close = get_close_matches(name, known, n=1)
+    return (f"did you mean {close[0]!r}? " if close else "") + f"known: {', '.join(known)}"

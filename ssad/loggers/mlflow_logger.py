@@ -1,0 +1,116 @@
+"""What training writes to MLflow, and under which name. Works on the run of Lightning's `MLFlowLogger`."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import lightning as L
+import psutil
+import pynvml
+from lightning.pytorch.loggers import MLFlowLogger
+from matplotlib.figure import Figure
+from mlflow import MlflowClient
+
+from ssad.confidence_estimators import SupportsConfidenceEstimation
+from ssad.datasets.rows import DatasetWithConfidence, save_confidence_to_csv
+from ssad.distribution_analyzers import SupportsDistributionAnalysis
+from ssad.metrics import Floats, Labels, precision_recall_figure, roc_figure
+
+PLOT_SIZE = (9.0, 8.0)
+"""Inches: readable in MLflow's artifact viewer without scrolling."""
+
+
+def get_mlflow_logger(trainer: L.Trainer) -> MLFlowLogger | None:
+    """The trainer's first MLflow logger; None where it has none."""
+    return next((logger for logger in trainer.loggers if isinstance(logger, MLFlowLogger)), None)
+
+
+def log_confidence(mlf_logger: MLFlowLogger, dataset: DatasetWithConfidence, num_epoch: int | None = None) -> None:
+    """Log every training row's confidence as `confidence_epoch_<n>.csv`, in dataset order."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / f"confidence_epoch_{num_epoch}.csv"
+        save_confidence_to_csv(dataset, path)
+        _client(mlf_logger).log_artifact(_run_id(mlf_logger), str(path))
+
+
+def log_confidence_analysis(
+    distr_analyzer: SupportsDistributionAnalysis, mlf_logger: MLFlowLogger, num_epoch: int
+) -> None:
+    """Log the figure of the last analysis as `confidence_analysis_epoch_<n>.svg`."""
+    figure = distr_analyzer.plot_analysis(plot_size=PLOT_SIZE)
+    log_figure(figure, mlf_logger, f"confidence_analysis_epoch_{num_epoch}.svg")
+
+
+def log_confidence_intervals(
+    confidence_estimator: SupportsConfidenceEstimation, mlf_logger: MLFlowLogger, num_epoch: int
+) -> None:
+    """Log the intervals in force as `confidence_intervals_epoch_<n>.json`; nothing before there are any."""
+    if confidence_estimator.configuration is not None:
+        intervals = confidence_estimator.configuration.as_dict()
+        _client(mlf_logger).log_dict(_run_id(mlf_logger), intervals, f"confidence_intervals_epoch_{num_epoch}.json")
+
+
+def log_test_metrics(metrics: Mapping[str, float], mlf_logger: MLFlowLogger, threshold: float) -> None:
+    """Log the test metrics at one threshold as `test_metrics_threshold=<t>.json`."""
+    name = f"test_metrics_threshold={threshold:.6g}.json"
+    _client(mlf_logger).log_dict(_run_id(mlf_logger), dict(metrics), name)
+
+
+def log_test_results(
+    scores: Floats, labels: Labels, at_thresholds: Sequence[Mapping[str, float]], mlf_logger: MLFlowLogger
+) -> None:
+    """Log the test metrics at every threshold, and the ROC and precision-recall curves."""
+    for metrics in at_thresholds:
+        log_test_metrics(metrics, mlf_logger, metrics["threshold"])
+    log_figure(roc_figure(scores, labels), mlf_logger, "test_roc.png")
+    log_figure(precision_recall_figure(scores, labels), mlf_logger, "test_pr.png")
+
+
+def log_system_metrics(mlf_logger: MLFlowLogger, epoch: int) -> None:
+    """Log what this machine is doing as metrics at step `epoch`; GPUs where there are any."""
+    mlf_logger.log_metrics(system_metrics(), step=epoch)
+
+
+def log_figure(figure: Figure, mlf_logger: MLFlowLogger, name: str) -> None:
+    """Log a figure as an artifact, in the format its name ends on."""
+    _client(mlf_logger).log_figure(_run_id(mlf_logger), figure, name)
+
+
+def system_metrics() -> dict[str, float]:
+    """Load of CPU and memory in percent and MiB, and of each GPU by NVIDIA's management library."""
+    memory = psutil.virtual_memory()
+    metrics = {
+        "cpu_percent": psutil.cpu_percent(),
+        "ram_percent": memory.percent,
+        "ram_process_mib": psutil.Process().memory_info().rss / 2**20,
+    }
+    return metrics | gpu_metrics()
+
+
+def gpu_metrics() -> dict[str, float]:
+    """Utilization in percent and memory in MiB of each GPU; empty where there is none."""
+    try:
+        pynvml.nvmlInit()
+    except pynvml.NVMLError:
+        return {}
+    metrics: dict[str, float] = {}
+    try:
+        for index in range(pynvml.nvmlDeviceGetCount()):
+            handle = pynvml.nvmlDeviceGetHandleByIndex(index)
+            metrics[f"gpu_{index}_percent"] = pynvml.nvmlDeviceGetUtilizationRates(handle).gpu
+            metrics[f"gpu_{index}_memory_mib"] = pynvml.nvmlDeviceGetMemoryInfo(handle).used / 2**20
+    finally:
+        pynvml.nvmlShutdown()
+    return metrics
+
+
+def _client(mlf_logger: MLFlowLogger) -> MlflowClient:
+    return cast("MlflowClient", mlf_logger.experiment)
+
+
+def _run_id(mlf_logger: MLFlowLogger) -> str:
+    run_id: Any = mlf_logger.run_id
+    return str(run_id)

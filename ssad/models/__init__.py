@@ -1,0 +1,17 @@
+"""Networks: plain torch modules that know nothing of training."""
+
+from ssad.models.autoencoder import Autoencoder
+from ssad.models.autoencoder_ensemble import AutoencoderEnsemble
+from ssad.models.table_encoder import Scaling, TableEncoder, column_matrix
+from ssad.models.variational_autoencoder import NormalizingFlow, PlanarFlow, VariationalAutoencoder
+
+__all__ = [
+    "Autoencoder",
+    "AutoencoderEnsemble",
+    "NormalizingFlow",
+    "PlanarFlow",
+    "Scaling",
+    "TableEncoder",
+    "VariationalAutoencoder",
+    "column_matrix",
+]

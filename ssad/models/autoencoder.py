@@ -1,0 +1,39 @@
+"""The plain autoencoder."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import cast
+
+import torch
+from torch import nn
+
+
+def dense(dims: Sequence[int]) -> nn.Sequential:
+    """Linear layers through the given widths with ReLU between them, none after the last."""
+    layers: list[nn.Module] = []
+    for width, next_width in pairwise(dims):
+        layers += [nn.Linear(width, next_width), nn.ReLU()]
+    return nn.Sequential(*layers[:-1])
+
+
+class Autoencoder(nn.Module):
+    """A symmetric autoencoder: ReLU between layers, sigmoid at the output, so features lie in [0, 1].
+
+    Attributes:
+        encoder: features to code, (n, input_dim) -> (n, latent_dim).
+        decoder: code to reconstruction, (n, latent_dim) -> (n, input_dim).
+    """
+
+    def __init__(self, input_dim: int, encoder_dims: Sequence[int] | None, latent_dim: int) -> None:
+        """Layers of widths `encoder_dims` (None: no hidden layer) between input and code."""
+        super().__init__()
+        dims = [input_dim, *(encoder_dims or ()), latent_dim]
+        self.input_dim = input_dim
+        self.encoder = dense(dims)
+        self.decoder = nn.Sequential(nn.ReLU(), dense(dims[::-1]), nn.Sigmoid())
+
+    def forward(self, forward_input: torch.Tensor) -> torch.Tensor:
+        """Reconstruct rows, shape (n, input_dim), in (0, 1)."""
+        return cast("torch.Tensor", self.decoder(self.encoder(forward_input)))

@@ -1,0 +1,152 @@
+"""From a table's raw columns to features, as a torch module: it is exported with the network."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from ssad.bundle import TableSchema
+from ssad.bundle.schema import GraphInputs
+
+Scaling = Literal["minmax", "robust"]
+
+DATE_PERIODS = (86_400.0, 604_800.0)
+"""Seconds of a day and a week: a date enters by its place in both. Time itself only grows, so its value
+would make every later row abnormal."""
+
+MINMAX_LIMIT = 10.0
+ROBUST_LIMIT = 5.0
+"""Scaled values are held to plus or minus this: finite, and still far beyond the training rows."""
+
+NORMAL_IQR = 1.349
+"""Interquartile range of a standard normal distribution."""
+
+
+@dataclass(frozen=True)
+class _Scale:
+    """Shift and divisor of each numeric column, shape (p,) each."""
+
+    center: npt.NDArray[np.float64]
+    width: npt.NDArray[np.float64]
+
+
+class TableEncoder(nn.Module):
+    """Imputes, scales and one-hot encodes; the training rows decide how.
+
+    A missing number becomes the training median, with a feature of its own that says so where training
+    rows had missing ones too. A date becomes sine and cosine of its place in day and week. A category
+    becomes one feature of its column; those not listed in the schema share the column's last one.
+
+    Attributes:
+        schema: the columns.
+        feature_columns: for each feature, the position of its column in `schema.graph_order`.
+    """
+
+    def __init__(self, schema: TableSchema, inputs: GraphInputs, scaling: Scaling) -> None:
+        """Learn from training rows, given as graph inputs; `scaling` to [0, 1] or by median and IQR."""
+        super().__init__()
+        self.schema = schema
+        dates = np.asarray([column.kind == "date" for column in schema.numeric], dtype=bool)
+        plain = inputs.numeric[:, ~dates]
+        self.limit = MINMAX_LIMIT if scaling == "minmax" else ROBUST_LIMIT
+        scale = (_minmax if scaling == "minmax" else _robust)(plain)
+        self.widths = [len(column.categories) + 1 for column in schema.categorical]
+        self._buffer("plain", np.flatnonzero(~dates))
+        self._buffer("dates", np.flatnonzero(dates))
+        self._buffer("median", np.nanmedian(plain, axis=0) if plain.size else np.zeros(plain.shape[1]))
+        self._buffer("center", scale.center)
+        self._buffer("width", scale.width)
+        self._buffer("gaps", np.flatnonzero(np.isnan(plain).any(axis=0)))
+        self.feature_columns = self._feature_columns()
+
+    def _buffer(self, name: str, values: npt.NDArray[np.generic]) -> None:
+        self.register_buffer(name, torch.from_numpy(values))
+
+    def _feature_columns(self) -> list[int]:
+        plain, dates, gaps = (np.asarray(getattr(self, name)) for name in ("plain", "dates", "gaps"))
+        one_hot = [len(self.schema.numeric) + i for i, width in enumerate(self.widths) for _ in range(width)]
+        cyclic = np.tile(dates, 2 * len(DATE_PERIODS))
+        return [*plain.tolist(), *plain[gaps].tolist(), *cyclic.tolist(), *one_hot]
+
+    @property
+    def output_dim(self) -> int:
+        """Number of features."""
+        return len(self.feature_columns)
+
+    def codes(self, inputs: GraphInputs) -> torch.Tensor:
+        """Position of each category in its column's list, shape (n, q), int64; the length if not in it."""
+        codes = np.empty(inputs.categorical.shape, dtype=np.int64)
+        for at, column in enumerate(self.schema.categorical):
+            positions = {category: position for position, category in enumerate(column.categories)}
+            codes[:, at] = [positions.get(value, len(positions)) for value in inputs.categorical[:, at]]
+        return torch.from_numpy(codes)
+
+    def encode(self, inputs: GraphInputs) -> torch.Tensor:
+        """Features of rows given as graph inputs, shape (n, output_dim), float64."""
+        features: torch.Tensor = self(torch.from_numpy(inputs.numeric), self.codes(inputs))
+        return features
+
+    def forward(self, numeric: torch.Tensor | None, codes: torch.Tensor | None) -> torch.Tensor:
+        """Features of rows.
+
+        Args:
+            numeric: shape (n, p), float64, NaN where missing; None where the schema has no such column.
+            codes: shape (n, q), int64, see `codes`; None likewise.
+
+        Returns:
+            Shape (n, output_dim), float64, finite.
+        """
+        parts: list[torch.Tensor] = []
+        if numeric is not None and len(self.plain):
+            values = numeric[:, self.plain]
+            missing = torch.isnan(values)
+            scaled = (torch.where(missing, self.median, values) - self.center) / self.width
+            parts.append(scaled.clamp(-self.limit, self.limit))
+            if len(self.gaps):
+                parts.append(missing[:, self.gaps].double())
+        if numeric is not None and len(self.dates):
+            parts += self._cyclic(numeric[:, self.dates])
+        if codes is not None:
+            parts += [F.one_hot(codes[:, i], width).double() for i, width in enumerate(self.widths)]
+        return torch.cat(parts, dim=1)
+
+    def _cyclic(self, seconds: torch.Tensor) -> list[torch.Tensor]:
+        """Sine and cosine of the place in each period; zeros, the middle of the circle, where missing."""
+        parts = []
+        for period in DATE_PERIODS:
+            angle = 2 * math.pi * torch.remainder(seconds, period) / period
+            parts += [torch.sin(angle), torch.cos(angle)]
+        return [torch.where(torch.isnan(part), 0.0, part) for part in parts]
+
+
+def column_matrix(feature_columns: Sequence[int], columns: int) -> torch.Tensor:
+    """Matrix that sums features by column, shape (features, columns), float64."""
+    return F.one_hot(torch.tensor(feature_columns), columns).double()
+
+
+def _minmax(values: npt.NDArray[np.float64]) -> _Scale:
+    if not values.size:
+        return _Scale(np.zeros(0), np.ones(0))
+    low, high = np.nanmin(values, axis=0), np.nanmax(values, axis=0)
+    return _Scale(low, _positive(high - low))
+
+
+def _robust(values: npt.NDArray[np.float64]) -> _Scale:
+    """Median and interquartile range; the standard deviation where half of the rows share one value."""
+    if not values.size:
+        return _Scale(np.zeros(0), np.ones(0))
+    first, median, third = np.nanquantile(values, [0.25, 0.5, 0.75], axis=0)
+    iqr = (third - first) / NORMAL_IQR
+    return _Scale(median, _positive(np.where(iqr > 0, iqr, np.nanstd(values, axis=0))))
+
+
+def _positive(widths: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    return np.where((widths > 0) & np.isfinite(widths), widths, 1.0)

@@ -1,0 +1,19 @@
+"""Training: the self-supervision loop and the ways to score a row."""
+
+from ssad.modules.cosine_reconstruction_module import CosineReconstructionModule
+from ssad.modules.ensemble_reconstruction_module import EnsembleReconstructionModule
+from ssad.modules.free_energy_module import FreeEnergyScoringModule
+from ssad.modules.self_supervision_module import (
+    SelfSupervisionCallback,
+    SelfSupervisionModule,
+    SupportsSelfSupervision,
+)
+
+__all__ = [
+    "CosineReconstructionModule",
+    "EnsembleReconstructionModule",
+    "FreeEnergyScoringModule",
+    "SelfSupervisionCallback",
+    "SelfSupervisionModule",
+    "SupportsSelfSupervision",
+]

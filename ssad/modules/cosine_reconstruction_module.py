@@ -1,0 +1,38 @@
+"""RADON's scoring: the angle between a row and its reconstruction."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import cast
+
+import torch
+import torch.nn.functional as F
+
+from ssad.modules.self_supervision_module import SelfSupervisionModule
+
+
+class CosineReconstructionModule(SelfSupervisionModule):
+    """Scores rows by 1 - cosine similarity of input and reconstruction [Najari et al., SIN 2021].
+
+    Confident-normal rows are pulled to be collinear with their reconstruction, confident-abnormal ones
+    pushed to be orthogonal, undecided ones left out. Each row's loss is weighted by the size of its
+    confidence, which is 1 for the paper's binary one.
+    """
+
+    @property
+    def criterion(self) -> Callable[[torch.Tensor, torch.Tensor], torch.Tensor]:
+        """Cosine similarity of rows, shape (n,), in [-1, 1]."""
+        return cast("Callable[[torch.Tensor, torch.Tensor], torch.Tensor]", F.cosine_similarity)
+
+    def _prediction_score(self, data: torch.Tensor) -> torch.Tensor:
+        return 1 - self.criterion(data, self.model(data))
+
+    def _positive_loss(self, data: torch.Tensor, confidence: torch.Tensor) -> torch.Tensor:
+        return confidence * self._prediction_score(data)
+
+    def _negative_loss(self, data: torch.Tensor, confidence: torch.Tensor) -> torch.Tensor:
+        # Squared, so that the push ends where the two are orthogonal instead of going on to opposite.
+        return -confidence * (1 - self._prediction_score(data)) ** 2
+
+    def _uncertain_loss(self, data: torch.Tensor, confidence: torch.Tensor) -> torch.Tensor:
+        return torch.zeros_like(confidence)

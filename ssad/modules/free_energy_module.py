@@ -1,0 +1,76 @@
+"""GRAnD's scoring: the free energy of a row."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import nn
+
+from ssad.confidence_estimators import SupportsConfidenceEstimation
+from ssad.distribution_analyzers import SupportsDistributionAnalysis
+from ssad.modules.self_supervision_module import SelfSupervisionModule
+
+
+class FreeEnergyScoringModule(SelfSupervisionModule):
+    """Scores rows by free energy, reconstruction error + KL [Najari et al., AINA 2022, section 3].
+
+    Confident-normal rows lower their free energy; confident-abnormal ones are pushed up to a free energy
+    of `m`; undecided ones are pulled towards `m` with the weight of their rank: the empirical distribution
+    function of their free energy, taken within the batch, where the paper leaves the sample open.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        m: float,
+        every_n_epochs: int,
+        confidence_estimator: SupportsConfidenceEstimation,
+        distr_analyzer: SupportsDistributionAnalysis,
+        threshold_strategy: Any = "auto",
+        manual_threshold: float = 0.5,
+        **settings: Any,
+    ) -> None:
+        """Put the parts together; `model` gives (reconstruction, latent, KL), `m` is in nats, above 0.
+
+        Raises:
+            ValueError: `m` is not above 0, or another value is out of its range.
+        """
+        super().__init__(
+            model,
+            every_n_epochs,
+            confidence_estimator,
+            distr_analyzer,
+            threshold_strategy,
+            manual_threshold,
+            **settings,
+        )
+        if not m > 0:
+            raise ValueError(f"the free energy m of abnormal rows must be above 0, got {m}")
+        self.m = m
+
+    @property
+    def criterion(self) -> Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]:
+        """Free energy of rows from row, reconstruction and KL."""
+        return free_energy
+
+    def _prediction_score(self, data: torch.Tensor) -> torch.Tensor:
+        reconstruction, _, kl = self.model(data)
+        return self.criterion(data, reconstruction, kl)
+
+    def _positive_loss(self, data: torch.Tensor, confidence: torch.Tensor) -> torch.Tensor:
+        return confidence * self._prediction_score(data)
+
+    def _negative_loss(self, data: torch.Tensor, confidence: torch.Tensor) -> torch.Tensor:
+        return -confidence * torch.relu(self.m - self._prediction_score(data))
+
+    def _uncertain_loss(self, data: torch.Tensor, confidence: torch.Tensor) -> torch.Tensor:
+        energy = self._prediction_score(data)
+        rank = (energy.detach().argsort().argsort() + 1) / len(energy)
+        return rank * (self.m - energy).abs()
+
+
+def free_energy(data: torch.Tensor, reconstruction: torch.Tensor, kl: torch.Tensor) -> torch.Tensor:
+    """Squared error of the reconstruction summed over features, plus KL in nats; shape (n,)."""
+    return ((data - reconstruction) ** 2).sum(dim=1) + kl

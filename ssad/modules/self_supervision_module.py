@@ -1,0 +1,377 @@
+"""The loop: score every training row, cut the distribution, set confidence, train on."""
+
+from __future__ import annotations
+
+import logging
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Literal, Protocol, cast, runtime_checkable
+
+import lightning as L
+import numpy as np
+import torch
+from torch import nn
+
+from ssad.bundle.intervals import Floats
+from ssad.confidence_estimators import SupportsConfidenceEstimation, fit_estimator
+from ssad.datamodules import SelfSupervisionDataModule
+from ssad.datasets.rows import Batch, data_and_label
+from ssad.distribution_analyzers import SupportsDistributionAnalysis
+from ssad.errors import TrainingError
+from ssad.loggers import mlflow_logger as to_mlflow
+from ssad.metrics import (
+    Labels,
+    decision_metrics,
+    has_both_classes,
+    ranking_metrics,
+    test_summary,
+    threshold_metrics,
+)
+
+logger = logging.getLogger(__name__)
+
+LEARNING_RATE = 1e-3
+"""Adam's default [Kingma & Ba, ICLR 2015], and the published library's."""
+
+DECIDED = 0.5
+"""A row whose confidence is smaller in size than this is undecided: (1 + confidence) / 2 is in (1/4, 3/4)."""
+
+
+@runtime_checkable
+class SupportsSelfSupervision(Protocol):
+    """Anything that scores a batch of rows."""
+
+    def score(self, batch: torch.Tensor) -> torch.Tensor:
+        """Score of each row, shape (n,); higher is more abnormal."""
+        ...
+
+
+class SelfSupervisionModule(L.LightningModule, ABC, SupportsSelfSupervision):
+    """Trains a network with a loss for each region, and recalibrates every `every_n_epochs` epochs.
+
+    A subclass says how rows are scored and what each region's loss is.
+
+    Attributes:
+        thresholds: scores that decide in test: above one is called an anomaly.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        every_n_epochs: int,
+        confidence_estimator: SupportsConfidenceEstimation,
+        distr_analyzer: SupportsDistributionAnalysis,
+        threshold_strategy: Literal["auto", "manual"] = "auto",
+        manual_threshold: float = 0.5,
+        learning_rate: float = LEARNING_RATE,
+    ) -> None:
+        """Put the parts together.
+
+        Args:
+            model: the network.
+            every_n_epochs: epochs between recalibrations, at least 1.
+            confidence_estimator: score and intervals to confidence.
+            distr_analyzer: scores to intervals.
+            threshold_strategy: `auto` tests at the two ends of the unknown interval, `manual` at
+                `manual_threshold`.
+            manual_threshold: a score.
+            learning_rate: of Adam, above 0.
+
+        Raises:
+            ValueError: a value out of its range.
+        """
+        super().__init__()
+        if every_n_epochs < 1 or threshold_strategy not in ("auto", "manual"):
+            raise ValueError(
+                "every_n_epochs must be at least 1 and threshold_strategy auto or manual, got "
+                f"{every_n_epochs} and {threshold_strategy!r}"
+            )
+        self.model = model
+        self.every_n_epochs = every_n_epochs
+        self.confidence_estimator = confidence_estimator
+        self.distr_analyzer = distr_analyzer
+        self.threshold_strategy = threshold_strategy
+        self.manual_threshold = manual_threshold
+        self.learning_rate = learning_rate
+        self.thresholds: list[float] = []
+        self.epoch_losses: list[torch.Tensor] = []
+        self._outputs: list[tuple[torch.Tensor, torch.Tensor]] = []
+
+    # What a subclass says.
+
+    @property
+    @abstractmethod
+    def criterion(self) -> Callable[..., torch.Tensor]:
+        """What is measured between a row and its reconstruction."""
+
+    @abstractmethod
+    def _prediction_score(self, data: torch.Tensor) -> torch.Tensor:
+        """Score of each row, shape (n,); higher is more abnormal."""
+
+    @abstractmethod
+    def _positive_loss(self, data: torch.Tensor, confidence: torch.Tensor) -> torch.Tensor:
+        """Loss of each confident-normal row, shape (n,); `confidence` in [DECIDED, 1]."""
+
+    @abstractmethod
+    def _negative_loss(self, data: torch.Tensor, confidence: torch.Tensor) -> torch.Tensor:
+        """Loss of each confident-abnormal row, shape (n,); `confidence` in [-1, -DECIDED]."""
+
+    @abstractmethod
+    def _uncertain_loss(self, data: torch.Tensor, confidence: torch.Tensor) -> torch.Tensor:
+        """Loss of each undecided row, shape (n,)."""
+
+    def compute_loss(self, data: torch.Tensor, confidence: torch.Tensor, batch_idx: int) -> torch.Tensor:
+        """Mean over the batch of each row's loss, by the region its confidence puts it in.
+
+        Args:
+            data: features, shape (n, d).
+            confidence: shape (n,), in [-1, 1].
+            batch_idx: number of the batch in its epoch.
+        """
+        normal, abnormal = confidence >= DECIDED, confidence <= -DECIDED
+        parts = (
+            (normal, self._positive_loss),
+            (abnormal, self._negative_loss),
+            (~(normal | abnormal), self._uncertain_loss),
+        )
+        losses = [loss(data[rows], confidence[rows]).reshape(-1) for rows, loss in parts if rows.any()]
+        return torch.cat(losses).mean()
+
+    def score(self, batch: torch.Tensor) -> torch.Tensor:
+        """Score of each row of `batch`, features of shape (n, d): shape (n,), higher is more abnormal."""
+        return self._prediction_score(batch).reshape(-1)
+
+    def feature_errors(self, data: torch.Tensor) -> torch.Tensor:
+        """How much each feature deviates from what the network expects: squared residuals, shape (n, d)."""
+        output = self.model(data)
+        reconstruction = output[0] if isinstance(output, tuple) else output
+        return cast("torch.Tensor", (data - reconstruction) ** 2)
+
+    # Scores and intervals.
+
+    def score_rows(self, batches: Iterable[Any]) -> torch.Tensor:
+        """Score rows in evaluation mode and float64, in the order given.
+
+        Double precision makes the scores those of the exported graph, on whatever runtime; training goes
+        on in the precision it had.
+
+        Args:
+            batches: dicts with `data`, pairs, or features alone.
+
+        Returns:
+            Shape (n,), float64, on the CPU.
+        """
+        scorer = _Scorer(self)
+        # MPS has no float64.
+        dtype = torch.float32 if self.device.type == "mps" else torch.float64
+        state = {
+            name: tensor.to(dtype) if tensor.is_floating_point() else tensor
+            for name, tensor in [*scorer.named_parameters(), *scorer.named_buffers()]
+        }
+        was_training = self.training
+        self.eval()
+        try:
+            with torch.inference_mode():
+                scores = [
+                    torch.func.functional_call(scorer, state, data_and_label(batch)[0].to(self.device, dtype))
+                    for batch in batches
+                ]
+        finally:
+            self.train(was_training)
+        return torch.cat(scores).to("cpu", torch.float64)
+
+    def update_confidence(self, datamodule: SelfSupervisionDataModule) -> torch.Tensor:
+        """Recalibrate: score the training rows, cut the distribution, set each row's confidence.
+
+        Returns:
+            The training rows' scores in dataset order, shape (n,), float64.
+
+        Raises:
+            TrainingError: a score is not finite.
+        """
+        scores = self.score_rows(datamodule.supervision_dataloader())
+        if not torch.isfinite(scores).all():
+            raise TrainingError(
+                f"{int((~torch.isfinite(scores)).sum())} training rows have no finite score at epoch "
+                f"{self.current_epoch}; lower the learning rate (now {self.learning_rate:g})."
+            )
+        self.confidence_estimator.configuration = self.distr_analyzer.analyze_distribution(
+            scores, self.confidence_estimator.configuration
+        )
+        fit_estimator(self.confidence_estimator, scores)
+        confidence = self.confidence_estimator.estimate_confidence(scores)
+        datamodule.train.confidence.copy_(confidence)
+        self.thresholds = self.update_thresholds()
+        return scores
+
+    def update_thresholds(self) -> list[float]:
+        """Scores at which to test, ascending: the ends of the unknown interval, or the manual one."""
+        configuration = self.confidence_estimator.configuration
+        if self.threshold_strategy == "manual" or configuration is None:
+            return [self.manual_threshold]
+        ends = {configuration.thresholds.normal, configuration.thresholds.abnormal}
+        return sorted(end for end in ends if np.isfinite(end))
+
+    # Lightning's hooks.
+
+    def forward(self, i: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
+        """What the network gives for features of shape (n, d)."""
+        return self.model(i, *args, **kwargs)
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        """Adam over all parameters."""
+        return torch.optim.Adam(self.parameters(), lr=self.learning_rate)
+
+    def configure_callbacks(self) -> Sequence[L.Callback]:
+        """The callback that recalibrates, unless the trainer has one."""
+        callbacks: list[Any] = getattr(self.trainer, "callbacks", [])
+        present = any(isinstance(callback, SelfSupervisionCallback) for callback in callbacks)
+        return [] if present else [SelfSupervisionCallback()]
+
+    def training_step(self, batch: Batch, batch_idx: int, *args: Any, **kwargs: Any) -> torch.Tensor:
+        """Loss of one batch."""
+        loss = self.compute_loss(batch["data"], batch["confidence"], batch_idx)
+        self.epoch_losses.append(loss.detach())
+        return loss
+
+    def validation_step(self, batch: Any, batch_idx: int, *args: Any, **kwargs: Any) -> None:
+        """Score one batch."""
+        self._collect(batch)
+
+    def test_step(self, batch: Any, batch_idx: int, *args: Any, **kwargs: Any) -> None:
+        """Score one batch."""
+        self._collect(batch)
+
+    def on_validation_epoch_end(self) -> None:
+        """Log `val_auc`, `val_ap` and `val_f1`, the last at the highest threshold, where rows are labelled."""
+        scores, labels = self._collected()
+        if self.trainer.sanity_checking or not _measurable(scores, labels):
+            return
+        self.log_dict({f"val_{name}": value for name, value in ranking_metrics(scores, labels).items()})
+        if self.thresholds:
+            self.log("val_f1", decision_metrics(scores > self.thresholds[-1], labels)["f1"])
+
+    def on_test_epoch_end(self) -> None:
+        """Log the test metrics at each threshold and the curves, where rows are labelled."""
+        scores, labels = self._collected()
+        if not _measurable(scores, labels):
+            logger.info("the test rows carry no labels of both kinds: there are no test metrics")
+            return
+        thresholds = self.thresholds or self.update_thresholds()
+        at_thresholds = [self.compute_test_metrics(scores, labels, threshold) for threshold in thresholds]
+        self.log_dict(test_summary(scores, labels, at_thresholds))
+        mlf_logger = to_mlflow.get_mlflow_logger(self.trainer)
+        if mlf_logger is not None:
+            to_mlflow.log_test_results(scores, labels, at_thresholds, mlf_logger)
+
+    def compute_test_metrics(self, scores: Floats, labels: Labels, threshold: float) -> dict[str, float]:
+        """Metrics when rows that score above `threshold` are called anomalies; labels are 0 or 1."""
+        return threshold_metrics(scores, labels, threshold)
+
+    def _collect(self, batch: Any) -> None:
+        data, labels = data_and_label(batch)
+        self._outputs.append((self.score(data).detach().double().cpu(), labels.reshape(-1).cpu()))
+
+    def _collected(self) -> tuple[Floats, Labels]:
+        scores, labels = (torch.cat(parts).numpy() for parts in zip(*self._outputs, strict=True))
+        self._outputs.clear()
+        return scores, labels.astype(np.int64)
+
+
+class _Scorer(nn.Module):
+    """A module's score as a forward pass, which is what torch can call with other tensors."""
+
+    def __init__(self, module: SelfSupervisionModule) -> None:
+        super().__init__()
+        self.module = module
+
+    def forward(self, data: torch.Tensor) -> torch.Tensor:
+        return self.module.score(data)
+
+
+def _measurable(scores: Floats, labels: Labels) -> bool:
+    known = bool(np.isin(labels, (0, 1)).all())
+    return known and has_both_classes(labels) and bool(np.isfinite(scores).all())
+
+
+class SelfSupervisionCallback(L.Callback):
+    """Recalibrates a `SelfSupervisionModule` while it trains, and logs what came of it.
+
+    After every `every_n_epochs` epochs, and once more from the final weights if the last epoch did not
+    end in a recalibration: the intervals left behind are always those of the final weights.
+    """
+
+    def __init__(self) -> None:
+        self._recalibrated_at = -1
+        self._epoch_start = 0.0
+
+    def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Check that module and data module are the ones this callback knows.
+
+        Raises:
+            TypeError: the trainer fits something else.
+        """
+        datamodule = _datamodule(trainer)
+        if not isinstance(pl_module, SelfSupervisionModule) or not isinstance(datamodule, SelfSupervisionDataModule):
+            raise TypeError(
+                "self-supervision needs a SelfSupervisionModule and a SelfSupervisionDataModule, got "
+                f"{type(pl_module).__name__} and {type(datamodule).__name__}; "
+                "wrap the data module: SelfSupervisionDataModule(datamodule)"
+            )
+        self._recalibrated_at = -1
+
+    def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Start the epoch's clock."""
+        self._epoch_start = time.monotonic()
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Check and log the epoch's loss; recalibrate when it is time.
+
+        Raises:
+            TrainingError: the loss is not finite.
+        """
+        module = cast("SelfSupervisionModule", pl_module)
+        epoch = trainer.current_epoch
+        if module.epoch_losses:
+            loss = torch.stack(module.epoch_losses).mean()
+            module.epoch_losses.clear()
+            if not torch.isfinite(loss):
+                raise TrainingError(
+                    f"the loss is {loss.item()} at epoch {epoch}; lower the learning rate "
+                    f"(now {module.learning_rate:g}) or look for extreme values in the data."
+                )
+            module.log("train_loss", loss, prog_bar=True)
+        mlf_logger = to_mlflow.get_mlflow_logger(trainer)
+        if mlf_logger is not None:
+            seconds = {"epoch_duration_seconds": time.monotonic() - self._epoch_start}
+            mlf_logger.log_metrics(seconds, step=epoch)
+            to_mlflow.log_system_metrics(mlf_logger, epoch)
+        if epoch != 0 and epoch % module.every_n_epochs == 0:
+            self._recalibrate(trainer, module, epoch)
+
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Recalibrate from the final weights, if they have changed since the last time."""
+        last_epoch = trainer.current_epoch - 1
+        if self._recalibrated_at != last_epoch:
+            self._recalibrate(trainer, cast("SelfSupervisionModule", pl_module), last_epoch)
+
+    def _recalibrate(self, trainer: L.Trainer, module: SelfSupervisionModule, epoch: int) -> None:
+        datamodule = cast("SelfSupervisionDataModule", _datamodule(trainer))
+        scores = module.update_confidence(datamodule)
+        self._recalibrated_at = epoch
+        mlf_logger = to_mlflow.get_mlflow_logger(trainer)
+        if mlf_logger is None or module.confidence_estimator.configuration is None:
+            return
+        thresholds = module.confidence_estimator.configuration.thresholds
+        counts = {f"rows_{region}": float(rows) for region, rows in thresholds.counts(scores.numpy()).items()}
+        ends = {"threshold_normal": thresholds.normal, "threshold_abnormal": thresholds.abnormal}
+        finite_ends = {name: end for name, end in ends.items() if np.isfinite(end)}
+        mlf_logger.log_metrics(counts | finite_ends, step=epoch)
+        to_mlflow.log_confidence_analysis(module.distr_analyzer, mlf_logger, epoch)
+        to_mlflow.log_confidence_intervals(module.confidence_estimator, mlf_logger, epoch)
+        to_mlflow.log_confidence(mlf_logger, datamodule.train, epoch)
+
+
+def _datamodule(trainer: L.Trainer) -> Any:
+    return getattr(trainer, "datamodule", None)

@@ -1,0 +1,70 @@
+"""The end of a training as a person wants to read it."""
+
+from __future__ import annotations
+
+import math
+
+from rich.console import Console
+from rich.table import Table
+
+from ssad.workflows.train import TrainResult, TrainSettings
+
+SHOWN_METRICS = {"test_auc": "AUROC", "test_ap": "average precision", "test_f1": "F1"}
+SHOWN_DROPPED = 8
+
+
+def show(settings: TrainSettings, result: TrainResult, console: Console | None = None) -> None:
+    """Print what was trained, how well it does, where it is registered and what to do next."""
+    table = Table(show_header=False, box=None, pad_edge=False)
+    table.add_column(style="bold")
+    table.add_column(overflow="fold")
+    for name, text in _lines(settings, result):
+        table.add_row(name, text)
+    console = console or Console(highlight=False)
+    console.print()
+    console.print(table)
+    console.print()
+    console.print(f"Serve it:  {next_command(settings)}", soft_wrap=True)
+
+
+def next_command(settings: TrainSettings) -> str:
+    """What to type next."""
+    return f"mlflow run . --env-manager local -e serve -P model=models:/{settings.model_name}@champion"
+
+
+def _lines(settings: TrainSettings, result: TrainResult) -> list[tuple[str, str]]:
+    detector, thresholds = result.detector, result.detector.curve.thresholds
+    shares = ", ".join(f"{region} {share:.1%}" for region, share in result.region_shares.items())
+    lines = [
+        ("data set", settings.dataset),
+        ("training rows", f"{len(detector.training_scores):,}"),
+        ("features", f"{detector.encoder.output_dim} from {len(detector.schema.columns)} columns"),
+        ("detector", f"{detector.plan.detector}, {detector.plan.max_epochs} epochs"),
+        ("regions", shares),
+        (
+            "thresholds",
+            f"normal up to {_number(thresholds.normal)}, abnormal from {_number(thresholds.abnormal)}",
+        ),
+        ("test", _metrics(result)),
+        ("run", result.run_id),
+        ("model", f"{result.registered.name} version {result.registered.version}"),
+        ("aliases", ", ".join(result.registered.aliases)),
+    ]
+    if detector.schema.dropped:
+        reasons = [f"{name} ({reason})" for name, reason in detector.schema.dropped.items()]
+        more = len(reasons) - SHOWN_DROPPED
+        dropped = "; ".join(reasons[:SHOWN_DROPPED]) + (f"; and {more} more" if more > 0 else "")
+        lines.insert(3, ("left out", dropped))
+    return lines
+
+
+def _metrics(result: TrainResult) -> str:
+    if not result.metrics:
+        return "no labels, so no metrics"
+    return ", ".join(
+        f"{text} {result.metrics[name]:.3f}" for name, text in SHOWN_METRICS.items() if name in result.metrics
+    )
+
+
+def _number(value: float) -> str:
+    return f"{value:.4g}" if math.isfinite(value) else "nowhere"

@@ -1,0 +1,115 @@
+"""The MLflow run of an entry point: opened once, told where it came from, and closed with the truth."""
+
+from __future__ import annotations
+
+import errno
+import os
+import subprocess
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+from urllib.parse import urlparse
+
+import mlflow
+import requests
+from mlflow.entities import Run
+from mlflow.exceptions import MlflowException
+
+from ssad.errors import SsadError, TrackingError
+
+CONNECT_SECONDS = 15.0
+"""How long a tracking server may stay silent at the start before that is an error."""
+
+HTTP_DEFAULTS = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "3", "MLFLOW_HTTP_REQUEST_TIMEOUT": "30"}
+"""MLflow's own defaults wait for many minutes on a server that is gone; what the user has set stays."""
+
+SYSTEM_METRICS_SECONDS = 1
+"""Interval of MLflow's system metrics: its default, 10 s, would miss a short training."""
+
+
+@contextmanager
+def tracked_run() -> Iterator[Run]:
+    """The run that `mlflow run` opened, or a new one; it ends as FAILED if the body raises.
+
+    Raises:
+        TrackingError: the server does not answer, or fails on the way; the disk is full.
+    """
+    for name, value in HTTP_DEFAULTS.items():
+        os.environ.setdefault(name, value)
+    check_server(mlflow.get_tracking_uri())
+    try:
+        mlflow.set_system_metrics_sampling_interval(SYSTEM_METRICS_SECONDS)
+        mlflow.set_system_metrics_samples_before_logging(1)
+        with mlflow.start_run(log_system_metrics=True) as run:
+            mlflow.set_tags(git_state())
+            try:
+                yield run
+            except SsadError as error:
+                mlflow.set_tag("ssad.error", str(error))
+                raise
+    except (OSError, MlflowException) as error:
+        raise _explained(error) from error
+
+
+def check_server(uri: str) -> None:
+    """Wait for a tracking server, up to `CONNECT_SECONDS`.
+
+    Raises:
+        TrackingError: it did not answer.
+    """
+    if urlparse(uri).scheme not in ("http", "https"):
+        return
+    deadline = time.monotonic() + CONNECT_SECONDS
+    while True:
+        try:
+            requests.get(f"{uri.rstrip('/')}/health", timeout=5)
+            return
+        except requests.RequestException as error:
+            if time.monotonic() > deadline:
+                raise TrackingError(
+                    f"no tracking server answers at {uri} (waited {CONNECT_SECONDS:.0f} s); start it, "
+                    "or set MLFLOW_TRACKING_URI to one that runs."
+                ) from error
+        time.sleep(0.5)
+
+
+def git_state() -> dict[str, str]:
+    """Commit and cleanness of the working tree, as tags; empty outside a repository."""
+    try:
+        commit = _git("rev-parse", "HEAD")
+        return {
+            "mlflow.source.git.commit": commit,
+            "git.dirty": str(bool(_git("status", "--porcelain"))).lower(),
+        }
+    except (OSError, subprocess.SubprocessError):
+        return {}
+
+
+def log_new_params(run: Run, params: Mapping[str, Any]) -> None:
+    """Log parameters that the run does not have yet: `mlflow run` logs its own, and they cannot change."""
+    known = mlflow.get_run(run.info.run_id).data.params
+    mlflow.log_params({name: value for name, value in params.items() if name not in known})
+
+
+def _git(*arguments: str) -> str:
+    return subprocess.run(["git", *arguments], capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+
+
+def _explained(error: BaseException) -> SsadError:
+    """What went wrong while logging, as one sentence."""
+    chain = list(_causes(error))
+    uri = mlflow.get_tracking_uri()
+    if any(getattr(cause, "errno", None) == errno.ENOSPC or "disk is full" in str(cause) for cause in chain):
+        return TrackingError(
+            f"the disk that holds {uri} or the temporary folder is full; make room and run again, "
+            "no version was registered."
+        )
+    reason = " ".join(str(chain[0]).split())[:200]
+    return TrackingError(f"logging to {uri} failed ({reason}); no version was registered.")
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__

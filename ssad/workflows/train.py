@@ -1,0 +1,219 @@
+"""Train: from a table to a tracked run and a registered version."""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import mlflow
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+from lightning.pytorch.callbacks import TQDMProgressBar
+from lightning.pytorch.loggers import MLFlowLogger
+
+from ssad.bundle import Bundle
+from ssad.datamodules.splits import MIN_ROWS, holdout_split, thin_anomalies
+from ssad.datasets.labels import AUTO, check_two_classes, split_labels
+from ssad.datasets.tables import LABEL, read_table
+from ssad.detectors import FitSettings, FittedDetector, fit_detector
+from ssad.errors import DatasetError, SettingsError, TrainingError
+from ssad.loggers import mlflow_logger as to_mlflow
+from ssad.metrics import test_summary, threshold_metrics
+from ssad.workflows.registry import Registered, log_bundle, register
+from ssad.workflows.tracking import log_new_params, tracked_run
+
+TEST_SHARE = 0.3
+"""Share of a labelled table that is held out for test: ADBench's [Han et al., NeurIPS 2022]."""
+
+EXAMPLE_ROWS = 5
+PARITY_ROWS = 1000
+PARITY_TOLERANCE = 1e-5
+"""Relative difference that scores of the network and of the exported graph may have."""
+
+
+@dataclass(frozen=True)
+class TrainSettings:
+    """What `main` takes, see `docs/settings.md`.
+
+    Attributes:
+        dataset: name, path or URI of the training table.
+        test_dataset: likewise for test; empty holds out a part of a labelled training table.
+        label: name of the label column.
+        normal: label values that mean normal.
+        confidence: path of a CSV with the initial confidence; empty for the detector's own.
+        contamination: share to which training anomalies are thinned; None leaves them.
+        model_name: name in the registry.
+        fit: the detector and its settings.
+    """
+
+    dataset: str
+    test_dataset: str = ""
+    label: str = LABEL
+    normal: str = AUTO
+    confidence: str = ""
+    contamination: float | None = None
+    model_name: str = "ssad"
+    fit: FitSettings = field(default_factory=FitSettings)
+
+    def __post_init__(self) -> None:
+        if self.contamination is not None and not 0 <= self.contamination < 0.5:
+            raise SettingsError(f"contamination must be in [0, 0.5), got {self.contamination}; or leave it at auto.")
+        if not self.model_name or any(sign in self.model_name for sign in "/:"):
+            raise SettingsError(f"model_name must be a name without / and :, got {self.model_name!r}.")
+
+
+@dataclass(frozen=True)
+class Tables:
+    """Training rows without labels, and test rows with them where there are any."""
+
+    train: pd.DataFrame
+    test: pd.DataFrame | None
+    test_anomalous: npt.NDArray[np.bool_] | None
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """What training left behind, for the summary.
+
+    Attributes:
+        run_id: the MLflow run.
+        registered: the version.
+        detector: the trained detector.
+        metrics: `test_` metrics; empty without labels.
+        region_shares: share of the training rows in each region.
+    """
+
+    run_id: str
+    registered: Registered
+    detector: FittedDetector
+    metrics: dict[str, float]
+    region_shares: dict[str, float]
+
+
+def prepare(settings: TrainSettings) -> Tables:
+    """Read the tables, take the labels off, hold out test rows and thin the training anomalies.
+
+    Raises:
+        DatasetError: a table cannot be used so.
+        SettingsError: a contamination is asked for without labels.
+    """
+    table = read_table(settings.dataset)
+    rows, anomalous = split_labels(table, settings.label, settings.normal)
+    if settings.test_dataset:
+        test, test_anomalous = split_labels(read_table(settings.test_dataset), settings.label, settings.normal)
+        train_at = np.arange(len(rows))
+    elif anomalous is not None:
+        check_two_classes(anomalous, settings.label)
+        train_at, test_at = holdout_split(len(rows), anomalous, TEST_SHARE, settings.fit.seed)
+        test, test_anomalous = rows.iloc[test_at], anomalous[test_at]
+    else:
+        test, test_anomalous, train_at = None, None, np.arange(len(rows))
+    if test_anomalous is not None:
+        check_two_classes(test_anomalous, settings.label)
+    if settings.contamination is not None:
+        if anomalous is None:
+            raise SettingsError(
+                f"contamination thins labelled anomalies, but {settings.dataset} has no label column "
+                f"{settings.label!r}; leave contamination at auto."
+            )
+        train_at = train_at[thin_anomalies(anomalous[train_at], settings.contamination, settings.fit.seed)]
+    if len(train_at) < MIN_ROWS:
+        raise DatasetError(f"{len(train_at)} training rows are too few, expected at least {MIN_ROWS}; bring more.")
+    return Tables(rows.iloc[train_at].reset_index(drop=True), test, test_anomalous)
+
+
+def train(settings: TrainSettings, progress: bool = True) -> TrainResult:
+    """Train, track, bundle, test and register.
+
+    Raises:
+        SsadError: a mistake of the user, or a server or disk that fails; then nothing is registered.
+    """
+    tables = prepare(settings)
+    with tracked_run() as run:
+        run_id = run.info.run_id
+        mlf_logger = MLFlowLogger(tracking_uri=mlflow.get_tracking_uri(), run_id=run_id)
+        _log_inputs(settings, tables)
+        detector = fit_detector(
+            tables.train,
+            settings.fit,
+            Path(settings.confidence) if settings.confidence else None,
+            mlf_logger,
+            [TQDMProgressBar(leave=True)] if progress else [],
+            progress,
+        )
+        log_new_params(run, _flat_params(settings) | {f"plan.{k}": v for k, v in vars(detector.plan).items()})
+        with tempfile.TemporaryDirectory() as folder:
+            bundle_path = Path(folder) / "bundle"
+            detector.write_bundle(bundle_path)
+            _check_bundle(Bundle(bundle_path), detector, tables.train)
+            metrics = _test(detector, tables, mlf_logger)
+            model_uri = log_bundle(bundle_path, _example(detector, tables.train))
+        registered = register(model_uri, settings.model_name)
+    return TrainResult(run_id, registered, detector, metrics, _region_shares(detector))
+
+
+def _log_inputs(settings: TrainSettings, tables: Tables) -> None:
+    """Log both data sets with their digests."""
+    for context, rows, source in (
+        ("training", tables.train, settings.dataset),
+        ("test", tables.test, settings.test_dataset or settings.dataset),
+    ):
+        if rows is not None:
+            name = Path(source).stem or source
+            mlflow.log_input(_dataset(rows, name, source), context=context)
+
+
+def _dataset(rows: pd.DataFrame, name: str, source: str) -> mlflow.data.Dataset:
+    import warnings
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # hints on whole numbers and on sources MLflow cannot resolve
+        return mlflow.data.from_pandas(rows, source=source, name=name)
+
+
+def _flat_params(settings: TrainSettings) -> dict[str, object]:
+    """The settings under the names of the entry point's parameters."""
+    flat = {name: value for name, value in vars(settings).items() if name != "fit"} | vars(settings.fit)
+    return {name: AUTO if value is None else value for name, value in flat.items()}
+
+
+def _check_bundle(bundle: Bundle, detector: FittedDetector, rows: pd.DataFrame) -> None:
+    """Refuse a bundle that scores differently from the network it came from.
+
+    Raises:
+        TrainingError: it does.
+    """
+    bundle.check_golden()
+    expected = detector.training_scores[:PARITY_ROWS]
+    found = bundle.score(rows.iloc[:PARITY_ROWS]).score
+    if not np.allclose(found, expected, rtol=PARITY_TOLERANCE, atol=PARITY_TOLERANCE**2):
+        raise TrainingError(
+            f"the exported graph's scores differ from the network's by up to {np.abs(found - expected).max():.3g}; "
+            "check that torch, onnxscript and onnxruntime are of the versions in constraints.txt."
+        )
+
+
+def _test(detector: FittedDetector, tables: Tables, mlf_logger: MLFlowLogger) -> dict[str, float]:
+    """Score the labelled test rows; log metrics and curves; empty without labels."""
+    if tables.test is None or tables.test_anomalous is None:
+        return {}
+    scores, labels = detector.score(tables.test), tables.test_anomalous.astype(np.int64)
+    at_thresholds = [threshold_metrics(scores, labels, t) for t in detector.module.update_thresholds()]
+    metrics = test_summary(scores, labels, at_thresholds)
+    to_mlflow.log_test_results(scores, labels, at_thresholds, mlf_logger)
+    mlflow.log_metrics(metrics)
+    return metrics
+
+
+def _example(detector: FittedDetector, rows: pd.DataFrame) -> pd.DataFrame:
+    """A few training rows of the scored columns, those with the fewest gaps first."""
+    scored = rows[[column.name for column in detector.schema.columns]]
+    fullest = scored.isna().sum(axis=1).sort_values(kind="stable").index[:EXAMPLE_ROWS]
+    return scored.loc[fullest].reset_index(drop=True)
+
+
+def _region_shares(detector: FittedDetector) -> dict[str, float]:
+    counts = detector.curve.thresholds.counts(detector.training_scores)
+    return {region: count / len(detector.training_scores) for region, count in counts.items()}
