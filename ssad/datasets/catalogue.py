@@ -70,7 +70,7 @@ def _breast_cancer() -> pd.DataFrame:
     """Wisconsin diagnostic breast cancer: benign is normal, the first malignant tumours are the anomalies."""
     bunch = sklearn_datasets.load_breast_cancer(as_frame=True)
     malignant = bunch.target == 0
-    table = bunch.data.assign(label=malignant.map({True: "malignant", False: "benign"}))
+    table: pd.DataFrame = bunch.data.assign(label=malignant.map({True: "malignant", False: "benign"}))
     return table[~malignant | (malignant.cumsum() <= BREAST_CANCER_ANOMALIES)].reset_index(drop=True)
 
 
@@ -90,7 +90,7 @@ MNIST_ANOMALIES = 767
 
 def _zeros_are_normal(images: pd.DataFrame, digits: pd.Series, anomalies: int) -> pd.DataFrame:
     other = digits.astype(int) != 0
-    table = images.assign(label=other.map({True: "other digit", False: "normal"}))
+    table: pd.DataFrame = images.assign(label=other.map({True: "other digit", False: "normal"}))
     return table[~other | (other.cumsum() <= anomalies)].reset_index(drop=True)
 
 
@@ -143,7 +143,7 @@ _KDD_COLUMNS = [
 def _kddcup99() -> pd.DataFrame:
     """Ten percent of the KDD Cup 1999 connections, by scikit-learn's fetcher and its checksum."""
     bunch = sklearn_datasets.fetch_kddcup99(data_home=cache_folder(), as_frame=True)
-    table = bunch.frame.rename(columns={"labels": "label"})
+    table: pd.DataFrame = bunch.frame.rename(columns={"labels": "label"})
     text = table.select_dtypes("object").map(lambda value: value.decode() if isinstance(value, bytes) else value)
     return table.assign(**text).infer_objects()
 
