@@ -158,7 +158,7 @@ class HybridEstimator(SupportsConfidenceEstimation):
             raise ValueError(f"weights must not be negative and not all zero, got {self.weights}")
 
     @property
-    def configuration(self) -> ConfidenceIntervalsConfiguration | None:  # type: ignore[override]
+    def configuration(self) -> ConfidenceIntervalsConfiguration | None:
         """The intervals of every estimator in it."""
         return self.estimators[0].configuration
 

@@ -18,7 +18,7 @@ class Interval(pd.Interval):
         """Which elements of `tensor` lie in the interval: booleans of its shape."""
         above = tensor >= self.left if self.closed_left else tensor > self.left
         below = tensor <= self.right if self.closed_right else tensor < self.right
-        return above & below
+        return torch.logical_and(above, below)
 
 
 @dataclass

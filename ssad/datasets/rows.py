@@ -181,7 +181,7 @@ def collate(items: Any) -> Any:
 
 
 def _is_batch(items: Any) -> bool:
-    return isinstance(items, Mapping) or isinstance(items, tuple) or torch.is_tensor(items)
+    return isinstance(items, Mapping | tuple | torch.Tensor)
 
 
 def row_loader(dataset: Any, batch_size: int, shuffle: bool = False) -> DataLoader[Any]:

@@ -101,7 +101,8 @@ class Plan:
 
 def batch_size_for(rows: int) -> int:
     """A power of two that makes about `EPOCH_BATCHES` batches, within `MIN_BATCH` and `MAX_BATCH`."""
-    return min(MAX_BATCH, max(MIN_BATCH, 2 ** round(math.log2(max(rows / EPOCH_BATCHES, 1)))))
+    wanted = 1 << round(math.log2(max(rows / EPOCH_BATCHES, 1)))
+    return min(MAX_BATCH, max(MIN_BATCH, wanted))
 
 
 class EncodedRows(L.LightningDataModule):
@@ -166,7 +167,7 @@ class FittedDetector:
             RowsError: the rows do not fit the schema.
         """
         features = self.encoder.encode(self.schema.inputs(rows))
-        batches = features.split(MAX_BATCH)
+        batches = torch.split(features, MAX_BATCH)
         scores: Floats = self.module.score_rows(batches).numpy()
         return scores
 

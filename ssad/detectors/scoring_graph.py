@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import io
 import logging
 import warnings
 
@@ -24,6 +23,8 @@ LABEL_ENCODER_OPSET = 3
 
 class ScoringGraph(nn.Module):
     """Encoder and network in double precision: what is exported."""
+
+    columns: torch.Tensor
 
     def __init__(self, encoder: TableEncoder, module: SelfSupervisionModule) -> None:
         super().__init__()
@@ -70,13 +71,12 @@ def export_onnx(encoder: TableEncoder, module: SelfSupervisionModule) -> bytes:
     finally:
         exporter.setLevel(level)
     assert program is not None  # only the non-dynamo export returns None
-    buffer = io.BytesIO()
-    program.save(buffer, external_data=False)
-    model = onnx.load_from_string(buffer.getvalue())
+    model = program.model_proto
     _forget_sources(model)
     _read_strings(model, encoder.schema)
     onnx.checker.check_model(model)
-    return model.SerializeToString(deterministic=True)
+    serialized: bytes = model.SerializeToString(deterministic=True)
+    return serialized
 
 
 def _detached(module: SelfSupervisionModule) -> SelfSupervisionModule:
@@ -101,7 +101,7 @@ def _read_strings(model: onnx.ModelProto, schema: TableSchema) -> None:
         return
     inputs = {value.name: value for value in model.graph.input}
     model.graph.input.remove(inputs[CODES])
-    shape = ["rows", len(schema.categorical)]
+    shape: list[str | int | None] = ["rows", len(schema.categorical)]
     model.graph.input.append(helper.make_tensor_value_info(CATEGORICAL_INPUT, TensorProto.STRING, shape))
     for position, node in enumerate(_label_encoders(model, schema)):
         model.graph.node.insert(position, node)

@@ -112,7 +112,7 @@ def draw_regions(axes: Axes, scores: Floats, configuration: ConfidenceIntervalsC
     codes = thresholds.codes(scores)
     for code, (region, color) in enumerate(REGION_COLORS.items()):
         members = shown[codes == code]
-        axes.hist(members, edges, color=color, label=f"{region} ({len(members) / len(scores):.1%})")
+        axes.hist(members, edges.tolist(), color=color, label=f"{region} ({len(members) / len(scores):.1%})")
     for mark, line in zip((thresholds.normal, thresholds.abnormal), ("--", "-"), strict=True):
         if np.isfinite(mark):
             axes.axvline(mark, color="black", linestyle=line, linewidth=1)

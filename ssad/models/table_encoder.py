@@ -48,7 +48,17 @@ class TableEncoder(nn.Module):
     Attributes:
         schema: the columns.
         feature_columns: for each feature, the position of its column in `schema.graph_order`.
+        plain: positions of the columns that are numbers; `dates` likewise.
+        gaps: positions among `plain` of those with missing training values.
+        median: training median of each plain column; `center` and `width` scale it.
     """
+
+    plain: torch.Tensor
+    dates: torch.Tensor
+    gaps: torch.Tensor
+    median: torch.Tensor
+    center: torch.Tensor
+    width: torch.Tensor
 
     def __init__(self, schema: TableSchema, inputs: GraphInputs, scaling: Scaling) -> None:
         """Learn from training rows, given as graph inputs; `scaling` to [0, 1] or by median and IQR."""

@@ -24,7 +24,7 @@ CONNECT_SECONDS = 15.0
 HTTP_DEFAULTS = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "3", "MLFLOW_HTTP_REQUEST_TIMEOUT": "30"}
 """MLflow's own defaults wait for many minutes on a server that is gone; what the user has set stays."""
 
-SYSTEM_METRICS_SECONDS = 1
+SYSTEM_METRICS_SECONDS = "1"
 """Interval of MLflow's system metrics: its default, 10 s, would miss a short training."""
 
 
@@ -39,8 +39,7 @@ def tracked_run() -> Iterator[Run]:
         os.environ.setdefault(name, value)
     check_server(mlflow.get_tracking_uri())
     try:
-        mlflow.set_system_metrics_sampling_interval(SYSTEM_METRICS_SECONDS)
-        mlflow.set_system_metrics_samples_before_logging(1)
+        os.environ.setdefault("MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL", SYSTEM_METRICS_SECONDS)
         with mlflow.start_run(log_system_metrics=True) as run:
             mlflow.set_tags(git_state())
             try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -12,6 +13,8 @@ import numpy.typing as npt
 import pandas as pd
 from lightning.pytorch.callbacks import TQDMProgressBar
 from lightning.pytorch.loggers import MLFlowLogger
+from mlflow.data.dataset import Dataset
+from mlflow.data.pandas_dataset import from_pandas
 
 from ssad.bundle import Bundle
 from ssad.datamodules.splits import MIN_ROWS, holdout_split, thin_anomalies
@@ -165,12 +168,10 @@ def _log_inputs(settings: TrainSettings, tables: Tables) -> None:
             mlflow.log_input(_dataset(rows, name, source), context=context)
 
 
-def _dataset(rows: pd.DataFrame, name: str, source: str) -> mlflow.data.Dataset:
-    import warnings
-
+def _dataset(rows: pd.DataFrame, name: str, source: str) -> Dataset:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # hints on whole numbers and on sources MLflow cannot resolve
-        return mlflow.data.from_pandas(rows, source=source, name=name)
+        return from_pandas(rows, source=source, name=name)
 
 
 def _flat_params(settings: TrainSettings) -> dict[str, object]:
