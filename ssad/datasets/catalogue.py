@@ -71,7 +71,8 @@ def _breast_cancer() -> pd.DataFrame:
     bunch = sklearn_datasets.load_breast_cancer(as_frame=True)
     malignant = bunch.target == 0
     table: pd.DataFrame = bunch.data.assign(label=malignant.map({True: "malignant", False: "benign"}))
-    return table[~malignant | (malignant.cumsum() <= BREAST_CANCER_ANOMALIES)].reset_index(drop=True)
+    kept: pd.DataFrame = table[~malignant | (malignant.cumsum() <= BREAST_CANCER_ANOMALIES)]
+    return kept.reset_index(drop=True)
 
 
 DIGITS_ANOMALIES = 20
