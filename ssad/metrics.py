@@ -42,12 +42,6 @@ def threshold_metrics(scores: Floats, labels: Labels, threshold: float) -> dict[
     return {"threshold": threshold} | decision_metrics(scores > threshold, labels) | ranking
 
 
-def test_summary(scores: Floats, labels: Labels, at_thresholds: list[dict[str, float]]) -> dict[str, float]:
-    """One row of `test_` metrics: the ranking, and the decisions at the highest threshold if there is one."""
-    metrics = at_thresholds[-1] if at_thresholds else ranking_metrics(scores, labels)
-    return {f"test_{name}": value for name, value in metrics.items()}
-
-
 def roc_figure(scores: Floats, labels: Labels) -> Figure:
     """The receiver operating characteristic."""
     false_alarms, detected, _ = sk.roc_curve(labels, scores)

@@ -72,6 +72,22 @@ class ConfidenceCurve:
                 confidence[members] = np.interp(scores[members], at, value)
         return confidence
 
+    @property
+    def decision(self) -> float:
+        """The threshold of a forced decision: above it confidence is negative; infinity if it never is.
+
+        Where confidence crosses 0 inside the unknown region, that score; else the end of a region.
+        """
+        at, value = self.knots["unknown"]
+        below = np.flatnonzero(value < 0)
+        if not len(below):
+            return self.thresholds.abnormal
+        first = int(below[0])
+        if first == 0:
+            return self.thresholds.normal
+        drop = value[first - 1] - value[first]
+        return float(at[first - 1] + (at[first] - at[first - 1]) * value[first - 1] / drop)
+
     def to_json(self) -> dict[str, Any]:
         """The curve as plain JSON; an infinite threshold is null."""
         return {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -77,7 +77,8 @@ class DataFrameWithLabels(Dataset[tuple[Any, Any]]):
     def __getitems__(self, indices: Sequence[int]) -> tuple[torch.Tensor, torch.Tensor]:
         """A whole batch at once, collated: data (n, d) and labels (n,)."""
         if self._by_row:
-            return cast("tuple[torch.Tensor, torch.Tensor]", tuple(default_collate([self[i] for i in indices])))
+            data, labels = default_collate([self[i] for i in indices])
+            return data, labels
         at = torch.as_tensor(indices)
         return self._features[at], self._labels[at]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from sklearn.base import BaseEstimator, OutlierMixin
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
-from ssad.bundle import REGIONS, Bundle
+from ssad.bundle import Bundle
 from ssad.bundle.intervals import Floats
 from ssad.detectors.fit import FitSettings, fit_detector
 
@@ -25,7 +26,7 @@ class AnomalyDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]
 
     Attributes:
         bundle_: the trained detector.
-        offset_: `score_samples` of a row at the abnormal threshold: below it a row is an outlier.
+        offset_: `score_samples` where confidence crosses 0: below it a row is an outlier.
         n_features_in_: number of columns.
     """
 
@@ -65,8 +66,7 @@ class AnomalyDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]
         fitted = fit_detector(rows, settings)
         self._folder = tempfile.TemporaryDirectory(prefix="ssad-")
         fitted.write_bundle(Path(self._folder.name))
-        self.bundle_ = Bundle(Path(self._folder.name))
-        self.offset_ = -fitted.curve.thresholds.abnormal
+        self._adopt(Bundle(Path(self._folder.name)))
         return self
 
     def anomaly_score(self, X: Any) -> Floats:  # noqa: N803
@@ -91,5 +91,37 @@ class AnomalyDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]
         return self.score_samples(X) - self.offset_
 
     def predict(self, X: Any) -> npt.NDArray[np.int64]:  # noqa: N803
-        """-1 for rows in the abnormal region, else 1; shape (n,)."""
-        return np.where(self.region(X) == REGIONS[-1], -1, 1)
+        """-1 for rows more probably abnormal than normal, else 1; shape (n,)."""
+        return np.where(self.decision_function(X) < 0, -1, 1)
+
+    def save(self, path: str | Path) -> None:
+        """Write the bundle into a folder, which `Bundle`, `load` and the service read."""
+        check_is_fitted(self)
+        shutil.copytree(self.bundle_.path, path, dirs_exist_ok=True)
+
+    @classmethod
+    def load(cls, path: str | Path) -> AnomalyDetector:
+        """The detector whose bundle is in a folder; its settings are those it was trained with.
+
+        Raises:
+            BundleError: the folder holds no complete bundle.
+        """
+        bundle = Bundle(Path(path))
+        plan = bundle.manifest["plan"]
+        detector = cls(random_state=plan["seed"], **{name: plan[name] for name in plan if name != "seed"})
+        detector._adopt(bundle)
+        return detector
+
+    def _adopt(self, bundle: Bundle) -> None:
+        self.bundle_ = bundle
+        self.offset_ = -bundle.curve.decision
+
+    def _rows(self, X: Any, reset: bool) -> pd.DataFrame:  # noqa: N803
+        """Rows as a table: a DataFrame's own columns, or those of an array by position."""
+        if isinstance(X, pd.DataFrame):
+            rows = X.reset_index(drop=True)
+            return rows.set_axis(rows.columns.map(str), axis=1)
+        array = validate_data(
+            self, X, reset=reset, dtype=np.float64, ensure_all_finite=False, ensure_min_samples=2 if reset else 1
+        )
+        return pd.DataFrame(array).add_prefix("x")

@@ -10,7 +10,7 @@ import torch
 
 from ssad.confidence_estimators import BinaryConfidence, GradedConfidence
 from ssad.detectors.warm_start import warm_start_confidence
-from ssad.distribution_analyzers import EVTThresholding, TriangularThresholding
+from ssad.distribution_analyzers import ConsensusThresholding, EVTThresholding, TriangularThresholding
 from ssad.errors import SettingsError, nearest
 from ssad.models import Autoencoder, AutoencoderEnsemble, Scaling, VariationalAutoencoder
 from ssad.modules import (
@@ -57,7 +57,7 @@ def _ssad(input_dim: int, every_n_epochs: int, learning_rate: float) -> SelfSupe
         AutoencoderEnsemble(input_dim, [ENSEMBLE_HIDDEN], latent, ENSEMBLE_MEMBERS),
         every_n_epochs,
         GradedConfidence(),
-        EVTThresholding(),
+        ConsensusThresholding(),
         learning_rate=learning_rate,
     )
 

@@ -6,11 +6,13 @@ from ssad.distribution_analyzers.analyzer import (
     SupportsDistributionAnalysis,
     draw_regions,
 )
+from ssad.distribution_analyzers.consensus import ConsensusThresholding
 from ssad.distribution_analyzers.evt import EVTThresholding
 from ssad.distribution_analyzers.triangular import TriangularThresholding
 
 __all__ = [
     "REGION_COLORS",
+    "ConsensusThresholding",
     "EVTThresholding",
     "HistogramPlotAnalyzer",
     "SupportsDistributionAnalysis",

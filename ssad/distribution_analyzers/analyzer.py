@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 
 from ssad.bundle.intervals import Floats
 from ssad.confidence_estimators import ConfidenceIntervalsConfiguration
+from ssad.distribution_analyzers.histogram import spreads
 
 # Okabe & Ito's colours, told apart by colour-blind readers too.
 REGION_COLORS = {"normal": "#0072B2", "unknown": "#999999", "abnormal": "#D55E00"}
@@ -63,8 +64,8 @@ class HistogramPlotAnalyzer(ABC, SupportsDistributionAnalysis):
                 f"expected at least one score and all finite, got {len(scores)} of which "
                 f"{int((~np.isfinite(scores)).sum())} are not finite; check the loss and the features"
             )
-        if scores.min() == scores.max():
-            normal, abnormal = float(scores[0]), np.inf
+        if not spreads(scores):
+            normal, abnormal = float(scores.max()), np.inf
         else:
             normal, abnormal = self._thresholds(scores, current_conf)
         configuration = ConfidenceIntervalsConfiguration.from_thresholds(normal, abnormal)

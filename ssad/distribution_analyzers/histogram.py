@@ -7,6 +7,9 @@ from scipy.special import gammaln
 
 from ssad.bundle.intervals import Floats
 
+FAR = 1e4
+"""Interquartile ranges beyond which a score no longer changes that every rule is at `MAX_BINS`."""
+
 MAX_BINS = 250
 """Largest bin count searched: the limit of RADON's published implementation."""
 
@@ -44,16 +47,28 @@ def _counts(ordered: Floats, bins: int) -> Floats:
     return np.diff(inner, prepend=0, append=len(ordered)).astype(np.float64)
 
 
+def spreads(scores: Floats) -> bool:
+    """Whether the scores differ by enough for a histogram: rounding alone is no difference."""
+    if not len(scores):
+        return False
+    low, high = float(scores.min()), float(scores.max())
+    return high - low > 2 * MAX_BINS * np.spacing(max(abs(low), abs(high)))
+
+
 def score_histogram(scores: Floats, bin_estimator: str) -> tuple[Floats, Floats]:
     """Counts and edges of the scores' histogram.
 
     Args:
-        scores: shape (n,), not all equal.
+        scores: shape (n,), for which `spreads` holds.
         bin_estimator: `knuth`, or a rule of `numpy.histogram_bin_edges`, held to `MAX_BINS` bins.
     """
     if bin_estimator == "knuth":
         bins = knuth_bins(scores)
     else:
-        bins = min(len(np.histogram_bin_edges(scores, bin_estimator)) - 1, MAX_BINS)
+        # One score far enough away makes NumPy allocate an edge for each of billions of empty bins.
+        first, third = np.quantile(scores, [0.25, 0.75])
+        reach = FAR * (third - first) or np.inf
+        near = np.clip(scores, first - reach, third + reach)
+        bins = min(len(np.histogram_bin_edges(near, bin_estimator)) - 1, MAX_BINS)
     counts, edges = np.histogram(scores, bins)
     return counts.astype(np.float64), edges

@@ -7,7 +7,7 @@ import numpy as np
 from ssad.bundle.intervals import Floats
 from ssad.confidence_estimators import ConfidenceIntervalsConfiguration
 from ssad.distribution_analyzers.analyzer import HistogramPlotAnalyzer
-from ssad.distribution_analyzers.histogram import score_histogram
+from ssad.distribution_analyzers.histogram import score_histogram, spreads
 
 
 class TriangularThresholding(HistogramPlotAnalyzer):
@@ -44,8 +44,8 @@ class TriangularThresholding(HistogramPlotAnalyzer):
         else:
             low, high = scores[scores <= border], scores[scores > border]
             # An empty half, or one without spread, has no corner: the border takes its place.
-            normal = self._corner(low) if _spreads(low) else border
-            abnormal = -self._corner(-high) if _spreads(high) else border
+            normal = self._corner(low) if spreads(low) else border
+            abnormal = -self._corner(-high) if spreads(high) else border
         normal = normal if self.normal_threshold is None else self.normal_threshold
         abnormal = abnormal if self.abnormal_threshold is None else self.abnormal_threshold
         # Only a given threshold can cross a found one; the given one stays.
@@ -86,7 +86,3 @@ def _middle(configuration: ConfidenceIntervalsConfiguration) -> float | None:
     """Middle of the unknown interval; None where it has none because it is unbounded."""
     low, high = configuration.thresholds.normal, configuration.thresholds.abnormal
     return (low + high) / 2 if np.isfinite([low, high]).all() else None
-
-
-def _spreads(scores: Floats) -> bool:
-    return len(scores) > 1 and bool(scores.min() < scores.max())

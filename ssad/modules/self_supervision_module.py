@@ -25,7 +25,6 @@ from ssad.metrics import (
     decision_metrics,
     has_both_classes,
     ranking_metrics,
-    test_summary,
     threshold_metrics,
 )
 
@@ -260,7 +259,8 @@ class SelfSupervisionModule(L.LightningModule, ABC, SupportsSelfSupervision):
             return
         thresholds = self.thresholds or self.update_thresholds()
         at_thresholds = [self.compute_test_metrics(scores, labels, threshold) for threshold in thresholds]
-        self.log_dict(test_summary(scores, labels, at_thresholds))
+        highest = at_thresholds[-1] if at_thresholds else ranking_metrics(scores, labels)
+        self.log_dict({f"test_{name}": value for name, value in highest.items()})
         mlf_logger = to_mlflow.get_mlflow_logger(self.trainer)
         if mlf_logger is not None:
             to_mlflow.log_test_results(scores, labels, at_thresholds, mlf_logger)

@@ -23,7 +23,7 @@ from ssad.datasets.tables import LABEL, read_table
 from ssad.detectors import FitSettings, FittedDetector, fit_detector
 from ssad.errors import DatasetError, SettingsError, TrainingError
 from ssad.loggers import mlflow_logger as to_mlflow
-from ssad.metrics import test_summary, threshold_metrics
+from ssad.metrics import threshold_metrics
 from ssad.workflows.registry import Registered, log_bundle, register
 from ssad.workflows.tracking import log_new_params, tracked_run
 
@@ -197,13 +197,20 @@ def _check_bundle(bundle: Bundle, detector: FittedDetector, rows: pd.DataFrame) 
 
 
 def _test(detector: FittedDetector, tables: Tables, mlf_logger: MLFlowLogger) -> dict[str, float]:
-    """Score the labelled test rows; log metrics and curves; empty without labels."""
+    """Score the labelled test rows; log metrics at both thresholds and of the forced decision, and curves.
+
+    Returns:
+        `test_` metrics of the forced decision; empty without labels.
+    """
     if tables.test is None or tables.test_anomalous is None:
         return {}
     scores, labels = detector.score(tables.test), tables.test_anomalous.astype(np.int64)
-    at_thresholds = [threshold_metrics(scores, labels, t) for t in detector.module.update_thresholds()]
-    metrics = test_summary(scores, labels, at_thresholds)
+    ends, decision = detector.curve.thresholds, detector.curve.decision
+    finite = [t for t in sorted({ends.normal, decision, ends.abnormal}) if np.isfinite(t)]
+    at_thresholds = [threshold_metrics(scores, labels, threshold) for threshold in finite]
     to_mlflow.log_test_results(scores, labels, at_thresholds, mlf_logger)
+    forced = threshold_metrics(scores, labels, decision)
+    metrics = {f"test_{name}": value for name, value in forced.items() if np.isfinite(value)}
     mlflow.log_metrics(metrics)
     return metrics
 

@@ -1,0 +1,54 @@
+"""The default's intervals: where three ways to cut a distribution agree, a row is decided."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ssad.bundle.intervals import Floats
+from ssad.confidence_estimators import ConfidenceIntervalsConfiguration
+from ssad.distribution_analyzers.analyzer import HistogramPlotAnalyzer
+from ssad.distribution_analyzers.histogram import score_histogram
+from ssad.distribution_analyzers.triangular import corner_right_of_peak
+
+BIN_RULE = "fd"
+"""Freedman & Diaconis' rule: its width follows the bulk, which a heavy tail does not stretch."""
+
+ONE_SIGMA_QUANTILE = 0.1587
+LOWER_SIGMAS = 2.0
+"""Anomalies lie above the median, so the spread of normal rows is read below it, and 2 sigma is its edge."""
+
+
+class ConsensusThresholding(HistogramPlotAnalyzer):
+    """Normal is what three thresholds call normal, abnormal what all three call abnormal.
+
+    They fail differently: Rosin's corner needs a peak with a tail [Rosin 2001], Otsu's split two masses
+    [Otsu 1979], and two lower standard deviations above the median a symmetric bulk. Their disagreement
+    is what is not known.
+    """
+
+    def _thresholds(self, scores: Floats, current_conf: ConfidenceIntervalsConfiguration | None) -> tuple[float, float]:
+        thresholds = [
+            corner_right_of_peak(*score_histogram(scores, BIN_RULE)),
+            otsu_threshold(scores),
+            lower_spread_threshold(scores),
+        ]
+        return min(thresholds), max(thresholds)
+
+
+def otsu_threshold(scores: Floats) -> float:
+    """The highest score of the lower of two groups whose means differ most [Otsu 1979, eq. 18].
+
+    Exact, over every split of the sorted scores instead of histogram bins; shape (n,), n at least 2.
+    """
+    ordered = np.sort(scores)
+    rows, below = len(ordered), np.arange(1, len(ordered))
+    total = np.cumsum(ordered - ordered.mean())[:-1]
+    between = total**2 / (below * (rows - below))
+    # A split between equal scores is none.
+    return float(ordered[np.argmax(np.where(np.diff(ordered) > 0, between, -1.0))])
+
+
+def lower_spread_threshold(scores: Floats) -> float:
+    """Median plus `LOWER_SIGMAS` of the distance from the median down to one standard deviation."""
+    low, median = np.quantile(scores, [ONE_SIGMA_QUANTILE, 0.5])
+    return float(median + LOWER_SIGMAS * (median - low))

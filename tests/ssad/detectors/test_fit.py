@@ -1,0 +1,364 @@
+"""What every preset keeps: a bundle scores as the network does, the same seed gives the same bytes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from ssad.bundle import REGIONS, Bundle
+from ssad.bundle.bundle import FILES, MANIFEST
+from ssad.detectors import PRESETS, FitSettings, FittedDetector, Plan, fit_detector
+from ssad.errors import BundleError, DatasetError, SettingsError, TrainingError
+from tests.conftest import PROJECT, SHARED_DATA
+from tests.ssad.workflows.support import QUIET_LIBRARIES
+
+pytestmark = QUIET_LIBRARIES
+
+every_preset = pytest.mark.parametrize("name", sorted(PRESETS))
+ROWS = 120
+
+
+def fitted(rows: pd.DataFrame, name: str = "ssad", seed: int = 0, **more: Any) -> FittedDetector:
+    return fit_detector(rows, FitSettings(name, max_epochs=more.pop("max_epochs", 2), seed=seed, **more))
+
+
+def bundle_of(detector: FittedDetector, folder: Path) -> Bundle:
+    detector.write_bundle(folder)
+    return Bundle(folder)
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
+
+
+def numeric(generator: np.random.Generator) -> pd.DataFrame:
+    return pd.DataFrame(generator.normal(size=(ROWS, 3)), columns=["a", "b", "c"])
+
+
+def one_column(generator: np.random.Generator) -> pd.DataFrame:
+    return pd.DataFrame({"a": generator.normal(size=ROWS)})
+
+
+def one_categorical_column(generator: np.random.Generator) -> pd.DataFrame:
+    return pd.DataFrame({"kind": generator.choice(["a", "b", "c"], ROWS)})
+
+
+def only_categorical(generator: np.random.Generator) -> pd.DataFrame:
+    return pd.DataFrame({name: generator.choice(["north", "süd", "", "x y"], ROWS) for name in ("p", "q")})
+
+
+def with_dates(generator: np.random.Generator) -> pd.DataFrame:
+    days = pd.Timestamp("2024-01-01") + pd.to_timedelta(generator.integers(0, 900, ROWS), unit="D")
+    return pd.DataFrame({"day": days, "written": days.strftime("%Y-%m-%dT%H:%M:%S"), "a": generator.normal(size=ROWS)})
+
+
+def with_booleans(generator: np.random.Generator) -> pd.DataFrame:
+    return pd.DataFrame({"on": generator.random(ROWS) < 0.3, "a": generator.normal(size=ROWS)})
+
+
+def with_missing_values(generator: np.random.Generator) -> pd.DataFrame:
+    table = numeric(generator).assign(kind=generator.choice(["a", "b"], ROWS))
+    table["a"] = table["a"].mask(generator.random(ROWS) < 0.3)
+    table["b"] = table["b"].where(generator.random(ROWS) > 0.1, np.inf)
+    table["kind"] = table["kind"].mask(generator.random(ROWS) < 0.2)
+    return table
+
+
+def mostly_missing(generator: np.random.Generator) -> pd.DataFrame:
+    table = numeric(generator)
+    table["a"] = table["a"].where(np.arange(ROWS) < 2)
+    return table
+
+
+def wider_than_long(generator: np.random.Generator) -> pd.DataFrame:
+    return pd.DataFrame(generator.normal(size=(30, 50))).add_prefix("x")
+
+
+def with_constants(generator: np.random.Generator) -> pd.DataFrame:
+    return numeric(generator).assign(one=1, nothing=np.nan, word="w", almost=np.r_[np.zeros(ROWS - 1), 5.0])
+
+
+def with_large_numbers(generator: np.random.Generator) -> pd.DataFrame:
+    return numeric(generator) * [1e12, 1e-12, 1] + [1e15, 0, -7]
+
+
+Make = Callable[[np.random.Generator], pd.DataFrame]
+TABLES: list[Make] = [
+    numeric,
+    one_column,
+    one_categorical_column,
+    only_categorical,
+    with_dates,
+    with_booleans,
+    with_missing_values,
+    mostly_missing,
+    wider_than_long,
+    with_constants,
+    with_large_numbers,
+]
+
+
+@every_preset
+@pytest.mark.parametrize("make", TABLES, ids=lambda make: make.__name__)
+def test_a_bundle_scores_as_the_network_does(name: str, make: Make, tmp_path: Path) -> None:
+    rows, fresh = make(np.random.default_rng(0)), make(np.random.default_rng(1))
+    detector = fitted(rows, name)
+    bundle = bundle_of(detector, tmp_path)
+    bundle.check_golden()
+    for table in (rows, fresh):
+        scores = bundle.score(table)
+        assert scores.score == pytest.approx(detector.score(table), rel=1e-5, abs=1e-10)
+        assert np.isfinite(scores.score).all()
+        assert ((scores.confidence >= -1) & (scores.confidence <= 1)).all()
+        assert set(scores.region.tolist()) <= set(REGIONS)
+        assert bundle.errors(table).shape == (len(table), len(bundle.schema.columns))
+
+
+@every_preset
+def test_scores_of_the_training_rows_are_those_that_were_kept(name: str, blobs: pd.DataFrame, tmp_path: Path) -> None:
+    detector = fitted(blobs, name)
+    bundle = bundle_of(detector, tmp_path)
+    assert bundle.score(blobs).score == pytest.approx(detector.training_scores, rel=1e-5)
+    shares = bundle.histogram["region_shares"]
+    found = bundle.score(blobs).region
+    assert shares == pytest.approx({region: float(np.mean(found == region)) for region in REGIONS})
+    assert sum(bundle.histogram["counts"]) == len(blobs)
+
+
+@every_preset
+def test_the_bundled_thresholds_are_those_of_the_final_weights(name: str, blobs: pd.DataFrame) -> None:
+    detector = fitted(blobs, name, max_epochs=3)
+    configuration = detector.module.confidence_estimator.configuration
+    assert configuration is not None
+    scores = detector.module.score_rows(detector.datamodule.supervision_dataloader())
+    assert scores.numpy() == pytest.approx(detector.training_scores, rel=1e-4)
+    assert detector.curve.thresholds == configuration.thresholds
+
+
+@every_preset
+def test_the_served_confidence_falls_as_the_score_rises_and_agrees_with_the_region(
+    name: str, blobs: pd.DataFrame
+) -> None:
+    curve = fitted(blobs, name).curve
+    at = np.linspace(-1, 300, 5001)
+    confidence, regions = curve(at), curve.thresholds.regions(at)
+    assert (np.diff(confidence) <= 1e-12).all()
+    assert (confidence[regions == "normal"] >= 0).all()
+    assert (confidence[regions == "abnormal"] <= 0).all()
+
+
+@every_preset
+def test_the_same_seed_gives_the_same_bytes_and_another_seed_others(
+    name: str, blobs: pd.DataFrame, tmp_path: Path
+) -> None:
+    for folder, seed in (("first", 5), ("second", 5), ("other", 6)):
+        fitted(blobs, name, seed).write_bundle(tmp_path / folder)
+    assert contents(tmp_path / "first") == contents(tmp_path / "second")
+    assert contents(tmp_path / "first")["weights.safetensors"] != contents(tmp_path / "other")["weights.safetensors"]
+
+
+@every_preset
+def test_a_bundle_holds_its_files_and_no_path_of_this_machine(name: str, blobs: pd.DataFrame, tmp_path: Path) -> None:
+    bundle_of(fitted(blobs, name), tmp_path)
+    found = contents(tmp_path)
+    assert set(found) == {*FILES, MANIFEST}
+    for content in found.values():
+        for path in (str(PROJECT), str(tmp_path), "site-packages", str(Path.home())):
+            assert path.encode() not in content
+        assert b".py" not in content
+
+
+def test_the_manifest_says_what_was_trained(blobs: pd.DataFrame, tmp_path: Path) -> None:
+    manifest = bundle_of(fitted(blobs, "radon", seed=3), tmp_path).manifest
+    assert manifest["format_version"] == 1
+    assert manifest["detector"] == "radon"
+    assert manifest["training_rows"] == len(blobs)
+    assert manifest["plan"]["seed"] == 3
+    assert {"torch", "onnx", "onnxruntime", "ssad", "python"} <= set(manifest["versions"])
+
+
+@pytest.fixture(scope="session")
+def bundle_bytes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    folder = tmp_path_factory.mktemp("bundle")
+    fitted(with_missing_values(np.random.default_rng(0))).write_bundle(folder)
+    return contents(folder)
+
+
+@pytest.fixture
+def bundle_folder(bundle_bytes: dict[str, bytes], tmp_path: Path) -> Path:
+    for name, content in bundle_bytes.items():
+        (tmp_path / name).write_bytes(content)
+    return tmp_path
+
+
+def test_a_truncated_graph_is_refused(bundle_folder: Path) -> None:
+    graph = bundle_folder / "detector.onnx"
+    graph.write_bytes(graph.read_bytes()[:-100])
+    with pytest.raises(BundleError, match=r"detector\.onnx .* does not match its digest"):
+        Bundle(bundle_folder)
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_changed_file_is_refused_by_name(bundle_folder: Path, name: str) -> None:
+    content = bytearray((bundle_folder / name).read_bytes())
+    content[len(content) // 2] ^= 1
+    (bundle_folder / name).write_bytes(bytes(content))
+    with pytest.raises(BundleError, match=name):
+        Bundle(bundle_folder)
+
+
+@pytest.mark.parametrize("name", [*FILES, MANIFEST])
+def test_a_missing_file_is_refused_by_name(bundle_folder: Path, name: str) -> None:
+    (bundle_folder / name).unlink()
+    with pytest.raises(BundleError, match=name):
+        Bundle(bundle_folder)
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", "null", "{}", '{"format_version": 1}', "\udcff"])
+def test_a_manifest_that_is_not_one_is_refused(bundle_folder: Path, content: str) -> None:
+    (bundle_folder / MANIFEST).write_bytes(content.encode(errors="surrogateescape"))
+    with pytest.raises(BundleError):
+        Bundle(bundle_folder)
+
+
+@pytest.mark.parametrize(
+    "files", [None, [], "x", {"detector.onnx": None}, 3], ids=["null", "list", "text", "no digest", "number"]
+)
+def test_a_manifest_with_strange_digests_is_refused(bundle_folder: Path, files: Any) -> None:
+    manifest = json.loads((bundle_folder / MANIFEST).read_text())
+    (bundle_folder / MANIFEST).write_text(json.dumps(manifest | {"files": files}))
+    with pytest.raises(BundleError):
+        Bundle(bundle_folder)
+
+
+@pytest.mark.parametrize("version", [0, 2, "1", None])
+def test_another_format_version_is_refused_and_named(bundle_folder: Path, version: Any) -> None:
+    manifest = json.loads((bundle_folder / MANIFEST).read_text())
+    (bundle_folder / MANIFEST).write_text(json.dumps(manifest | {"format_version": version}))
+    with pytest.raises(BundleError, match=rf"format version {version!r}"):
+        Bundle(bundle_folder)
+
+
+def test_a_folder_that_is_no_bundle_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(BundleError, match="is not a bundle"):
+        Bundle(tmp_path / "nothing")
+
+
+def test_golden_rows_score_as_when_they_were_trained(bundle_folder: Path) -> None:
+    bundle = Bundle(bundle_folder)
+    bundle.check_golden()
+    assert len(bundle.golden["scores"]) == 16
+    assert bundle.golden["scores"] == sorted(bundle.golden["scores"])
+    assert set(bundle.golden["rows"]) == {"a", "b", "c", "kind"}
+
+
+def test_golden_rows_that_score_differently_are_noticed(bundle_folder: Path) -> None:
+    bundle = Bundle(bundle_folder)
+    bundle.golden["scores"][3] *= 1.001
+    with pytest.raises(BundleError, match="golden rows"):
+        bundle.check_golden()
+
+
+def test_rows_are_scored_alone_as_they_are_together(bundle_folder: Path) -> None:
+    bundle, table = Bundle(bundle_folder), with_missing_values(np.random.default_rng(2))
+    together = bundle.score(table).score
+    alone = [bundle.score(table.iloc[[row]]).score[0] for row in range(0, ROWS, 10)]
+    assert together[::10] == pytest.approx(alone, rel=1e-9)
+    assert bundle.score(table.iloc[::-1]).score[::-1] == pytest.approx(together, rel=1e-9)
+
+
+def test_no_rows_have_no_scores(bundle_folder: Path) -> None:
+    scores = Bundle(bundle_folder).score(with_missing_values(np.random.default_rng(2)).iloc[:0])
+    assert scores.score.shape == scores.confidence.shape == scores.region.shape == (0,)
+    assert scores.records() == []
+
+
+def test_a_category_never_seen_is_scored(bundle_folder: Path) -> None:
+    table = with_missing_values(np.random.default_rng(2)).assign(kind="never seen")
+    assert np.isfinite(Bundle(bundle_folder).score(table).score).all()
+
+
+def test_one_constant_row_repeated_has_nothing_to_learn_from() -> None:
+    with pytest.raises(DatasetError, match="no numeric or categorical column is left"):
+        fitted(pd.DataFrame({"a": [1.0] * 40, "b": ["x"] * 40}))
+
+
+@every_preset
+def test_an_initial_confidence_is_where_training_starts(name: str, blobs: pd.DataFrame, tmp_path: Path) -> None:
+    path = tmp_path / "confidence.csv"
+    pd.DataFrame({"confidence": np.where(np.arange(300) < 270, 1.0, -1.0)}).to_csv(path, index=False)
+    settings = FitSettings(name, max_epochs=2)
+    given, own = fit_detector(blobs, settings, path), fit_detector(blobs, settings)
+    assert not np.allclose(given.training_scores, own.training_scores)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("confidence\n1\n1\n", "2 rows and 1 columns, expected one column with a row for each of the 300"),
+        ("confidence\n" + "2\n" * 300, r"outside \[-1, 1\]"),
+        ("confidence\n" + "x\n" * 300, r"outside \[-1, 1\]"),
+        ("", "cannot be read"),
+    ],
+)
+def test_a_confidence_that_does_not_fit_is_refused(
+    blobs: pd.DataFrame, tmp_path: Path, text: str, message: str
+) -> None:
+    path = tmp_path / "confidence.csv"
+    path.write_text(text)
+    with pytest.raises(DatasetError, match=message):
+        fit_detector(blobs, FitSettings(max_epochs=1), path)
+
+
+@every_preset
+def test_a_learning_rate_that_explodes_is_an_error_that_names_the_epoch(name: str, blobs: pd.DataFrame) -> None:
+    with pytest.raises(TrainingError, match="at epoch"):
+        fitted(blobs, name, learning_rate=1e30)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"detector": "radonn"}, "did you mean 'radon'"),
+        ({"max_epochs": 0}, "max_epochs must be at least 1, got 0"),
+        ({"every_n_epochs": -1, "batch_size": 0}, "every_n_epochs .* got -1; batch_size .* got 0"),
+        ({"learning_rate": 0.0}, "learning_rate must be above 0"),
+        ({"learning_rate": float("nan")}, "learning_rate must be above 0"),
+        ({"seed": -1}, "seed must be in"),
+    ],
+)
+def test_a_setting_out_of_its_range_is_refused(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(SettingsError, match=message):
+        FitSettings(**settings)
+
+
+@every_preset
+@pytest.mark.parametrize("rows", [10, 300, 10**7])
+def test_a_plan_decides_every_value(name: str, rows: int) -> None:
+    plan = Plan.of(FitSettings(name), rows)
+    assert plan.max_epochs >= 1
+    assert 1 <= plan.every_n_epochs <= plan.max_epochs
+    assert 32 <= plan.batch_size <= 1024
+    assert Plan.of(FitSettings(name, 7, 2, 5, 0.1, 9), rows) == Plan(name, 7, 2, 5, 0.1, 9)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not (SHARED_DATA / "nsl-kdd").is_dir(), reason="NSL-KDD is not beside the project")
+def test_nsl_kdd_at_a_tenth_of_anomalies_is_ranked_well() -> None:
+    from sklearn.metrics import roc_auc_score
+
+    from ssad.workflows.train import TrainSettings, prepare
+
+    source = SHARED_DATA / "nsl-kdd"
+    settings = TrainSettings(str(source / "train.parquet"), str(source / "test.parquet"), contamination=0.1)
+    tables = prepare(settings)
+    detector = fit_detector(tables.train, settings.fit)
+    assert tables.test is not None
+    assert tables.test_anomalous is not None
+    assert roc_auc_score(tables.test_anomalous, detector.score(tables.test)) >= 0.955

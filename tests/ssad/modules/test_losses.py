@@ -1,0 +1,149 @@
+"""What each region's loss is, and which way it pulls."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from ssad import BinaryConfidence, CosineReconstructionModule, EVTThresholding, FreeEnergyScoringModule
+from ssad.modules import EnsembleReconstructionModule
+from ssad.modules.ensemble_reconstruction_module import MARGIN
+from ssad.modules.free_energy_module import free_energy
+
+ONES, MINUS_ONES = torch.ones(1), -torch.ones(1)
+
+
+class Answer(nn.Module):
+    """A network whose reconstruction is a parameter: the gradient says which way it is pulled."""
+
+    def __init__(self, reconstruction: list[list[float]]) -> None:
+        super().__init__()
+        self.reconstruction = nn.Parameter(torch.tensor(reconstruction))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.reconstruction
+
+
+class EnergyAnswer(Answer):
+    """Likewise with a latent and no divergence."""
+
+    def forward(self, x: torch.Tensor) -> Any:
+        return self.reconstruction, self.reconstruction, torch.zeros(len(x))
+
+
+class Members(Answer):
+    """Likewise as an ensemble of one."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.reconstruction[None]
+
+
+def radon(reconstruction: list[list[float]]) -> CosineReconstructionModule:
+    return CosineReconstructionModule(Answer(reconstruction), 1, BinaryConfidence(), EVTThresholding())
+
+
+def grand(reconstruction: list[list[float]], m: float = 10.0) -> FreeEnergyScoringModule:
+    return FreeEnergyScoringModule(EnergyAnswer(reconstruction), m, 1, BinaryConfidence(), EVTThresholding())
+
+
+ROW = torch.tensor([[1.0, 0.0]])
+
+
+def test_the_cosine_score_is_0_for_collinear_1_for_orthogonal_and_2_for_opposite() -> None:
+    scores = [radon([r]).score(ROW).item() for r in ([3.0, 0.0], [0.0, 2.0], [-1.0, 0.0])]
+    assert scores == pytest.approx([0, 1, 2], abs=1e-6)
+
+
+def test_the_positive_cosine_loss_is_zero_for_collinear_rows() -> None:
+    assert radon([[3.0, 0.0]])._positive_loss(ROW, ONES).item() == pytest.approx(0, abs=1e-6)
+
+
+def test_the_negative_cosine_loss_is_zero_for_orthogonal_rows_and_highest_for_collinear() -> None:
+    orthogonal, collinear = radon([[0.0, 2.0]]), radon([[3.0, 0.0]])
+    assert orthogonal._negative_loss(ROW, MINUS_ONES).item() == pytest.approx(0, abs=1e-6)
+    assert collinear._negative_loss(ROW, MINUS_ONES).item() == pytest.approx(1, abs=1e-6)
+
+
+def test_undecided_rows_are_left_out_of_the_cosine_loss() -> None:
+    module = radon([[1.0, 1.0]])
+    assert module._uncertain_loss(ROW, torch.zeros(1)).item() == 0
+
+
+def test_the_size_of_the_confidence_weights_the_cosine_loss() -> None:
+    module = radon([[1.0, 1.0]])
+    assert module._positive_loss(ROW, 0.5 * ONES).item() == pytest.approx(0.5 * module._positive_loss(ROW, ONES).item())
+    assert module._negative_loss(ROW, -0.5 * ONES).item() == pytest.approx(
+        0.5 * module._negative_loss(ROW, MINUS_ONES).item()
+    )
+
+
+def gradient(module: Any, confidence: float) -> torch.Tensor:
+    module.zero_grad()
+    module.compute_loss(ROW, torch.tensor([confidence]), 0).backward()
+    found: torch.Tensor = module.model.reconstruction.grad
+    return found
+
+
+@pytest.mark.parametrize("module", [radon([[1.0, 1.0]]), grand([[0.0, 0.5]])], ids=["cosine", "free energy"])
+def test_a_step_lowers_the_score_of_a_normal_row_and_raises_that_of_an_abnormal_one(module: Any) -> None:
+    before = module.score(ROW).item()
+    for confidence, sign in ((1.0, -1), (-1.0, 1)):
+        start, slope = module.model.reconstruction.detach().clone(), gradient(module, confidence)
+        with torch.no_grad():
+            module.model.reconstruction -= 0.01 * slope
+            change = module.score(ROW).item() - before
+            module.model.reconstruction.copy_(start)
+        assert change * sign > 0
+
+
+def test_free_energy_is_the_squared_error_plus_the_divergence() -> None:
+    energy = free_energy(torch.tensor([[1.0, 2.0]]), torch.tensor([[0.0, 0.0]]), torch.tensor([0.5]))
+    assert energy.tolist() == [5.5]
+
+
+@pytest.mark.parametrize(("reconstruction", "loss"), [(1.0, 10.0), (3.0, 6.0), (5.0, 0.0)])
+def test_the_negative_loss_of_free_energy_is_a_hinge_that_ends_at_m(reconstruction: float, loss: float) -> None:
+    module = grand([[reconstruction, 0.0]])
+    assert module._negative_loss(ROW, MINUS_ONES).item() == pytest.approx(loss)
+
+
+def test_beyond_m_an_abnormal_row_has_no_gradient() -> None:
+    assert not gradient(grand([[5.0, 0.0]]), -1.0).any()
+
+
+def test_undecided_rows_are_pulled_towards_m_with_the_weight_of_their_rank() -> None:
+    rows = torch.zeros(3, 1)
+    module = grand([[1.0], [3.0], [2.0]])  # energies 1, 9 and 4
+    losses = module._uncertain_loss(rows, torch.zeros(3))
+    assert losses.tolist() == pytest.approx([1 / 3 * 9, 3 / 3 * 1, 2 / 3 * 6])
+
+
+@pytest.mark.parametrize("m", [0.0, -1.0, float("nan")])
+def test_an_m_that_is_not_above_zero_is_refused(m: float) -> None:
+    with pytest.raises(ValueError, match="must be above 0"):
+        grand([[0.0]], m)
+
+
+def ensemble(reconstruction: list[list[float]]) -> EnsembleReconstructionModule:
+    return EnsembleReconstructionModule(Members(reconstruction), 1, BinaryConfidence(), EVTThresholding())
+
+
+def test_the_ensemble_pushes_abnormal_rows_up_and_only_up_to_the_margin() -> None:
+    rows = torch.zeros(2, 1)
+    near, far = ensemble([[1.0], [1.5]]), ensemble([[1.0], [2.5]])  # errors 1 and 2.25, 1 and 6.25
+    confidence = torch.tensor([1.0, -1.0])
+    for module, expected_push in ((near, True), (far, False)):
+        module.compute_loss(rows, confidence, 0).backward()  # type: ignore[no-untyped-call]
+        found = module.model.reconstruction.grad
+        assert isinstance(found, torch.Tensor)
+        assert found[0].item() > 0  # the normal row is reconstructed better
+        assert bool(found[1].item() < 0) is expected_push
+    assert pytest.approx(1.386, abs=1e-3) == MARGIN
+
+
+def test_the_ensemble_of_one_scores_the_mean_squared_error() -> None:
+    score = ensemble([[1.0, 3.0]]).score(torch.zeros(1, 2))
+    assert score.item() == pytest.approx(5.0, rel=1e-3)

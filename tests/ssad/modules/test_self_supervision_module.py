@@ -1,0 +1,303 @@
+"""The loop: what it scores, what it leaves behind, and what stops it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import lightning as L
+import pytest
+import torch
+from torch.utils.data import DataLoader, TensorDataset
+
+from ssad import (
+    Autoencoder,
+    BinaryConfidence,
+    CosineReconstructionModule,
+    EVTThresholding,
+    FreeEnergyScoringModule,
+    SelfSupervisionCallback,
+    SelfSupervisionDataModule,
+    SelfSupervisionModule,
+    SupportsSelfSupervision,
+    TriangularThresholding,
+    VariationalAutoencoder,
+)
+from ssad.errors import TrainingError
+from ssad.models import AutoencoderEnsemble
+from ssad.modules import EnsembleReconstructionModule
+from tests.ssad.workflows.support import QUIET_LIBRARIES
+
+pytestmark = QUIET_LIBRARIES
+
+DIM = 5
+
+
+def cosine(every_n_epochs: int = 1, **settings: Any) -> SelfSupervisionModule:
+    model = Autoencoder(DIM, [4], 2)
+    return CosineReconstructionModule(model, every_n_epochs, BinaryConfidence(), TriangularThresholding(), **settings)
+
+
+def free_energy(every_n_epochs: int = 1, **settings: Any) -> SelfSupervisionModule:
+    model = VariationalAutoencoder(DIM, 2, [4], 2)
+    return FreeEnergyScoringModule(model, 100.0, every_n_epochs, BinaryConfidence(), EVTThresholding(), **settings)
+
+
+def ensemble(every_n_epochs: int = 1, **settings: Any) -> SelfSupervisionModule:
+    model = AutoencoderEnsemble(DIM, [4], 2, 3)
+    return EnsembleReconstructionModule(model, every_n_epochs, BinaryConfidence(), EVTThresholding(), **settings)
+
+
+Build = Callable[..., SelfSupervisionModule]
+every_module = pytest.mark.parametrize("build", [cosine, free_energy, ensemble])
+
+
+class Rows(L.LightningDataModule):
+    """Rows in the unit cube without labels."""
+
+    def __init__(self, rows: torch.Tensor, batch_size: int = 16) -> None:
+        super().__init__()
+        self.rows, self.batch_size = TensorDataset(rows, torch.zeros(len(rows))), batch_size
+
+    def train_dataloader(self) -> DataLoader[Any]:
+        return DataLoader(self.rows, self.batch_size, shuffle=True)
+
+    def val_dataloader(self) -> list[Any]:
+        return []
+
+
+def wrapped(count: int = 100, batch_size: int = 16) -> SelfSupervisionDataModule:
+    rows = torch.rand(count, DIM, generator=torch.Generator().manual_seed(1))
+    return SelfSupervisionDataModule(Rows(rows, batch_size))
+
+
+def trainer(epochs: int = 1, **settings: Any) -> L.Trainer:
+    return L.Trainer(
+        max_epochs=epochs,
+        accelerator="cpu",
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        **settings,
+    )
+
+
+@every_module
+def test_a_module_supports_self_supervision(build: Build) -> None:
+    assert isinstance(build(), SupportsSelfSupervision)
+
+
+@every_module
+def test_scores_of_rows_are_deterministic_doubles_one_a_row(build: Build) -> None:
+    module, datamodule = build(), wrapped()
+    first = module.score_rows(datamodule.supervision_dataloader())
+    second = module.score_rows(datamodule.supervision_dataloader())
+    assert first.shape == (100,)
+    assert first.dtype == torch.float64
+    assert torch.equal(first, second)
+
+
+def test_a_variational_autoencoder_in_training_mode_scores_at_random() -> None:
+    # What makes the test above worth something: without evaluation mode the scores would differ.
+    module, rows = free_energy().train(), torch.rand(20, DIM)
+    assert not torch.equal(module.score(rows), module.score(rows))
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_scoring_leaves_the_mode_and_the_precision_as_they_were(training: bool) -> None:
+    module = free_energy().train(training)
+    module.score_rows(wrapped().supervision_dataloader())
+    assert module.training is training
+    assert module.model.training is training
+    assert {parameter.dtype for parameter in module.parameters()} == {torch.float32}
+
+
+def test_scoring_that_fails_leaves_the_mode_as_it_was() -> None:
+    module = cosine().train()
+    with pytest.raises(RuntimeError):
+        module.score_rows([torch.rand(3, DIM + 1)])
+    assert module.training
+
+
+@every_module
+def test_training_ends_with_the_module_in_training_mode(build: Build) -> None:
+    module = build()
+    trainer(2).fit(module, datamodule=wrapped())
+    assert module.model.training
+
+
+@every_module
+def test_rows_are_scored_in_dataset_order_however_training_shuffles(build: Build) -> None:
+    module, datamodule = build(), wrapped()
+    trainer(2).fit(module, datamodule=datamodule)
+    scores = module.score_rows(datamodule.supervision_dataloader())
+    rows = datamodule.datamodule.rows.tensors[0]
+    by_row = torch.cat([module.score_rows([row[None]]) for row in rows])
+    assert torch.allclose(scores, by_row, rtol=1e-10)
+
+
+@every_module
+@pytest.mark.parametrize(("epochs", "every_n_epochs"), [(1, 5), (3, 1), (4, 3), (5, 3), (6, 2)])
+def test_the_intervals_left_behind_are_those_of_the_final_weights(
+    build: Build, epochs: int, every_n_epochs: int
+) -> None:
+    module, datamodule = build(every_n_epochs), wrapped()
+    analysed: list[Any] = []
+    analyze = module.distr_analyzer.analyze_distribution
+
+    def recorded(scores: torch.Tensor, current: Any) -> Any:
+        analysed.append((scores.clone(), current))
+        return analyze(scores, current)
+
+    module.distr_analyzer.analyze_distribution = recorded  # type: ignore[method-assign]
+    trainer(epochs).fit(module, datamodule=datamodule)
+    scores, current = analysed[-1]
+    final = module.score_rows(datamodule.supervision_dataloader())
+    assert torch.equal(scores, final)
+    assert module.confidence_estimator.configuration == analyze(final, current)
+    expected = module.confidence_estimator.estimate_confidence(final).float()
+    assert torch.equal(datamodule.train.confidence, expected)
+
+
+def test_it_recalibrates_every_n_epochs_and_once_at_the_end() -> None:
+    module, datamodule = cosine(every_n_epochs=3), wrapped()
+    at: list[int] = []
+    update = module.update_confidence
+
+    def recorded(datamodule: SelfSupervisionDataModule) -> torch.Tensor:
+        at.append(module.current_epoch)
+        return update(datamodule)
+
+    module.update_confidence = recorded  # type: ignore[method-assign]
+    trainer(9).fit(module, datamodule=datamodule)
+    assert at[:2] == [3, 6]
+    assert len(at) == 3
+
+
+def test_thresholds_are_the_ends_of_the_unknown_interval() -> None:
+    module, datamodule = free_energy(), wrapped()
+    module.update_confidence(datamodule)
+    configuration = module.confidence_estimator.configuration
+    assert configuration is not None
+    found = configuration.thresholds
+    assert module.thresholds == sorted(end for end in {found.normal, found.abnormal} if abs(end) < float("inf"))
+
+
+def test_the_callback_is_added_when_the_trainer_has_none() -> None:
+    used = trainer()
+    used.fit(cosine(), datamodule=wrapped())
+    assert sum(isinstance(callback, SelfSupervisionCallback) for callback in used.callbacks) == 1  # type: ignore[attr-defined]
+
+
+def test_the_callback_is_not_added_twice() -> None:
+    mine = SelfSupervisionCallback()
+    used = trainer(callbacks=[mine])
+    used.fit(cosine(), datamodule=wrapped())
+    present = [callback for callback in used.callbacks if isinstance(callback, SelfSupervisionCallback)]  # type: ignore[attr-defined]
+    assert present == [mine]
+
+
+def test_a_second_fit_of_the_same_module_does_not_add_another_callback_and_recalibrates() -> None:
+    module, datamodule, used = cosine(), wrapped(), trainer(1)
+    used.fit(module, datamodule=datamodule)
+    used.fit_loop.max_epochs = 2
+    used.fit(module, datamodule=datamodule)
+    assert sum(isinstance(callback, SelfSupervisionCallback) for callback in used.callbacks) == 1  # type: ignore[attr-defined]
+    again = module.score_rows(datamodule.supervision_dataloader())
+    expected = module.confidence_estimator.estimate_confidence(again).float()
+    assert torch.equal(datamodule.train.confidence, expected)
+
+
+@pytest.mark.parametrize("nan_from_epoch", [0, 2])
+def test_a_loss_that_is_not_finite_stops_training_and_names_the_epoch(nan_from_epoch: int) -> None:
+    class Diverges(CosineReconstructionModule):
+        def compute_loss(self, data: torch.Tensor, confidence: torch.Tensor, batch_idx: int) -> torch.Tensor:
+            loss = super().compute_loss(data, confidence, batch_idx)
+            return loss * float("nan") if self.current_epoch >= nan_from_epoch else loss
+
+    module = Diverges(Autoencoder(DIM, [4], 2), 9, BinaryConfidence(), TriangularThresholding())
+    with pytest.raises(TrainingError, match=rf"nan at epoch {nan_from_epoch};.*learning rate"):
+        trainer(5).fit(module, datamodule=wrapped())
+
+
+def test_a_score_that_is_not_finite_is_an_error_that_counts_the_rows() -> None:
+    rows = torch.rand(40, DIM)
+    rows[3, 0] = float("nan")
+    with pytest.raises(TrainingError, match="1 training rows have no finite score"):
+        cosine().update_confidence(SelfSupervisionDataModule(Rows(rows)))
+
+
+def test_a_data_module_that_is_not_wrapped_is_an_error_that_says_how_to_wrap_it() -> None:
+    with pytest.raises(TypeError, match=r"got CosineReconstructionModule and Rows; wrap .*SelfSupervisionDataModule\("):
+        trainer().fit(cosine(), datamodule=Rows(torch.rand(40, DIM)))
+
+
+@pytest.mark.filterwarnings("ignore:You defined a `validation_step`")  # there is nothing to validate with
+def test_loaders_without_a_data_module_are_an_error_that_names_what_is_needed() -> None:
+    with pytest.raises(TypeError, match="SelfSupervisionDataModule"):
+        trainer().fit(cosine(), DataLoader(TensorDataset(torch.rand(40, DIM), torch.zeros(40)), 8))
+
+
+@every_module
+def test_a_batch_of_one_row_keeps_its_dimension_and_trains(build: Build) -> None:
+    module = build()
+    assert module.score(torch.rand(1, DIM)).shape == (1,)
+    trainer(2).fit(module, datamodule=wrapped(count=17, batch_size=16))  # the second batch is one row
+
+
+@every_module
+def test_a_batch_of_size_one_trains(build: Build) -> None:
+    trainer(1).fit(build(), datamodule=wrapped(count=12, batch_size=1))
+
+
+@every_module
+def test_feature_errors_have_one_value_for_each_feature_and_are_not_negative(build: Build) -> None:
+    errors = build().eval().feature_errors(torch.rand(7, DIM))
+    assert errors.shape == (7, DIM)
+    assert (errors >= 0).all()
+
+
+@every_module
+@pytest.mark.parametrize("confidence", [1.0, -1.0, 0.0])
+def test_a_batch_of_a_single_region_has_a_finite_loss_with_a_gradient(build: Build, confidence: float) -> None:
+    module, rows = build(), torch.rand(6, DIM)
+    loss = module.compute_loss(rows, torch.full((6,), confidence), 0)
+    assert torch.isfinite(loss)
+    assert loss.shape == ()
+    loss.backward()  # type: ignore[no-untyped-call]
+
+
+@every_module
+def test_training_goes_on_when_a_batch_has_only_undecided_rows(build: Build) -> None:
+    module, datamodule = build(), wrapped()
+    datamodule.train.confidence.zero_()
+    trainer(2).fit(module, datamodule=datamodule)
+    assert module.confidence_estimator.configuration is not None
+
+
+@every_module
+def test_the_loss_of_a_region_has_one_value_a_row(build: Build) -> None:
+    module, rows = build(), torch.rand(6, DIM)
+    for loss, confidence in (
+        (module._positive_loss, 1.0),
+        (module._negative_loss, -1.0),
+        (module._uncertain_loss, 0.0),
+    ):
+        assert loss(rows, torch.full((6,), confidence)).shape == (6,)
+
+
+@pytest.mark.parametrize("settings", [{"every_n_epochs": 0}, {"threshold_strategy": "median"}, {"every_n_epochs": -3}])
+def test_a_setting_out_of_its_range_is_refused(settings: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="every_n_epochs must be at least 1 and threshold_strategy auto or manual"):
+        cosine(**settings)
+
+
+def test_training_with_the_same_seed_gives_the_same_weights() -> None:
+    weights = []
+    for _ in range(2):
+        L.seed_everything(7, verbose=False)
+        module = free_energy()
+        trainer(2).fit(module, datamodule=wrapped())
+        weights.append(torch.cat([parameter.detach().flatten() for parameter in module.parameters()]))
+    assert torch.equal(*weights)

@@ -1,0 +1,119 @@
+"""What tests of whole paths share: quiet libraries, real servers, one training for a session."""
+
+from __future__ import annotations
+
+import functools
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import pytest
+
+QUIET_LIBRARIES = [
+    # Lightning suggests more loader workers and a smaller logging interval; both are advice on speed.
+    pytest.mark.filterwarnings("ignore:.*does not have many workers"),
+    pytest.mark.filterwarnings("ignore:The number of training batches"),
+    # Lightning 2.6 walks trees with a torch call that torch 2.13 renamed.
+    pytest.mark.filterwarnings("ignore:.*LeafSpec.* is deprecated"),
+    # Lightning asks whether an empty list of validation loaders is meant; it is.
+    pytest.mark.filterwarnings("ignore:Total length of `list` across ranks is zero"),
+    # Lightning says that its default logger is the CSV one.
+    pytest.mark.filterwarnings("ignore:.*`tensorboardX` has been removed"),
+    # MLflow 3.17 uses an SQLAlchemy loader that SQLAlchemy 2.1 deprecates.
+    pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy"),
+]
+
+SERVER_SECONDS = 90.0
+"""How long a real server may take to answer first, on a busy machine."""
+
+
+@dataclass(frozen=True)
+class Store:
+    """A tracking store of its own.
+
+    Attributes:
+        folder: what lies beside the store, artifacts among them.
+        uri: `MLFLOW_TRACKING_URI`.
+        output: what the training that filled it printed.
+    """
+
+    folder: Path
+    uri: str
+    output: str
+
+
+def environment(uri: str, **more: str) -> dict[str, str]:
+    """A process's environment with this tracking store."""
+    return os.environ | {"MLFLOW_TRACKING_URI": uri, "OMP_NUM_THREADS": "1"} | more
+
+
+def run_python(*arguments: str, cwd: Path, env: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    """Run `python ...` to its end."""
+    command = [sys.executable, *arguments]
+    return subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True, timeout=300, check=False)
+
+
+@functools.cache
+def breast_cancer_store(base: Path) -> Store:
+    """A store filled by one `train` of the command line; trained once for each `base`."""
+    folder = base / "breast-cancer-store"
+    folder.mkdir()
+    uri = f"sqlite:///{folder / 'mlflow.db'}"
+    arguments = ("-m", "ssad.cli", "train", "--dataset", "breast-cancer", "--max-epochs", "3")
+    done = run_python(*arguments, cwd=folder, env=environment(uri))
+    assert done.returncode == 0, done.stderr
+    return Store(folder, uri, done.stdout)
+
+
+def free_port() -> int:
+    """A port that nothing listens at."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port: int = listener.getsockname()[1]
+        return port
+
+
+@contextmanager
+def real_server(command: list[str], url: str, cwd: Path, env: dict[str, str]) -> Iterator[subprocess.Popen[bytes]]:
+    """A server's process, from its first answer at `url` on; stopped with its children at the end."""
+    log = cwd / f"server-{url.rsplit(':', 1)[1].split('/')[0]}.log"
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            command, cwd=cwd, env=env, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
+        )
+        try:
+            _wait(process, url, log)
+            yield process
+        finally:
+            _stop(process)
+
+
+def _wait(process: subprocess.Popen[bytes], url: str, log: Path) -> None:
+    deadline = time.monotonic() + SERVER_SECONDS
+    while time.monotonic() < deadline:
+        assert process.poll() is None, log.read_text(errors="replace")
+        try:
+            if httpx.get(url, timeout=5).status_code == 200:
+                return
+        except httpx.TransportError:
+            time.sleep(0.05)  # between two polls; the deadline decides
+    raise AssertionError(f"nothing answered at {url}: {log.read_text(errors='replace')}")
+
+
+def _stop(process: subprocess.Popen[bytes]) -> None:
+    """End the process and its group: MLflow's servers have workers of their own."""
+    try:
+        os.killpg(process.pid, 15)
+        process.wait(20)
+    except ProcessLookupError:
+        return
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, 9)
+        process.wait(20)
