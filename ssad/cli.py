@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 import warnings
 from typing import Annotated, TypeVar
@@ -38,6 +39,7 @@ def _parsed(name: str, text: str, kind: type[Parsed]) -> Parsed | None:
 @app.callback()
 def _setup() -> None:
     setup_logging("WARNING")
+    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)  # it tells about hardware and other products
 
 
 @app.command()

@@ -9,13 +9,17 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 from sklearn.base import BaseEstimator, OutlierMixin
 from sklearn.utils import check_random_state
-from sklearn.utils.validation import check_is_fitted
+from sklearn.utils.validation import check_is_fitted, validate_data
 
 from ssad.bundle import Bundle
 from ssad.bundle.intervals import Floats
 from ssad.detectors.fit import FitSettings, fit_detector
+
+MIN_FIT_ROWS = 2
+"""One row has no distribution."""
 
 
 class AnomalyDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]
@@ -64,9 +68,9 @@ class AnomalyDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]
             seed=int(check_random_state(self.random_state).randint(2**31)),
         )
         fitted = fit_detector(rows, settings)
-        self._folder = tempfile.TemporaryDirectory(prefix="ssad-")
-        fitted.write_bundle(Path(self._folder.name))
-        self._adopt(Bundle(Path(self._folder.name)))
+        folder = self._new_folder()
+        fitted.write_bundle(folder)
+        self._adopt(Bundle(folder))
         return self
 
     def anomaly_score(self, X: Any) -> Floats:  # noqa: N803
@@ -119,9 +123,40 @@ class AnomalyDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]
     def _rows(self, X: Any, reset: bool) -> pd.DataFrame:  # noqa: N803
         """Rows as a table: a DataFrame's own columns, or those of an array by position."""
         if isinstance(X, pd.DataFrame):
-            rows = X.reset_index(drop=True)
-            return rows.set_axis(rows.columns.map(str), axis=1)
+            validate_data(self, X, reset=reset, skip_check_array=True)
+            return X.reset_index(drop=True).set_axis(X.columns.map(str), axis=1)
         array = validate_data(
-            self, X, reset=reset, dtype=np.float64, ensure_all_finite=False, ensure_min_samples=2 if reset else 1
+            self,
+            X,
+            reset=reset,
+            dtype=np.float64,
+            ensure_all_finite=False,
+            ensure_min_samples=MIN_FIT_ROWS if reset else 1,
         )
         return pd.DataFrame(array).add_prefix("x")
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.allow_nan = True
+        return tags
+
+    def __getstate__(self) -> dict[str, Any]:
+        state = dict(super().__getstate__())
+        state.pop("_folder", None)
+        if "bundle_" in state:
+            state["bundle_"] = {path.name: path.read_bytes() for path in state["bundle_"].path.iterdir()}
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        files = state.pop("bundle_", None)
+        super().__setstate__(state)
+        if files is not None:
+            folder = self._new_folder()
+            for name, content in files.items():
+                (folder / name).write_bytes(content)
+            self.bundle_ = Bundle(folder)
+
+    def _new_folder(self) -> Path:
+        """A folder for the bundle that lives as long as the detector."""
+        self._folder = tempfile.TemporaryDirectory(prefix="ssad-")
+        return Path(self._folder.name)

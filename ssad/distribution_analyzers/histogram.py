@@ -52,7 +52,7 @@ def spreads(scores: Floats) -> bool:
     if not len(scores):
         return False
     low, high = float(scores.min()), float(scores.max())
-    return high - low > 2 * MAX_BINS * np.spacing(max(abs(low), abs(high)))
+    return high - low > 2 * MAX_BINS * float(np.spacing(max(abs(low), abs(high))))
 
 
 def score_histogram(scores: Floats, bin_estimator: str) -> tuple[Floats, Floats]:

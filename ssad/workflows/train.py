@@ -143,7 +143,7 @@ def train(settings: TrainSettings, progress: bool = True) -> TrainResult:
             settings.fit,
             Path(settings.confidence) if settings.confidence else None,
             mlf_logger,
-            [TQDMProgressBar(leave=True)] if progress else [],
+            [TQDMProgressBar()] if progress else [],
             progress,
         )
         log_new_params(run, _flat_params(settings) | {f"plan.{k}": v for k, v in vars(detector.plan).items()})
