@@ -77,8 +77,8 @@ class DataFrameWithLabels(Dataset[tuple[Any, Any]]):
     def __getitems__(self, indices: Sequence[int]) -> tuple[torch.Tensor, torch.Tensor]:
         """A whole batch at once, collated: data (n, d) and labels (n,)."""
         if self._by_row:
-            data, labels = default_collate([self[i] for i in indices])
-            return data, labels
+            batch: tuple[torch.Tensor, torch.Tensor] = tuple(default_collate([self[i] for i in indices]))
+            return batch
         at = torch.as_tensor(indices)
         return self._features[at], self._labels[at]
 

@@ -1,0 +1,81 @@
+"""`mlflow run` and `mlflow server`, as users start them."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from mlflow import MlflowClient
+
+from tests.conftest import PROJECT
+from tests.ssad.workflows.support import QUIET_LIBRARIES, environment, free_port, real_server, run_python
+
+pytestmark = [*QUIET_LIBRARIES, pytest.mark.slow]
+
+BIN = str(Path(sys.executable).parent)
+
+
+def test_mlflow_run_trains_in_the_run_that_it_opened(small: Path, tmp_path: Path) -> None:
+    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    client = MlflowClient(uri)
+    experiment = client.create_experiment("projects", artifact_location=(tmp_path / "artifacts").as_uri())
+    before = sorted(path.name for path in PROJECT.iterdir())
+    arguments = ["-m", "mlflow", "run", ".", "--env-manager", "local", "--experiment-name", "projects"]
+    arguments += ["--run-name", "by hand", "-P", f"dataset={small}", "-P", "max_epochs=2", "-P", "detector=radon"]
+    env = environment(uri, PATH=f"{BIN}:{os.environ['PATH']}")
+    done = run_python(*arguments, cwd=PROJECT, env=env)
+    assert done.returncode == 0, done.stderr
+
+    (run,) = client.search_runs([experiment])
+    assert run.info.status == "FINISHED"
+    assert run.info.run_name == "by hand"
+    assert run.data.params["dataset"] == str(small)
+    assert run.data.params["detector"] == "radon"
+    assert run.data.params["plan.max_epochs"] == "2"
+    assert len(client.get_metric_history(run.info.run_id, "train_loss")) == 2
+    assert "test_auc" in run.data.metrics
+    version = client.get_model_version_by_alias("ssad", "champion")
+    assert version.run_id == run.info.run_id
+    assert client.search_runs(["0"]) == []
+    assert "ssad version 1" in done.stdout
+    assert "mlflow run . --env-manager local -e serve" in done.stdout
+    assert sorted(path.name for path in PROJECT.iterdir()) == before
+
+
+def test_mlflow_run_of_a_mistake_fails_its_run_and_says_one_sentence(tmp_path: Path) -> None:
+    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    arguments = ["-m", "mlflow", "run", str(PROJECT), "--env-manager", "local", "-P", "dataset=nothing.csv"]
+    done = run_python(*arguments, cwd=tmp_path, env=environment(uri, PATH=f"{BIN}:{os.environ['PATH']}"))
+    assert done.returncode != 0
+    assert "ssad: there is no file" in done.stderr
+    (run,) = MlflowClient(uri).search_runs(["0"])
+    assert run.info.status == "FAILED"
+
+
+def test_training_and_serving_work_against_a_real_tracking_server(small: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "server"
+    folder.mkdir()
+    port = free_port()
+    uri = f"http://127.0.0.1:{port}"
+    command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
+    command += ["--backend-store-uri", f"sqlite:///{folder / 'mlflow.db'}", "--artifacts-destination", str(folder)]
+    env = environment(f"sqlite:///{folder / 'mlflow.db'}", PATH=f"{BIN}:{os.environ['PATH']}")
+    with real_server(command, f"{uri}/health", folder, env):
+        train = ["-m", "ssad.cli", "train", "--dataset", str(small), "--max-epochs", "1"]
+        done = run_python(*train, cwd=tmp_path, env=environment(uri))
+        assert done.returncode == 0, done.stderr
+        client = MlflowClient(uri)
+        (run,) = client.search_runs(["0"])
+        assert run.info.status == "FINISHED"
+        names = {artifact.path for artifact in client.list_artifacts(run.info.run_id)}
+        assert "test_roc.png" in names
+        assert str(client.get_model_version_by_alias("ssad", "champion").version) == "1"
+        service = free_port()
+        serve = [sys.executable, "-m", "ssad.cli", "serve", "--port", str(service)]
+        with real_server(serve, f"http://127.0.0.1:{service}/health", tmp_path, environment(uri)):
+            pass
+    assert not (tmp_path / "mlruns").exists()
+    assert len(pd.read_csv(small)) == 200

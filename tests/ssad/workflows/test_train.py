@@ -1,0 +1,226 @@
+"""What one training by the command line leaves in the store, and what it says."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from mlflow import MlflowClient
+from mlflow.entities import Run
+
+from ssad.bundle import Bundle
+from ssad.detectors import FitSettings
+from ssad.workflows.train import TrainSettings, train
+from tests.conftest import CommandLine
+from tests.ssad.workflows.conftest import small_table
+from tests.ssad.workflows.support import QUIET_LIBRARIES, Store
+
+pytestmark = QUIET_LIBRARIES
+
+
+def test_training_leaves_one_finished_run(first_run: Run) -> None:
+    assert first_run.info.status == "FINISHED"
+    assert first_run.info.end_time >= first_run.info.start_time
+
+
+def test_the_run_has_every_parameter_and_what_was_decided(first_run: Run) -> None:
+    params = first_run.data.params
+    assert params["dataset"] == "breast-cancer"
+    assert params["detector"] == "ssad"
+    assert params["max_epochs"] == "3"
+    assert params["contamination"] == "auto"
+    assert params["plan.max_epochs"] == "3"
+    assert int(params["plan.batch_size"]) > 0
+    assert float(params["plan.learning_rate"]) > 0
+
+
+def test_the_run_has_the_loss_of_every_epoch(client: MlflowClient, first_run: Run) -> None:
+    history = client.get_metric_history(first_run.info.run_id, "train_loss")
+    assert len(history) == 3
+    assert all(np.isfinite(point.value) for point in history)
+    assert len({point.step for point in history}) == 3
+
+
+def test_the_run_counts_the_rows_of_each_region(client: MlflowClient, first_run: Run) -> None:
+    metrics = first_run.data.metrics
+    rows = [metrics[f"rows_{region}"] for region in ("normal", "unknown", "abnormal")]
+    assert sum(rows) == 277
+    assert metrics["threshold_normal"] <= metrics["threshold_abnormal"]
+    last = client.get_metric_history(first_run.info.run_id, "rows_normal")[-1]
+    assert last.step == 2
+
+
+def test_the_run_has_the_test_metrics(first_run: Run) -> None:
+    metrics = first_run.data.metrics
+    assert {"test_auc", "test_ap", "test_f1", "test_precision", "test_recall"} <= set(metrics)
+    assert 0.8 < metrics["test_auc"] <= 1
+
+
+def test_the_run_has_system_metrics(first_run: Run) -> None:
+    assert {"cpu_percent", "ram_percent", "ram_process_mib"} <= set(first_run.data.metrics)
+    assert any(name.startswith("system/") for name in first_run.data.metrics)
+
+
+def test_the_run_has_the_artifacts_under_their_names(client: MlflowClient, first_run: Run) -> None:
+    names = {artifact.path for artifact in client.list_artifacts(first_run.info.run_id)}
+    for epoch in (1, 2):
+        assert f"confidence_epoch_{epoch}.csv" in names
+        assert f"confidence_intervals_epoch_{epoch}.json" in names
+        assert f"confidence_analysis_epoch_{epoch}.svg" in names
+    assert {"test_roc.png", "test_pr.png"} <= names
+    assert len([name for name in names if re.fullmatch(r"test_metrics_threshold=.*\.json", name)]) == 2
+
+
+def test_the_run_names_both_data_sets_with_their_digests(first_run: Run) -> None:
+    inputs = first_run.inputs.dataset_inputs
+    contexts = {tag.value: entry.dataset for entry in inputs for tag in entry.tags if tag.key == "mlflow.data.context"}
+    assert set(contexts) == {"training", "test"}
+    assert {dataset.name for dataset in contexts.values()} == {"breast-cancer"}
+    assert contexts["training"].digest != contexts["test"].digest
+    assert all(dataset.digest for dataset in contexts.values())
+
+
+def test_the_run_says_from_which_code_it_came(small: Path, tracking: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    from tests.conftest import PROJECT
+
+    monkeypatch.chdir(PROJECT)
+    result = train(TrainSettings(str(small), fit=FitSettings(max_epochs=1)), progress=False)
+    tags = MlflowClient(tracking).get_run(result.run_id).data.tags
+    assert re.fullmatch(r"[0-9a-f]{40}", tags["mlflow.source.git.commit"])
+    assert tags["git.dirty"] in ("true", "false")
+
+
+def test_the_first_version_is_champion_and_challenger(client: MlflowClient, first_run: Run) -> None:
+    (version,) = client.search_model_versions("name='ssad'")
+    assert str(version.version) == "1"
+    assert version.run_id == first_run.info.run_id
+    for alias in ("champion", "challenger"):
+        assert str(client.get_model_version_by_alias("ssad", alias).version) == "1"
+
+
+def test_the_logged_model_holds_plain_files_alone(client: MlflowClient, store: Store, tmp_path: Path) -> None:
+    import mlflow
+
+    folder = Path(mlflow.artifacts.download_artifacts(artifact_uri="models:/ssad@champion", dst_path=str(tmp_path)))
+    suffixes = {path.suffix for path in folder.rglob("*") if path.is_file()}
+    assert not suffixes & {".pkl", ".pickle", ".pt", ".pth", ".joblib", ".pyc"}
+    assert (folder / "data" / "bundle" / "manifest.json").is_file()
+    assert "torch" not in (folder / "requirements.txt").read_text()
+    assert (folder / "input_example.json").is_file()
+    for name in ("MLmodel", "requirements.txt", "conda.yaml"):
+        assert str(store.folder) not in (folder / name).read_text()
+
+
+def test_the_signature_names_the_columns_and_the_three_answers(client: MlflowClient) -> None:
+    from mlflow.models import get_model_info
+
+    signature = get_model_info("models:/ssad@champion").signature
+    assert len(signature.inputs.input_names()) == 30
+    assert "label" not in signature.inputs.input_names()
+    assert signature.outputs.input_names() == ["score", "confidence", "region"]
+
+
+def test_the_summary_says_what_a_person_wants_to_know(store: Store, first_run: Run) -> None:
+    for pattern in (
+        r"data set\s+breast-cancer",
+        r"training rows\s+277",
+        r"features\s+30 from 30 columns",
+        r"regions\s+normal [\d.]+%, unknown [\d.]+%, abnormal [\d.]+%",
+        r"thresholds\s+normal up to [\d.]+, abnormal from [\d.]+",
+        rf"AUROC {first_run.data.metrics['test_auc']:.3f}, average precision",
+        r"F1 [\d.]+",
+        rf"run\s+{first_run.info.run_id}",
+        r"model\s+ssad version 1",
+        r"aliases\s+challenger, champion",
+        r"mlflow run \. --env-manager local -e serve -P model=models:/ssad@champion",
+    ):
+        assert re.search(pattern, store.output), pattern
+
+
+def test_a_second_training_is_challenger_and_the_champion_stays(small: Path, tracking: str) -> None:
+    first = train(TrainSettings(str(small), fit=FitSettings(max_epochs=1)), progress=False)
+    second = train(TrainSettings(str(small), fit=FitSettings(max_epochs=1, seed=1)), progress=False)
+    assert first.registered.aliases == ("challenger", "champion")
+    assert (second.registered.version, second.registered.aliases) == ("2", ("challenger",))
+    client = MlflowClient(tracking)
+    assert str(client.get_model_version_by_alias("ssad", "champion").version) == "1"
+    assert str(client.get_model_version_by_alias("ssad", "challenger").version) == "2"
+    assert len(client.search_runs(["0"])) == 2
+
+
+def test_shuffled_labels_do_not_change_the_bundle_by_one_byte(tracking: str, tmp_path: Path) -> None:
+    import mlflow
+
+    table = small_table()
+    table.to_csv(tmp_path / "test.csv", index=False)
+    bundles = []
+    for name, labels in (
+        ("true", table["label"]),
+        ("shuffled", table["label"].sample(frac=1, random_state=3).to_numpy()),
+    ):
+        path = tmp_path / f"{name}.csv"
+        table.assign(label=labels).to_csv(path, index=False)
+        settings = TrainSettings(str(path), str(tmp_path / "test.csv"), fit=FitSettings(max_epochs=2))
+        version = train(settings, progress=False).registered.version
+        folder = Path(mlflow.artifacts.download_artifacts(artifact_uri=f"models:/ssad/{version}"))
+        bundles.append({file.name: file.read_bytes() for file in sorted((folder / "data" / "bundle").iterdir())})
+    assert len(bundles[0]) > 5
+    assert bundles[0] == bundles[1]
+
+
+def test_a_table_without_labels_trains_and_says_that_there_are_no_metrics(
+    command_line: CommandLine, small: Path, tmp_path: Path
+) -> None:
+    pd.read_csv(small).drop(columns="label").to_csv(small, index=False)
+    done = command_line("train", "--dataset", str(small), "--max-epochs", "1")
+    assert done.returncode == 0, done.stderr
+    assert "no labels, so no metrics" in done.stdout
+    (run,) = MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}").search_runs(["0"])
+    assert not [name for name in run.data.metrics if name.startswith("test_")]
+
+
+@pytest.mark.parametrize("detector", ["radon", "grand"])
+def test_the_other_presets_train_to_a_version(detector: str, small: Path, tracking: str) -> None:
+    import mlflow
+
+    result = train(TrainSettings(str(small), fit=FitSettings(detector, max_epochs=2)), progress=False)
+    assert result.registered.version == "1"
+    folder = Path(mlflow.artifacts.download_artifacts(artifact_uri="models:/ssad@champion"))
+    assert Bundle(folder / "data" / "bundle").manifest["detector"] == detector
+
+
+def test_a_contamination_thins_the_training_anomalies_and_leaves_the_test_rows(small: Path, tracking: str) -> None:
+    settings = TrainSettings(str(small), contamination=0.05, fit=FitSettings(max_epochs=1))
+    result = train(settings, progress=False)
+    assert len(result.detector.training_scores) == 126 + 7  # 70 % of 180 normal rows, and 5 % in all
+
+
+def test_other_words_for_normal_are_taken_from_the_user(small: Path, tracking: str) -> None:
+    table = pd.read_csv(small)
+    table = table.assign(verdict=table["label"].map({"normal": "fine", "attack": "bad"})).drop(columns="label")
+    table.to_csv(small, index=False)
+    settings = TrainSettings(str(small), label="verdict", normal="fine,ok", fit=FitSettings(max_epochs=1))
+    assert train(settings, progress=False).metrics["test_auc"] > 0.8
+
+
+def test_an_initial_confidence_is_read_for_a_table_without_labels(small: Path, tracking: str) -> None:
+    table = pd.read_csv(small).drop(columns="label")
+    table.to_csv(small, index=False)
+    confidence = small.with_name("confidence.csv")
+    pd.DataFrame({"confidence": np.ones(len(table))}).to_csv(confidence, index=False)
+    settings = TrainSettings(str(small), confidence=str(confidence), fit=FitSettings(max_epochs=1))
+    assert len(train(settings, progress=False).detector.training_scores) == 200
+
+
+def test_the_test_metrics_of_a_threshold_are_those_of_its_file(
+    client: MlflowClient, first_run: Run, tmp_path: Path
+) -> None:
+    folder = Path(client.download_artifacts(first_run.info.run_id, "", str(tmp_path)))
+    at = [json.loads(path.read_text()) for path in folder.glob("test_metrics_threshold=*.json")]
+    highest = max(at, key=lambda metrics: metrics["threshold"])
+    assert first_run.data.metrics["test_f1"] == pytest.approx(highest["f1"])
+    assert first_run.data.metrics["test_auc"] == pytest.approx(highest["auc"])
