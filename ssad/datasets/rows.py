@@ -84,7 +84,8 @@ class DataFrameWithLabels(Dataset[tuple[Any, Any]]):
 
     def collate(self, batch: Any) -> tuple[torch.Tensor, torch.Tensor]:
         """Rows as a batch; one from `__getitems__` is one already."""
-        return collate(batch)
+        collated: tuple[torch.Tensor, torch.Tensor] = collate(batch)
+        return collated
 
     def input_dim(self) -> int:
         """Number of features of a row."""

@@ -250,14 +250,14 @@ def fit_detector(
     L.seed_everything(plan.seed, workers=True, verbose=False)
     schema = infer_schema(rows)
     inputs = schema.inputs(rows)
-    encoder = TableEncoder(schema, inputs, chosen.scaling)
+    encoder = TableEncoder(schema, inputs)
     features = encoder.encode(inputs).float()
     datamodule = SelfSupervisionDataModule(
         EncodedRows(TensorRows(features), None, plan.batch_size), path_confidence=confidence
     )
     if confidence is None and chosen.first_confidence is not None:
         datamodule.train.confidence.copy_(chosen.first_confidence(features, plan.seed))
-    module = chosen.build(encoder.output_dim, plan.every_n_epochs, plan.learning_rate)
+    module = chosen.build(features, plan.every_n_epochs, plan.learning_rate)
     trainer = L.Trainer(
         max_epochs=plan.max_epochs,
         accelerator="auto",

@@ -12,10 +12,10 @@ from ssad.confidence_estimators import BinaryConfidence, GradedConfidence
 from ssad.detectors.warm_start import warm_start_confidence
 from ssad.distribution_analyzers import ConsensusThresholding, EVTThresholding, TriangularThresholding
 from ssad.errors import SettingsError, nearest
-from ssad.models import Autoencoder, AutoencoderEnsemble, Scaling, VariationalAutoencoder
+from ssad.models import Autoencoder, AutoencoderEnsemble, VariationalAutoencoder
 from ssad.modules import (
     CosineReconstructionModule,
-    EnsembleReconstructionModule,
+    EnsembleModule,
     FreeEnergyScoringModule,
     SelfSupervisionModule,
 )
@@ -26,23 +26,21 @@ class Preset:
     """A detector's parts and how long it trains.
 
     Attributes:
-        scaling: how numbers become features.
         max_epochs: epochs for a number of training batches an epoch.
         recalibrations: how many of them, evenly spread, unless `every_n_epochs` is given.
         learning_rate: of Adam.
-        build: the module for (features of a row, epochs between recalibrations, learning rate).
+        build: the module for (training features, epochs between recalibrations, learning rate).
         first_confidence: of the training rows, from (features, seed); None: all ones.
     """
 
-    scaling: Scaling
     max_epochs: Callable[[int], int]
     recalibrations: int
     learning_rate: float
-    build: Callable[[int, int, float], SelfSupervisionModule]
+    build: Callable[[torch.Tensor, int, float], SelfSupervisionModule]
     first_confidence: Callable[[torch.Tensor, int], torch.Tensor] | None = None
 
 
-ENSEMBLE_STEPS = 400
+ENSEMBLE_STEPS = 300
 """Batches after which the ensemble's ranking has settled; small tables see theirs in more epochs."""
 
 ENSEMBLE_MEMBERS = 8
@@ -50,11 +48,11 @@ ENSEMBLE_HIDDEN = 32
 ENSEMBLE_LATENT = 8
 
 
-def _ssad(input_dim: int, every_n_epochs: int, learning_rate: float) -> SelfSupervisionModule:
+def _ssad(features: torch.Tensor, every_n_epochs: int, learning_rate: float) -> SelfSupervisionModule:
     """An ensemble of small autoencoders, from a warm start."""
-    latent = max(1, min(ENSEMBLE_LATENT, input_dim // 2))
-    return EnsembleReconstructionModule(
-        AutoencoderEnsemble(input_dim, [ENSEMBLE_HIDDEN], latent, ENSEMBLE_MEMBERS),
+    latent = max(1, min(ENSEMBLE_LATENT, features.shape[1] // 2))
+    return EnsembleModule(
+        AutoencoderEnsemble(features, [ENSEMBLE_HIDDEN], latent, ENSEMBLE_MEMBERS),
         every_n_epochs,
         GradedConfidence(),
         ConsensusThresholding(),
@@ -62,8 +60,9 @@ def _ssad(input_dim: int, every_n_epochs: int, learning_rate: float) -> SelfSupe
     )
 
 
-def _radon(input_dim: int, every_n_epochs: int, learning_rate: float) -> SelfSupervisionModule:
+def _radon(features: torch.Tensor, every_n_epochs: int, learning_rate: float) -> SelfSupervisionModule:
     """The paper's 784-400-200 in proportion [Najari et al., SIN 2021]."""
+    input_dim = features.shape[1]
     return CosineReconstructionModule(
         Autoencoder(input_dim, [max(2, input_dim // 2)], max(1, input_dim // 4)),
         every_n_epochs,
@@ -73,8 +72,9 @@ def _radon(input_dim: int, every_n_epochs: int, learning_rate: float) -> SelfSup
     )
 
 
-def _grand(input_dim: int, every_n_epochs: int, learning_rate: float) -> SelfSupervisionModule:
+def _grand(features: torch.Tensor, every_n_epochs: int, learning_rate: float) -> SelfSupervisionModule:
     """Three planar flows on a posterior of four dimensions [Najari et al., AINA 2022]."""
+    input_dim = features.shape[1]
     return FreeEnergyScoringModule(
         VariationalAutoencoder(input_dim, 3, [max(16, input_dim // 2)], 4),
         m=100.0,
@@ -94,9 +94,9 @@ def _steps(steps: int, at_least: int) -> Callable[[int], int]:
 
 
 PRESETS = {
-    "ssad": Preset("robust", _steps(ENSEMBLE_STEPS, at_least=8), 4, 3e-3, _ssad, warm_start_confidence),
-    "radon": Preset("minmax", _fixed(10), 3, 1e-3, _radon),
-    "grand": Preset("minmax", _fixed(10), 3, 1e-3, _grand),
+    "ssad": Preset(_steps(ENSEMBLE_STEPS, at_least=8), 4, 3e-3, _ssad, warm_start_confidence),
+    "radon": Preset(_fixed(10), 3, 1e-3, _radon),
+    "grand": Preset(_fixed(10), 3, 1e-3, _grand),
 }
 
 

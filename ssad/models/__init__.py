@@ -1,16 +1,16 @@
 """Networks: plain torch modules that know nothing of training."""
 
 from ssad.models.autoencoder import Autoencoder
-from ssad.models.autoencoder_ensemble import AutoencoderEnsemble
-from ssad.models.table_encoder import Scaling, TableEncoder, column_matrix
+from ssad.models.autoencoder_ensemble import AutoencoderEnsemble, FeatureViews
+from ssad.models.table_encoder import TableEncoder, column_matrix
 from ssad.models.variational_autoencoder import NormalizingFlow, PlanarFlow, VariationalAutoencoder
 
 __all__ = [
     "Autoencoder",
     "AutoencoderEnsemble",
+    "FeatureViews",
     "NormalizingFlow",
     "PlanarFlow",
-    "Scaling",
     "TableEncoder",
     "VariationalAutoencoder",
     "column_matrix",

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -16,30 +14,16 @@ from torch import nn
 from ssad.bundle import TableSchema
 from ssad.bundle.schema import GraphInputs
 
-Scaling = Literal["minmax", "robust"]
-
 DATE_PERIODS = (86_400.0, 604_800.0)
 """Seconds of a day and a week: a date enters by its place in both. Time itself only grows, so its value
 would make every later row abnormal."""
 
-MINMAX_LIMIT = 10.0
-ROBUST_LIMIT = 5.0
-"""Scaled values are held to plus or minus this: finite, and still far beyond the training rows."""
-
-NORMAL_IQR = 1.349
-"""Interquartile range of a standard normal distribution."""
-
-
-@dataclass(frozen=True)
-class _Scale:
-    """Shift and divisor of each numeric column, shape (p,) each."""
-
-    center: npt.NDArray[np.float64]
-    width: npt.NDArray[np.float64]
+LIMIT = 10.0
+"""Scaled values are held to plus or minus this: finite, and far beyond the training rows' [0, 1]."""
 
 
 class TableEncoder(nn.Module):
-    """Imputes, scales and one-hot encodes; the training rows decide how.
+    """Imputes, scales to [0, 1] and one-hot encodes; the training rows decide how.
 
     A missing number becomes the training median, with a feature of its own that says so where training
     rows had missing ones too. A date becomes sine and cosine of its place in day and week. A category
@@ -60,20 +44,22 @@ class TableEncoder(nn.Module):
     center: torch.Tensor
     width: torch.Tensor
 
-    def __init__(self, schema: TableSchema, inputs: GraphInputs, scaling: Scaling) -> None:
-        """Learn from training rows, given as graph inputs; `scaling` to [0, 1] or by median and IQR."""
+    def __init__(self, schema: TableSchema, inputs: GraphInputs) -> None:
+        """Learn from training rows, given as graph inputs."""
         super().__init__()
         self.schema = schema
         dates = np.asarray([column.kind == "date" for column in schema.numeric], dtype=bool)
         plain = inputs.numeric[:, ~dates]
-        self.limit = MINMAX_LIMIT if scaling == "minmax" else ROBUST_LIMIT
-        scale = (_minmax if scaling == "minmax" else _robust)(plain)
+        low, median, high = (
+            reduce(plain, axis=0) if plain.size else np.zeros(plain.shape[1])
+            for reduce in (np.nanmin, np.nanmedian, np.nanmax)
+        )
         self.widths = [len(column.categories) + 1 for column in schema.categorical]
         self._buffer("plain", np.flatnonzero(~dates))
         self._buffer("dates", np.flatnonzero(dates))
-        self._buffer("median", np.nanmedian(plain, axis=0) if plain.size else np.zeros(plain.shape[1]))
-        self._buffer("center", scale.center)
-        self._buffer("width", scale.width)
+        self._buffer("median", median)
+        self._buffer("center", low)
+        self._buffer("width", _positive(high - low))
         self._buffer("gaps", np.flatnonzero(np.isnan(plain).any(axis=0)))
         self.feature_columns = self._feature_columns()
 
@@ -119,7 +105,7 @@ class TableEncoder(nn.Module):
             values = numeric[:, self.plain]
             missing = torch.isnan(values)
             scaled = (torch.where(missing, self.median, values) - self.center) / self.width
-            parts.append(scaled.clamp(-self.limit, self.limit))
+            parts.append(scaled.clamp(-LIMIT, LIMIT))
             if len(self.gaps):
                 parts.append(missing[:, self.gaps].double())
         if numeric is not None and len(self.dates):
@@ -140,22 +126,6 @@ class TableEncoder(nn.Module):
 def column_matrix(feature_columns: Sequence[int], columns: int) -> torch.Tensor:
     """Matrix that sums features by column, shape (features, columns), float64."""
     return F.one_hot(torch.tensor(feature_columns), columns).double()
-
-
-def _minmax(values: npt.NDArray[np.float64]) -> _Scale:
-    if not values.size:
-        return _Scale(np.zeros(0), np.ones(0))
-    low, high = np.nanmin(values, axis=0), np.nanmax(values, axis=0)
-    return _Scale(low, _positive(high - low))
-
-
-def _robust(values: npt.NDArray[np.float64]) -> _Scale:
-    """Median and interquartile range; the standard deviation where half of the rows share one value."""
-    if not values.size:
-        return _Scale(np.zeros(0), np.ones(0))
-    first, median, third = np.nanquantile(values, [0.25, 0.5, 0.75], axis=0)
-    iqr = (third - first) / NORMAL_IQR
-    return _Scale(median, _positive(np.where(iqr > 0, iqr, np.nanstd(values, axis=0))))
 
 
 def _positive(widths: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:

@@ -1,7 +1,7 @@
 """Training: the self-supervision loop and the ways to score a row."""
 
 from ssad.modules.cosine_reconstruction_module import CosineReconstructionModule
-from ssad.modules.ensemble_reconstruction_module import EnsembleReconstructionModule
+from ssad.modules.ensemble_module import EnsembleModule
 from ssad.modules.free_energy_module import FreeEnergyScoringModule
 from ssad.modules.self_supervision_module import (
     SelfSupervisionCallback,
@@ -11,7 +11,7 @@ from ssad.modules.self_supervision_module import (
 
 __all__ = [
     "CosineReconstructionModule",
-    "EnsembleReconstructionModule",
+    "EnsembleModule",
     "FreeEnergyScoringModule",
     "SelfSupervisionCallback",
     "SelfSupervisionModule",

@@ -147,6 +147,9 @@ class SelfSupervisionModule(L.LightningModule, ABC, SupportsSelfSupervision):
         reconstruction = output[0] if isinstance(output, tuple) else output
         return cast("torch.Tensor", (data - reconstruction) ** 2)
 
+    def prepare_scoring(self, datamodule: SelfSupervisionDataModule) -> None:
+        """Learn from the training rows what scoring compares a row with; by default nothing."""
+
     # Scores and intervals.
 
     def score_rows(self, batches: Iterable[Any]) -> torch.Tensor:
@@ -183,12 +186,15 @@ class SelfSupervisionModule(L.LightningModule, ABC, SupportsSelfSupervision):
     def update_confidence(self, datamodule: SelfSupervisionDataModule) -> torch.Tensor:
         """Recalibrate: score the training rows, cut the distribution, set each row's confidence.
 
+        What scoring compares rows with is prepared first, from the confidence in force.
+
         Returns:
             The training rows' scores in dataset order, shape (n,), float64.
 
         Raises:
             TrainingError: a score is not finite.
         """
+        self.prepare_scoring(datamodule)
         scores = self.score_rows(datamodule.supervision_dataloader())
         if not torch.isfinite(scores).all():
             raise TrainingError(

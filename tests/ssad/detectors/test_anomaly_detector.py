@@ -44,7 +44,9 @@ def test_signs_are_those_of_scikit_learn(detector: AnomalyDetector, points: Any)
     assert set(predicted.tolist()) <= {1, -1}
     assert (predicted[decision < 0] == -1).all()
     assert (predicted[decision > 0] == 1).all()
-    assert ((predicted == -1) == (detector.region(points) == "abnormal")).all()
+    assert (predicted[detector.region(points) == "abnormal"] == -1).all()
+    assert (predicted[detector.region(points) == "normal"] == 1).all()
+    assert ((predicted == -1) == (detector.confidence(points) < 0)).all()
 
 
 def test_far_points_score_higher(detector: AnomalyDetector) -> None:

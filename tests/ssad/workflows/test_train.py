@@ -72,7 +72,7 @@ def test_the_run_has_the_artifacts_under_their_names(client: MlflowClient, first
         assert f"confidence_intervals_epoch_{epoch}.json" in names
         assert f"confidence_analysis_epoch_{epoch}.svg" in names
     assert {"test_roc.png", "test_pr.png"} <= names
-    assert len([name for name in names if re.fullmatch(r"test_metrics_threshold=.*\.json", name)]) == 2
+    assert len([name for name in names if re.fullmatch(r"test_metrics_threshold=.*\.json", name)]) == 3
 
 
 def test_the_run_names_both_data_sets_with_their_digests(first_run: Run) -> None:
@@ -111,8 +111,8 @@ def test_the_logged_model_holds_plain_files_alone(client: MlflowClient, store: S
     assert (folder / "data" / "bundle" / "manifest.json").is_file()
     assert "torch" not in (folder / "requirements.txt").read_text()
     assert (folder / "input_example.json").is_file()
-    for name in ("MLmodel", "requirements.txt", "conda.yaml"):
-        assert str(store.folder) not in (folder / name).read_text()
+    for path in (folder / "data").rglob("*"):
+        assert not path.is_file() or str(store.folder).encode() not in path.read_bytes()
 
 
 def test_the_signature_names_the_columns_and_the_three_answers(client: MlflowClient) -> None:
@@ -216,11 +216,14 @@ def test_an_initial_confidence_is_read_for_a_table_without_labels(small: Path, t
     assert len(train(settings, progress=False).detector.training_scores) == 200
 
 
-def test_the_test_metrics_of_a_threshold_are_those_of_its_file(
+def test_the_test_metrics_are_those_of_the_forced_decision(
     client: MlflowClient, first_run: Run, tmp_path: Path
 ) -> None:
     folder = Path(client.download_artifacts(first_run.info.run_id, "", str(tmp_path)))
     at = [json.loads(path.read_text()) for path in folder.glob("test_metrics_threshold=*.json")]
-    highest = max(at, key=lambda metrics: metrics["threshold"])
-    assert first_run.data.metrics["test_f1"] == pytest.approx(highest["f1"])
-    assert first_run.data.metrics["test_auc"] == pytest.approx(highest["auc"])
+    metrics = first_run.data.metrics
+    (forced,) = [m for m in at if m["threshold"] == pytest.approx(metrics["test_threshold"], rel=1e-5)]
+    assert metrics["test_f1"] == pytest.approx(forced["f1"])
+    assert metrics["test_auc"] == pytest.approx(forced["auc"])
+    lowest, highest = (pick(m["threshold"] for m in at) for pick in (min, max))
+    assert lowest <= metrics["test_threshold"] <= highest

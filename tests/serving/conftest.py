@@ -1,0 +1,89 @@
+"""A real service over a model with columns of every kind, for the whole session."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pandas as pd
+import pytest
+
+from ssad.bundle import Bundle
+from tests.ssad.workflows.support import environment, free_port, real_server, run_python
+
+KINDS = {"amount": "numeric", "count": "numeric", "paid": "boolean", "day": "date", "kind": "categorical"}
+
+
+@dataclass(frozen=True)
+class Service:
+    """A running service.
+
+    Attributes:
+        client: a client with its address.
+        bundle: what it serves.
+        rows: rows as JSON has them.
+        pid: its process.
+    """
+
+    client: httpx.Client
+    bundle: Bundle
+    rows: list[dict[str, Any]]
+    pid: int
+
+    def score(self, document: Any) -> httpx.Response:
+        return self.client.post("/v1/score", json=document)
+
+    def invoke(self, document: Any) -> httpx.Response:
+        return self.client.post("/invocations", json=document)
+
+
+def mixed_table() -> pd.DataFrame:
+    generator = np.random.default_rng(0)
+    days = pd.Timestamp("2025-01-01") + pd.to_timedelta(generator.integers(0, 300, 250), unit="D")
+    table = pd.DataFrame(
+        {
+            "amount": generator.normal(50, 10, 250).round(3),
+            "count": generator.poisson(4, 250),
+            "paid": generator.random(250) < 0.7,
+            "day": days.strftime("%Y-%m-%d"),
+            "kind": generator.choice(["card", "cash", "transfer"], 250),
+        }
+    )
+    table["amount"] = table["amount"].mask(generator.random(250) < 0.1)
+    return table
+
+
+@pytest.fixture(scope="session")
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    folder: Path = tmp_path_factory.mktemp("service")
+    table = mixed_table()
+    table.to_csv(folder / "payments.csv", index=False)
+    env = environment(f"sqlite:///{folder / 'mlflow.db'}")
+    arguments = (
+        "-m",
+        "ssad.cli",
+        "train",
+        "--dataset",
+        "payments.csv",
+        "--max-epochs",
+        "2",
+        "--model-name",
+        "payments",
+    )
+    trained = run_python(*arguments, cwd=folder, env=env)
+    assert trained.returncode == 0, trained.stderr
+    (manifest,) = folder.glob("mlruns/**/bundle/manifest.json")
+    port = free_port()
+    command = [sys.executable, "-m", "ssad.cli", "serve", "--model", "models:/payments@champion", "--port", str(port)]
+    url = f"http://127.0.0.1:{port}"
+    records = table.astype(object).where(table.notna(), None).to_dict("records")
+    with (
+        real_server(command, f"{url}/health", folder, env) as process,
+        httpx.Client(base_url=url, timeout=60) as client,
+    ):
+        yield Service(client, Bundle(manifest.parent), records[:20], process.pid)

@@ -1,0 +1,127 @@
+"""The plain curve that a bundle carries says what its estimator said."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ssad import BinaryConfidence, ConfidenceIntervalsConfiguration, GradedConfidence
+from ssad.bundle import REGIONS, ConfidenceCurve, Thresholds
+from ssad.confidence_estimators import confidence_curve
+from tests.ssad.confidence_estimators.test_estimators import (
+    SCORES,
+    THRESHOLD,
+    Make,
+    doubles,
+    estimator,
+    every_estimator,
+)
+
+BETWEEN_KNOTS = 1 / 256
+
+
+@given(training=SCORES, first=THRESHOLD, second=THRESHOLD)
+def test_the_curve_of_binary_confidence_is_exact_at_the_training_scores(
+    training: list[float], first: float, second: float
+) -> None:
+    made = estimator(BinaryConfidence, training, first, second)
+    curve = confidence_curve(made, np.asarray(training))
+    assert curve(np.asarray(training)).tolist() == made.estimate_confidence(doubles(training)).tolist()
+
+
+@pytest.mark.parametrize("rows", [1, 2, 4, 100, 257, 3000])
+def test_the_curve_of_graded_confidence_is_within_its_bound_at_the_training_scores(rows: int) -> None:
+    training = np.random.default_rng(rows).lognormal(size=rows)
+    made = estimator(GradedConfidence, training.tolist(), *np.quantile(training, [0.8, 0.95]).tolist())
+    expected = made.estimate_confidence(torch.from_numpy(training)).numpy()
+    assert np.abs(confidence_curve(made, training)(training) - expected).max() <= BETWEEN_KNOTS
+
+
+@every_estimator
+@given(training=SCORES, scores=SCORES, first=THRESHOLD, second=THRESHOLD)
+def test_the_curve_keeps_the_promises_of_confidence(
+    make: Make, training: list[float], scores: list[float], first: float, second: float
+) -> None:
+    curve = confidence_curve(estimator(make, training, first, second), np.asarray(training))
+    ordered = np.sort(np.asarray(training + scores))
+    confidence, regions = curve(ordered), curve.thresholds.regions(ordered)
+    assert (np.abs(confidence) <= 1).all()
+    assert (np.diff(confidence) <= 0).all()
+    assert (confidence[regions == "normal"] >= 0).all()
+    assert (confidence[regions == "abnormal"] <= 0).all()
+
+
+@every_estimator
+@given(training=SCORES, first=THRESHOLD, second=THRESHOLD)
+def test_the_curve_survives_json_exactly(make: Make, training: list[float], first: float, second: float) -> None:
+    curve = confidence_curve(estimator(make, training, first, second), np.asarray(training))
+    back = ConfidenceCurve.from_json(json.loads(json.dumps(curve.to_json(), allow_nan=False)))
+    assert back.thresholds == curve.thresholds
+    for region in REGIONS:
+        for now, then in zip(back.knots[region], curve.knots[region], strict=True):
+            assert now.tolist() == then.tolist()
+
+
+@pytest.mark.parametrize("threshold", [-math.inf, math.inf])
+def test_one_region_for_every_score_survives_json(threshold: float) -> None:
+    made = estimator(BinaryConfidence, [0.0, 1.0], threshold, threshold)
+    curve = confidence_curve(made, np.asarray([0.0, 1.0]))
+    back = ConfidenceCurve.from_json(curve.to_json())
+    assert back.thresholds.regions(np.asarray([0.0])).tolist() == curve.thresholds.regions(np.asarray([0.0])).tolist()
+
+
+def test_the_curve_agrees_with_the_region_just_beyond_each_threshold() -> None:
+    made = estimator(BinaryConfidence, [0.0, 1.5, 3.0], 1.0, 2.0)
+    scores = [1.0, math.nextafter(1.0, 2.0), math.nextafter(2.0, 1.0), 2.0]
+    assert confidence_curve(made, np.asarray([0.0, 1.5, 3.0]))(np.asarray(scores)).tolist() == [1, 0, 0, -1]
+
+
+def test_a_region_without_training_scores_still_has_its_confidence() -> None:
+    made = estimator(BinaryConfidence, [0.0], 1.0, 2.0)
+    assert confidence_curve(made, np.asarray([0.0]))(np.asarray([1.5, 5.0])).tolist() == [0, -1]
+
+
+def test_a_forced_decision_falls_where_graded_confidence_crosses_zero() -> None:
+    training = [0.0, 1.0, 2.0, 4.5, 7.0, 8.0]
+    made = estimator(GradedConfidence, training, 4.0, 6.0)
+    assert confidence_curve(made, np.asarray(training)).decision == pytest.approx(5.0)
+
+
+@every_estimator
+@given(training=SCORES, scores=SCORES, first=THRESHOLD, second=THRESHOLD)
+def test_above_a_forced_decision_confidence_is_negative_and_below_it_is_not(
+    make: Make, training: list[float], scores: list[float], first: float, second: float
+) -> None:
+    curve = confidence_curve(estimator(make, training, first, second), np.asarray(training))
+    asked = np.asarray(training + scores)
+    confidence = curve(asked)
+    # The crossing is computed in rounded arithmetic: zero within rounding on either side of it is fine.
+    assert (confidence[asked > curve.decision] < 1e-9).all()
+    assert (confidence[asked < curve.decision] > -1e-9).all()
+
+
+def test_nothing_is_decided_against_where_nothing_is_abnormal() -> None:
+    curve = ConfidenceCurve(Thresholds(1.0, math.inf), {region: (np.zeros(1), np.zeros(1)) for region in REGIONS})
+    assert curve.decision == math.inf
+
+
+def test_an_estimator_that_breaks_its_promises_is_held_to_them() -> None:
+    class Wild(BinaryConfidence):
+        def _confidence_normal(self, score: torch.Tensor) -> torch.Tensor:
+            return 5 * score
+
+        def _confidence_abnormal(self, score: torch.Tensor) -> torch.Tensor:
+            return torch.ones_like(score)
+
+    made, training = Wild(), np.asarray([-1.0, 0.1, 0.9, 1.5, 3.0])
+    made.configuration = ConfidenceIntervalsConfiguration.from_thresholds(1.0, 2.0)
+    confidence = confidence_curve(made, training)(training)
+    assert (np.diff(confidence) <= 0).all()
+    assert ((0 <= confidence[:3]) & (confidence[:3] <= 1)).all()
+    assert confidence[-1] <= 0

@@ -1,0 +1,192 @@
+"""What every analyzer promises, on every kind of score distribution."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from matplotlib.figure import Figure
+
+from ssad import (
+    ConfidenceIntervalsConfiguration,
+    ConsensusThresholding,
+    EVTThresholding,
+    SupportsDistributionAnalysis,
+    TriangularThresholding,
+)
+from ssad.distribution_analyzers.consensus import lower_spread_threshold, otsu_threshold
+
+Make = Callable[[], SupportsDistributionAnalysis]
+
+ANALYZERS: dict[str, Make] = {
+    "triangular, knuth": TriangularThresholding,
+    "triangular, fd": lambda: TriangularThresholding("fd"),
+    "evt": EVTThresholding,
+    "consensus": ConsensusThresholding,
+}
+every_analyzer = pytest.mark.parametrize("make", ANALYZERS.values(), ids=ANALYZERS.keys())
+
+GENERATOR = np.random.default_rng(0)
+DISTRIBUTIONS = {
+    "bulk and tail": np.concatenate([GENERATOR.normal(0, 1, 270), GENERATOR.normal(8, 3, 30)]),
+    "one row": np.asarray([3.0]),
+    "two rows": np.asarray([3.0, 4.0]),
+    "constant": np.full(50, 1e6),
+    "constant zero": np.zeros(50),
+    "ties": GENERATOR.integers(0, 4, 200).astype(float),
+    "all but one equal": np.append(np.zeros(200), 5.0),
+    "heavy tail": GENERATOR.standard_cauchy(300) ** 2,
+    "far score": np.append(GENERATOR.normal(size=200), 1e15),
+    "tiny": 1e-12 * GENERATOR.normal(size=200),
+}
+every_distribution = pytest.mark.parametrize("scores", DISTRIBUTIONS.values(), ids=DISTRIBUTIONS.keys())
+CURRENT = [None, (0.0, 2.0), (1e3, 1e3), (0.0, math.inf)]
+
+
+def analyze(
+    make: Make, scores: np.ndarray[tuple[int], np.dtype[np.float64]], current: tuple[float, float] | None = None
+) -> ConfidenceIntervalsConfiguration:
+    in_force = None if current is None else ConfidenceIntervalsConfiguration.from_thresholds(*current)
+    return make().analyze_distribution(torch.from_numpy(scores), in_force)
+
+
+def ends(configuration: ConfidenceIntervalsConfiguration) -> tuple[float, float]:
+    return configuration.thresholds.normal, configuration.thresholds.abnormal
+
+
+@every_analyzer
+def test_an_analyzer_supports_distribution_analysis(make: Make) -> None:
+    assert isinstance(make(), SupportsDistributionAnalysis)
+
+
+@every_analyzer
+@every_distribution
+@pytest.mark.parametrize("current", CURRENT, ids=str)
+def test_the_intervals_partition_the_line(
+    make: Make, scores: np.ndarray[tuple[int], np.dtype[np.float64]], current: tuple[float, float] | None
+) -> None:
+    configuration = analyze(make, scores, current)
+    borders = np.asarray([border for border in ends(configuration) if math.isfinite(border)])
+    asked = np.concatenate([scores, borders, np.nextafter(borders, np.inf), np.nextafter(borders, -np.inf)])
+    intervals = (configuration.normal, configuration.unknown, configuration.abnormal)
+    held = sum(interval.contains_tensor_mask(torch.from_numpy(asked)).int() for interval in intervals)
+    assert isinstance(held, torch.Tensor)
+    assert held.tolist() == [1] * len(asked)
+
+
+@every_analyzer
+@settings(max_examples=15, deadline=None)
+@given(
+    scores=st.lists(st.floats(-1e6, 1e6).map(lambda x: round(x, 3)), min_size=1, max_size=60),
+    current=st.sampled_from(CURRENT),
+)
+def test_the_normal_threshold_never_exceeds_the_abnormal_one(
+    make: Make, scores: list[float], current: tuple[float, float] | None
+) -> None:
+    normal, abnormal = ends(analyze(make, np.asarray(scores), current))
+    assert normal <= abnormal
+
+
+@every_analyzer
+@every_distribution
+def test_analysing_twice_gives_the_same_intervals(
+    make: Make, scores: np.ndarray[tuple[int], np.dtype[np.float64]]
+) -> None:
+    analyzer, values = make(), torch.from_numpy(scores)
+    first = analyzer.analyze_distribution(values, None)
+    analyzer.analyze_distribution(values + 1, first)
+    assert ends(analyzer.analyze_distribution(values, None)) == ends(first)
+
+
+@every_analyzer
+@every_distribution
+def test_the_order_of_the_rows_does_not_matter(
+    make: Make, scores: np.ndarray[tuple[int], np.dtype[np.float64]]
+) -> None:
+    shuffled = np.random.default_rng(1).permutation(scores)
+    assert ends(analyze(make, shuffled)) == ends(analyze(make, scores))
+
+
+@every_analyzer
+def test_the_bulk_is_normal_and_the_far_end_of_the_tail_is_not(make: Make) -> None:
+    scores = DISTRIBUTIONS["bulk and tail"]
+    regions = analyze(make, scores).thresholds.regions(scores)
+    assert (regions[scores < 1] == "normal").all()
+    assert regions[np.argmax(scores)] != "normal"
+
+
+@every_analyzer
+@pytest.mark.parametrize("value", [0.0, -2.5, 1e6])
+def test_constant_scores_are_normal_and_what_is_higher_is_unknown(make: Make, value: float) -> None:
+    thresholds = analyze(make, np.full(30, value)).thresholds
+    higher = float(np.nextafter(value, np.inf))
+    assert thresholds.regions(np.asarray([value, higher, 1e300])).tolist() == ["normal", "unknown", "unknown"]
+
+
+@every_analyzer
+@pytest.mark.parametrize("scores", [[], [math.nan], [0.0, math.nan, 1.0], [0.0, math.inf], [-math.inf, 1.0]], ids=str)
+def test_no_scores_or_scores_that_are_not_finite_are_refused(make: Make, scores: list[float]) -> None:
+    with pytest.raises(ValueError, match="expected at least one score and all finite"):
+        analyze(make, np.asarray(scores, dtype=np.float64))
+
+
+@every_analyzer
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_scores_of_either_precision_are_left_as_they_were(make: Make, dtype: torch.dtype) -> None:
+    scores = torch.from_numpy(DISTRIBUTIONS["ties"]).to(dtype)
+    before = scores.clone()
+    make().analyze_distribution(scores.requires_grad_(), None)
+    assert torch.equal(scores, before)
+
+
+@every_analyzer
+def test_a_figure_before_any_analysis_is_an_error_that_says_what_to_call(make: Make) -> None:
+    with pytest.raises(RuntimeError, match="call analyze_distribution first"):
+        make().plot_analysis()
+
+
+@pytest.mark.parametrize("name", DISTRIBUTIONS)
+def test_every_distribution_can_be_drawn(name: str) -> None:
+    analyzer = TriangularThresholding("fd")
+    analyzer.analyze_distribution(torch.from_numpy(DISTRIBUTIONS[name]), None)
+    analyzer.plot_analysis(plot_size=(3, 3)).canvas.draw()
+
+
+@every_analyzer
+def test_the_figure_has_the_asked_size_and_counts_every_row_on_both_scales(make: Make) -> None:
+    analyzer, scores = make(), DISTRIBUTIONS["bulk and tail"]
+    analyzer.analyze_distribution(torch.from_numpy(scores), None)
+    figure = analyzer.plot_analysis(style="ggplot", plot_size=(4, 5))
+    assert isinstance(figure, Figure)
+    assert figure.get_size_inches().tolist() == [4, 5]
+    assert [axes.get_yscale() for axes in figure.axes] == ["linear", "log"]
+    bars = [patch for patch in figure.axes[0].patches if hasattr(patch, "get_height")]
+    assert sum(bar.get_height() for bar in bars) == len(scores)
+
+
+@pytest.mark.parametrize(("normal", "abnormal"), [(-100.0, 100.0), (50.0, 60.0), (-60.0, -50.0)])
+def test_thresholds_beyond_every_score_can_be_drawn(normal: float, abnormal: float) -> None:
+    analyzer = TriangularThresholding("fd", abnormal, normal)
+    analyzer.analyze_distribution(torch.from_numpy(DISTRIBUTIONS["bulk and tail"]), None)
+    analyzer.plot_analysis(plot_size=(3, 3)).canvas.draw()
+
+
+@given(st.lists(st.integers(-50, 50), min_size=2, max_size=30).filter(lambda scores: len(set(scores)) > 1))
+def test_otsus_threshold_is_the_best_of_every_split(scores: list[int]) -> None:
+    def between(threshold: int) -> float:
+        low, high = [s for s in scores if s <= threshold], [s for s in scores if s > threshold]
+        return float(len(low) * len(high) * (np.mean(low) - np.mean(high)) ** 2)
+
+    found = otsu_threshold(np.asarray(scores, dtype=np.float64))
+    best = max(between(split) for split in sorted(set(scores))[:-1])
+    assert between(int(found)) == pytest.approx(best)
+
+
+def test_the_lower_spread_of_a_normal_distribution_is_two_standard_deviations() -> None:
+    scores = np.random.default_rng(0).normal(10, 3, 100_000)
+    assert lower_spread_threshold(scores) == pytest.approx(16, abs=0.1)

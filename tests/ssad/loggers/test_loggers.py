@@ -1,0 +1,60 @@
+"""Logging set up once, and what the machine is doing."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Iterator
+
+import pytest
+import torch
+
+from ssad import setup_logging
+from ssad.loggers.mlflow_logger import gpu_metrics, system_metrics
+
+
+@pytest.fixture
+def root() -> Iterator[logging.Logger]:
+    """The library's logger without handlers; as it was, afterwards."""
+    logger = logging.getLogger("ssad")
+    handlers, level, propagate = logger.handlers[:], logger.level, logger.propagate
+    logger.handlers.clear()
+    yield logger
+    logger.handlers[:], logger.propagate = handlers, propagate
+    logger.setLevel(level)
+
+
+def test_setting_up_twice_gives_one_handler_and_the_second_level(root: logging.Logger) -> None:
+    setup_logging()
+    setup_logging("DEBUG")
+    assert len(root.handlers) == 1
+    assert root.level == logging.DEBUG
+
+
+def test_a_line_is_written_once_and_names_its_module(root: logging.Logger, capsys: pytest.CaptureFixture[str]) -> None:
+    setup_logging("INFO")
+    setup_logging("INFO")
+    logging.getLogger("ssad.datasets").info("42 rows")
+    assert capsys.readouterr().err.count("INFO ssad.datasets: 42 rows") == 1
+
+
+def test_an_unknown_level_is_refused(root: logging.Logger) -> None:
+    with pytest.raises(ValueError, match="LOUD"):
+        setup_logging("LOUD")
+
+
+def test_the_library_sets_up_no_handler_by_itself(root: logging.Logger) -> None:
+    assert root.handlers == []
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
+def test_there_are_no_gpu_metrics_without_a_gpu() -> None:
+    assert gpu_metrics() == {}
+
+
+def test_system_metrics_say_the_load_of_cpu_and_memory() -> None:
+    metrics = system_metrics()
+    assert {"cpu_percent", "ram_percent", "ram_process_mib"} <= metrics.keys()
+    assert all(math.isfinite(value) and value >= 0 for value in metrics.values())
+    assert metrics["ram_percent"] <= 100
+    assert metrics["ram_process_mib"] > 1

@@ -1,0 +1,323 @@
+"""A user's mistake is one sentence and exit status 2, and leaves nothing registered."""
+
+from __future__ import annotations
+
+import logging
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from mlflow import MlflowClient
+
+from ssad import cli
+from tests.conftest import CommandLine
+from tests.ssad.workflows.conftest import small_table
+from tests.ssad.workflows.support import QUIET_LIBRARIES, environment, free_port, run_python
+
+pytestmark = QUIET_LIBRARIES
+
+Refusal = Callable[..., str]
+
+
+@pytest.fixture
+def refusal(tracking: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Refusal]:
+    """Run `ssad ...` in this process, which must refuse; gives the sentence. Much faster than a process each."""
+
+    def run(*arguments: str) -> str:
+        monkeypatch.setattr(sys, "argv", ["ssad", *arguments])
+        with pytest.raises(SystemExit) as stopped:
+            cli.main()
+        captured = capsys.readouterr().err
+        assert stopped.value.code == 2, captured
+        return one_sentence(captured)
+
+    levels = {name: logging.getLogger(name).level for name in ("ssad", "lightning.pytorch")}
+    yield run
+    assert_nothing_registered(tracking)
+    for name, level in levels.items():
+        logging.getLogger(name).setLevel(level)
+    logging.getLogger("ssad").handlers.clear()
+    logging.getLogger("ssad").propagate = True
+
+
+def one_sentence(stderr: str) -> str:
+    """The last line, which is the sentence; libraries' progress may stand above it, a traceback may not."""
+    assert "Traceback" not in stderr
+    sentence = stderr.strip().splitlines()[-1]
+    assert sentence.startswith("ssad: ")
+    assert stderr.count("ssad: ") == 1
+    assert sentence.endswith((".", ")"))
+    return sentence
+
+
+def assert_nothing_registered(uri: str) -> None:
+    database = Path(uri.removeprefix("sqlite:///"))
+    if database.exists():
+        client = MlflowClient(uri)
+        assert list(client.search_model_versions()) == []
+        assert [run.info.status for run in client.search_runs(["0"]) if run.info.status == "FINISHED"] == []
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> Path:
+    path = tmp_path / "small.csv"
+    small_table().to_csv(path, index=False)
+    return path
+
+
+def written(tmp_path: Path, table: pd.DataFrame) -> str:
+    table.to_csv(tmp_path / "table.csv", index=False)
+    return str(tmp_path / "table.csv")
+
+
+def test_a_file_that_is_not_there_is_named_with_the_catalogue(refusal: Refusal) -> None:
+    sentence = refusal("train", "--dataset", "nothing.csv")
+    assert "nothing.csv" in sentence
+    assert "breast-cancer" in sentence
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("garbage.parquet", b"this is no parquet file"),
+        ("empty.csv", b""),
+        ("header.csv", b"a,b,label\n"),
+        ("binary.csv", bytes(range(128, 256)) * 20),
+        ("ragged.csv", b"a,b\n1,2\n1,2,3,4\n"),
+        ("garbage.npz", b"PK no zip"),
+        ("table.xyz", b"a,b\n1,2\n"),
+    ],
+)
+def test_a_file_that_cannot_be_read_or_is_empty_is_named(
+    refusal: Refusal, tmp_path: Path, name: str, content: bytes
+) -> None:
+    (tmp_path / name).write_bytes(content)
+    assert name in refusal("train", "--dataset", str(tmp_path / name))
+
+
+def test_an_empty_folder_is_named(refusal: Refusal, tmp_path: Path) -> None:
+    (tmp_path / "parts").mkdir()
+    assert "parts" in refusal("train", "--dataset", str(tmp_path / "parts"))
+
+
+def test_no_dataset_at_all_is_refused(refusal: Refusal) -> None:
+    assert "no dataset was named" in refusal("train", "--dataset", "")
+
+
+def test_a_table_without_a_usable_column_says_why_of_each(refusal: Refusal, tmp_path: Path) -> None:
+    table = pd.DataFrame({"same": ["x"] * 60, "void": [None] * 60, "id": range(60)})
+    sentence = refusal("train", "--dataset", written(tmp_path, table))
+    assert "no numeric or categorical column is left" in sentence
+    for name in ("same", "void", "id"):
+        assert name in sentence
+
+
+@pytest.mark.parametrize("label", ["normal", "attack"])
+def test_labels_of_one_class_are_refused(refusal: Refusal, tmp_path: Path, label: str) -> None:
+    sentence = refusal("train", "--dataset", written(tmp_path, small_table().assign(label=label)))
+    assert "'label'" in sentence
+
+
+def test_labels_of_one_class_in_the_test_table_are_refused(refusal: Refusal, small: Path, tmp_path: Path) -> None:
+    test = written(tmp_path, small_table().assign(label="normal"))
+    assert "one class" in refusal("train", "--dataset", str(small), "--test-dataset", test)
+
+
+@pytest.mark.parametrize("rows", [1, 9, 20])
+def test_too_few_labelled_rows_are_refused(refusal: Refusal, tmp_path: Path, rows: int) -> None:
+    labels = ["attack", *["normal"] * (rows - 1)] if rows > 1 else ["normal"]
+    sentence = refusal("train", "--dataset", written(tmp_path, small_table().head(rows).assign(label=labels)))
+    assert "rows" in sentence
+
+
+def test_too_few_unlabelled_rows_are_refused(refusal: Refusal, tmp_path: Path) -> None:
+    sentence = refusal("train", "--dataset", written(tmp_path, small_table().head(9).drop(columns="label")))
+    assert "9 training rows are too few" in sentence
+
+
+@pytest.mark.parametrize("value", ["0.7", "0.5", "-0.1", "nan", "inf"])
+def test_a_contamination_out_of_its_range_is_refused(refusal: Refusal, small: Path, value: str) -> None:
+    sentence = refusal("train", "--dataset", str(small), "--contamination", value)
+    assert "contamination must be in [0, 0.5)" in sentence
+    assert value in sentence
+
+
+def test_a_contamination_that_is_no_number_is_refused(refusal: Refusal, small: Path) -> None:
+    assert "'much'" in refusal("train", "--dataset", str(small), "--contamination", "much")
+
+
+def test_more_contamination_than_the_data_has_is_refused(refusal: Refusal, small: Path) -> None:
+    sentence = refusal("train", "--dataset", str(small), "--contamination", "0.4")
+    assert "contamination 0.4" in sentence
+    assert "10.0%" in sentence
+
+
+def test_the_contamination_that_the_sentence_offers_is_accepted(refusal: Refusal, small: Path) -> None:
+    from ssad.workflows.train import TrainSettings, prepare
+
+    offered = refusal("train", "--dataset", str(small), "--contamination", "0.4").split("at most ")[1].split()[0]
+    assert prepare(TrainSettings(str(small), contamination=float(offered))).train.shape[0] > 100
+
+
+def test_contamination_without_labels_is_refused(refusal: Refusal, tmp_path: Path) -> None:
+    path = written(tmp_path, small_table().drop(columns="label"))
+    assert "no label column" in refusal("train", "--dataset", path, "--contamination", "0.1")
+
+
+def test_an_unknown_detector_names_the_nearest(refusal: Refusal, small: Path) -> None:
+    assert "did you mean 'radon'?" in refusal("train", "--dataset", str(small), "--detector", "radonn")
+
+
+@pytest.mark.parametrize("detector", ["ssad", "grand"])
+def test_a_loss_that_is_not_finite_names_the_epoch(refusal: Refusal, small: Path, detector: str, tracking: str) -> None:
+    sentence = refusal(
+        "train", "--dataset", str(small), "--learning-rate", "1e30", "--max-epochs", "3", "--detector", detector
+    )
+    assert "at epoch" in sentence
+    assert "learning rate" in sentence
+    (run,) = MlflowClient(tracking).search_runs(["0"])
+    assert run.info.status == "FAILED"
+    assert run.data.tags["ssad.error"] in sentence
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("--max-epochs", "0"),
+        ("--max-epochs", "-3"),
+        ("--max-epochs", "abc"),
+        ("--max-epochs", "1.5"),
+        ("--every-n-epochs", "0"),
+        ("--batch-size", "0"),
+        ("--learning-rate", "0"),
+        ("--learning-rate", "nan"),
+        ("--learning-rate", "-1"),
+        ("--seed", "-1"),
+        ("--model-name", "a/b"),
+        ("--model-name", ""),
+    ],
+)
+def test_a_setting_out_of_its_range_is_named(refusal: Refusal, small: Path, option: str, value: str) -> None:
+    sentence = refusal("train", "--dataset", str(small), option, value)
+    assert option.removeprefix("--").replace("-", "_") in sentence
+    assert value in sentence
+
+
+@pytest.mark.parametrize("arguments", [["train"], ["serve", "--port", "abc"], ["train", "--dataset"], ["tarin"]])
+def test_a_wrong_call_exits_with_status_2_and_no_traceback(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], arguments: list[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["ssad", *arguments])
+    with pytest.raises(SystemExit) as stopped:
+        cli.main()
+    assert stopped.value.code == 2
+    assert "Traceback" not in capsys.readouterr().err
+
+
+def test_a_label_column_asked_for_by_name_that_is_missing_is_named(refusal: Refusal, small: Path) -> None:
+    sentence = refusal("train", "--dataset", str(small), "--label", "verdict")
+    assert "'verdict'" in sentence
+    assert "kind" in sentence
+
+
+def test_rows_without_a_label_are_counted(refusal: Refusal, tmp_path: Path) -> None:
+    table = small_table()
+    table.loc[3:5, "label"] = None
+    assert "3 rows have no value in the label column" in refusal("train", "--dataset", written(tmp_path, table))
+
+
+def test_labels_none_of_which_is_normal_show_what_they_hold(refusal: Refusal, tmp_path: Path) -> None:
+    table = small_table().replace({"label": {"normal": "fine"}})
+    sentence = refusal("train", "--dataset", written(tmp_path, table))
+    assert "fine" in sentence
+    assert "normal=" in sentence
+
+
+@pytest.mark.parametrize("rows", [3, 201])
+def test_a_confidence_of_another_length_says_both_lengths(
+    refusal: Refusal, small: Path, tmp_path: Path, rows: int
+) -> None:
+    path = tmp_path / "confidence.csv"
+    pd.DataFrame({"confidence": np.ones(rows)}).to_csv(path, index=False)
+    sentence = refusal("train", "--dataset", str(small), "--confidence", str(path))
+    assert f"{rows} rows" in sentence
+    assert "140 training rows" in sentence
+
+
+def test_a_confidence_that_is_not_there_is_named(refusal: Refusal, small: Path) -> None:
+    assert "no-such.csv" in refusal("train", "--dataset", str(small), "--confidence", "no-such.csv")
+
+
+def test_the_test_table_may_not_lack_a_column(refusal: Refusal, small: Path, tmp_path: Path) -> None:
+    test = written(tmp_path, small_table().drop(columns="y"))
+    sentence = refusal("train", "--dataset", str(small), "--test-dataset", test, "--max-epochs", "1")
+    assert "y" in sentence
+    assert "lack 1 of the detector's 4 columns" in sentence
+
+
+def test_a_dataset_to_place_by_hand_says_where(
+    refusal: Refusal, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SSAD_DATA", str(tmp_path / "data"))
+    sentence = refusal("train", "--dataset", "nsl-kdd")
+    assert str(tmp_path / "data") in sentence
+    assert "KDDTrain+.txt" in sentence
+
+
+def test_serving_a_model_that_is_not_there_is_refused(refusal: Refusal) -> None:
+    assert "models:/ssad@champion cannot be loaded" in refusal("serve")
+
+
+@pytest.mark.parametrize("uri", ["models:/other/7", "nowhere", "runs:/0123/model"])
+def test_serving_a_uri_that_leads_nowhere_is_refused(refusal: Refusal, uri: str) -> None:
+    assert uri in refusal("serve", "--model", uri)
+
+
+# The same through a real process, where what the interpreter itself prints would show.
+
+
+@pytest.mark.slow
+def test_a_mistake_in_a_real_process_is_one_sentence_and_nothing_else(command_line: CommandLine) -> None:
+    done = command_line("train", "--dataset", "nothing.csv")
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert len(done.stderr.strip().splitlines()) == 1
+    one_sentence(done.stderr)
+
+
+@pytest.mark.slow
+def test_a_tracking_server_that_does_not_answer_is_named_after_a_bounded_wait(small: Path, tmp_path: Path) -> None:
+    uri = f"http://127.0.0.1:{free_port()}"
+    arguments = ("-m", "ssad.cli", "train", "--dataset", str(small), "--max-epochs", "1")
+    done = run_python(*arguments, cwd=tmp_path, env=environment(uri))
+    assert done.returncode == 2, done.stderr
+    assert uri in one_sentence(done.stderr)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("size", ["64k", "1200k", "2m"])
+def test_a_full_disk_is_named_and_nothing_is_registered(small: Path, tmp_path: Path, size: str) -> None:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(disk)]
+    if subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("mounting a small disk is not permitted here")
+    try:
+        uri = f"sqlite:///{disk / 'mlflow.db'}"
+        arguments = ("-m", "ssad.cli", "train", "--dataset", str(small), "--max-epochs", "1")
+        done = run_python(*arguments, cwd=disk, env=environment(uri))
+        assert done.returncode == 2, done.stderr
+        assert "full" in one_sentence(done.stderr)
+        files = sorted(path.name for path in disk.iterdir())
+        if "mlflow.db" in files and size != "64k":
+            import sqlite3
+
+            with sqlite3.connect(disk / "mlflow.db") as connection:
+                assert connection.execute("select count(*) from model_versions").fetchone() == (0,)
+            connection.close()
+    finally:
+        subprocess.run(["umount", "-l", str(disk)], check=True)
