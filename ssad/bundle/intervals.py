@@ -89,11 +89,11 @@ class ConfidenceCurve:
         return float(at[first - 1] + (at[first] - at[first - 1]) * value[first - 1] / drop)
 
     def to_json(self) -> dict[str, Any]:
-        """The curve as plain JSON; an infinite threshold is null."""
+        """The curve as plain JSON; an infinite threshold is the word inf or -inf, which JSON has no number for."""
         return {
             "thresholds": {
-                "normal": _finite_or_none(self.thresholds.normal),
-                "abnormal": _finite_or_none(self.thresholds.abnormal),
+                "normal": _finite_or_word(self.thresholds.normal),
+                "abnormal": _finite_or_word(self.thresholds.abnormal),
             },
             "confidence": {
                 region: {"score": at.tolist(), "confidence": value.tolist()}
@@ -105,12 +105,8 @@ class ConfidenceCurve:
     def from_json(cls, document: dict[str, Any]) -> ConfidenceCurve:
         """The inverse of `to_json`."""
         thresholds = document["thresholds"]
-        normal, abnormal = thresholds["normal"], thresholds["abnormal"]
         return cls(
-            Thresholds(
-                -np.inf if normal is None else float(normal),
-                np.inf if abnormal is None else float(abnormal),
-            ),
+            Thresholds(float(thresholds["normal"]), float(thresholds["abnormal"])),
             {
                 region: (
                     np.asarray(knots["score"], dtype=np.float64),
@@ -121,5 +117,5 @@ class ConfidenceCurve:
         )
 
 
-def _finite_or_none(value: float) -> float | None:
-    return float(value) if np.isfinite(value) else None
+def _finite_or_word(value: float) -> float | str:
+    return float(value) if np.isfinite(value) else str(float(value))

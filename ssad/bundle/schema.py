@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
-from datetime import datetime, timezone
+from datetime import date, datetime, timezone
 from typing import Any, Literal, Protocol
 
 import numpy as np
@@ -165,6 +165,8 @@ def _read(table: Table, column: Column, problems: list[str]) -> npt.NDArray[Any]
     """One column's values as an array; what cannot be read is added to `problems`."""
     values = table[column.name]
     convert, expected = _CONVERSIONS[column.kind]
+    if isinstance(values, str) or not hasattr(values, "__len__"):
+        raise RowsError(f"column {column.name!r} is no list of values; send one value a row.")
     try:
         return convert(_flat(values))
     except (TypeError, ValueError, OverflowError):
@@ -184,14 +186,18 @@ def _converts(convert: Callable[[npt.NDArray[Any]], npt.NDArray[Any]], value: An
 def _flat(values: Any) -> npt.NDArray[Any]:
     """One column as a flat array: of numbers or moments where it is one already, else of objects."""
     array = np.asarray(values)
+    if array.dtype.kind not in "biufM":
+        array = np.asarray(values, dtype=object)  # NumPy makes strings of what stands beside one
     if array.ndim != 1:
         raise ValueError("expected one value a row")
-    return array.astype(object) if array.dtype.kind in "USO" else array
+    return array
 
 
 def _numbers(values: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
     if values.dtype == object:
         values = np.asarray([np.nan if _is_missing(value) else float(value) for value in values.tolist()])
+    elif values.dtype.kind == "M":
+        raise ValueError("a moment is no number")
     numbers = values.astype(np.float64)
     return np.where(np.isfinite(numbers), numbers, np.nan)
 
@@ -206,7 +212,10 @@ def _booleans(values: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
             [_BOOLEAN_WORDS.get(w.strip().lower(), w) if isinstance(w, str) else w for w in words],
             dtype=object,
         )
-    return _numbers(values)
+    numbers = _numbers(values)
+    if not np.isin(numbers[~np.isnan(numbers)], (0.0, 1.0)).all():
+        raise ValueError("neither true nor false")
+    return numbers
 
 
 def _seconds(values: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
@@ -224,13 +233,21 @@ def _moment(value: Any) -> np.datetime64:
         value = datetime.fromisoformat(value.strip().replace("Z", "+00:00"))
     if isinstance(value, datetime) and value.tzinfo is not None:
         value = value.astimezone(timezone.utc).replace(tzinfo=None)
-    return np.datetime64(value, "us")
+    if not isinstance(value, date | np.datetime64):
+        raise TypeError("no moment")
+    moment: np.datetime64 = np.datetime64(value).astype("datetime64[us]")
+    return moment
 
 
 def _strings(values: npt.NDArray[Any]) -> npt.NDArray[np.object_]:
     strings = np.empty(len(values), dtype=object)
-    strings[:] = [MISSING_CATEGORY if _is_missing(value) else str(value) for value in values.tolist()]
+    strings[:] = [MISSING_CATEGORY if _is_missing(value) else _word(value) for value in values.tolist()]
     return strings
+
+
+def _word(value: Any) -> str:
+    """A category as text; a whole number is the same one whether its column was of integers or not."""
+    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
 
 
 def _is_missing(value: Any) -> bool:

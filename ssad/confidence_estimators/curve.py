@@ -48,8 +48,9 @@ def confidence_curve(estimator: SupportsConfidenceEstimation, training_scores: F
 
 
 def _knots(scores: Floats, borders: list[float]) -> Floats:
-    """Ascending scores at which to sample a region: its borders and quantiles of its training scores."""
-    quantiles = np.quantile(scores, np.linspace(0, 1, KNOTS_PER_REGION)) if len(scores) else np.empty(0)
+    """Ascending scores at which to sample a region: its borders and quantiles among its training scores."""
+    shares = np.linspace(0, 1, KNOTS_PER_REGION)
+    quantiles = np.quantile(scores, shares, method="inverted_cdf") if len(scores) else np.empty(0)
     at = np.unique(np.concatenate([quantiles, np.asarray(borders)]))
     finite: Floats = at[np.isfinite(at)]
     return finite

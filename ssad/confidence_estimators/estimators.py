@@ -177,7 +177,7 @@ class HybridEstimator(SupportsConfidenceEstimation):
         total = torch.zeros_like(scores_batch)
         for weight, estimator in zip(self.weights, self.estimators, strict=True):
             total = total + weight * estimator.estimate_confidence(scores_batch)
-        return total / sum(self.weights)
+        return (total / sum(self.weights)).clamp(-1, 1)  # rounding
 
 
 def fit_estimator(estimator: SupportsConfidenceEstimation, scores_batch: torch.Tensor) -> None:

@@ -15,7 +15,11 @@ class Interval(pd.Interval):
     """A `pandas.Interval` that can also mask a tensor."""
 
     def contains_tensor_mask(self, tensor: torch.Tensor) -> torch.Tensor:
-        """Which elements of `tensor` lie in the interval: booleans of its shape."""
+        """Which elements of `tensor` lie in the interval: booleans of its shape.
+
+        Compared in float64, where single precision would round the border towards the element.
+        """
+        tensor = tensor.double()
         above = tensor >= self.left if self.closed_left else tensor > self.left
         below = tensor <= self.right if self.closed_right else tensor < self.right
         return torch.logical_and(above, below)

@@ -42,7 +42,13 @@ class HistogramPlotAnalyzer(ABC, SupportsDistributionAnalysis):
 
     @abstractmethod
     def _thresholds(self, scores: Floats, current_conf: ConfidenceIntervalsConfiguration | None) -> tuple[float, float]:
-        """The normal and the abnormal threshold of scores that are finite and not all equal, shape (n,)."""
+        """The normal and the abnormal threshold of scores that are finite, ascending and not all equal, shape (n,)."""
+
+    def _thresholds_without_spread(
+        self, scores: Floats, current_conf: ConfidenceIntervalsConfiguration | None
+    ) -> tuple[float, float]:
+        """Likewise where all scores are equal to rounding: they are normal, and nothing abnormal was seen."""
+        return float(scores[-1]), np.inf
 
     def analyze_distribution(
         self, scores_batch: torch.Tensor, current_conf: ConfidenceIntervalsConfiguration | None
@@ -58,16 +64,15 @@ class HistogramPlotAnalyzer(ABC, SupportsDistributionAnalysis):
         Raises:
             ValueError: no scores, or some are not finite.
         """
-        scores = scores_batch.detach().cpu().numpy().astype(np.float64).ravel()
+        # Sorted, so that not even rounding depends on the order of the rows.
+        scores = np.sort(scores_batch.detach().cpu().numpy().astype(np.float64).ravel())
         if not len(scores) or not np.isfinite(scores).all():
             raise ValueError(
                 f"expected at least one score and all finite, got {len(scores)} of which "
                 f"{int((~np.isfinite(scores)).sum())} are not finite; check the loss and the features"
             )
-        if not spreads(scores):
-            normal, abnormal = float(scores.max()), np.inf
-        else:
-            normal, abnormal = self._thresholds(scores, current_conf)
+        find = self._thresholds if spreads(scores) else self._thresholds_without_spread
+        normal, abnormal = find(scores, current_conf)
         configuration = ConfidenceIntervalsConfiguration.from_thresholds(normal, abnormal)
         self._last = scores, configuration
         return configuration

@@ -46,9 +46,17 @@ class TriangularThresholding(HistogramPlotAnalyzer):
             # An empty half, or one without spread, has no corner: the border takes its place.
             normal = self._corner(low) if spreads(low) else border
             abnormal = -self._corner(-high) if spreads(high) else border
+        return self._with_given(normal, abnormal)
+
+    def _thresholds_without_spread(
+        self, scores: Floats, current_conf: ConfidenceIntervalsConfiguration | None
+    ) -> tuple[float, float]:
+        return self._with_given(*super()._thresholds_without_spread(scores, current_conf))
+
+    def _with_given(self, normal: float, abnormal: float) -> tuple[float, float]:
+        """Given thresholds in place of found ones, which give way where the two would cross."""
         normal = normal if self.normal_threshold is None else self.normal_threshold
         abnormal = abnormal if self.abnormal_threshold is None else self.abnormal_threshold
-        # Only a given threshold can cross a found one; the given one stays.
         if self.normal_threshold is None:
             return min(normal, abnormal), abnormal
         return normal, max(normal, abnormal)

@@ -81,7 +81,8 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     port = free_port()
     command = [sys.executable, "-m", "ssad.cli", "serve", "--model", "models:/payments@champion", "--port", str(port)]
     url = f"http://127.0.0.1:{port}"
-    records = table.astype(object).where(table.notna(), None).to_dict("records")
+    plain = table.astype(object).where(table.notna(), None)
+    records: list[dict[str, Any]] = [dict(zip(KINDS, row, strict=True)) for row in plain[list(KINDS)].values.tolist()]
     with (
         real_server(command, f"{url}/health", folder, env) as process,
         httpx.Client(base_url=url, timeout=60) as client,

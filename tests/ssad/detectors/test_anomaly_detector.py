@@ -128,6 +128,7 @@ def test_it_survives_pickling(detector: AnomalyDetector, points: Any) -> None:
     assert copy.score_samples(points) == pytest.approx(detector.score_samples(points))
 
 
+@pytest.mark.slow
 def test_scikit_learns_own_checks_pass() -> None:
     results = check_estimator(AnomalyDetector(random_state=0, max_epochs=1), on_fail=None, on_skip=None)
     failed = {r["check_name"]: f"{type(r['exception']).__name__}: {r['exception']}" for r in results if r["exception"]}

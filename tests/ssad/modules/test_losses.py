@@ -9,8 +9,8 @@ import torch
 from torch import nn
 
 from ssad import BinaryConfidence, CosineReconstructionModule, EVTThresholding, FreeEnergyScoringModule
-from ssad.modules import EnsembleReconstructionModule
-from ssad.modules.ensemble_reconstruction_module import MARGIN
+from ssad.modules import EnsembleModule
+from ssad.modules.ensemble_module import MARGIN, nearest_distance, whitening
 from ssad.modules.free_energy_module import free_energy
 
 ONES, MINUS_ONES = torch.ones(1), -torch.ones(1)
@@ -37,8 +37,14 @@ class EnergyAnswer(Answer):
 class Members(Answer):
     """Likewise as an ensemble of one."""
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.reconstruction[None]
+    members = 1
+
+    def __init__(self, reconstruction: list[list[float]]) -> None:
+        super().__init__(reconstruction)
+        self.weights = [torch.zeros(1, len(reconstruction[0]), 1)]
+
+    def forward(self, x: torch.Tensor) -> Any:
+        return x[None], self.reconstruction[None]
 
 
 def radon(reconstruction: list[list[float]]) -> CosineReconstructionModule:
@@ -127,8 +133,9 @@ def test_an_m_that_is_not_above_zero_is_refused(m: float) -> None:
         grand([[0.0]], m)
 
 
-def ensemble(reconstruction: list[list[float]]) -> EnsembleReconstructionModule:
-    return EnsembleReconstructionModule(Members(reconstruction), 1, BinaryConfidence(), EVTThresholding())
+def ensemble(reconstruction: list[list[float]]) -> EnsembleModule:
+    model: Any = Members(reconstruction)  # not the ensemble itself, but all that is asked of it
+    return EnsembleModule(model, 1, BinaryConfidence(), EVTThresholding())
 
 
 def test_the_ensemble_pushes_abnormal_rows_up_and_only_up_to_the_margin() -> None:
@@ -144,6 +151,26 @@ def test_the_ensemble_pushes_abnormal_rows_up_and_only_up_to_the_margin() -> Non
     assert pytest.approx(1.386, abs=1e-3) == MARGIN
 
 
-def test_the_ensemble_of_one_scores_the_mean_squared_error() -> None:
-    score = ensemble([[1.0, 3.0]]).score(torch.zeros(1, 2))
-    assert score.item() == pytest.approx(5.0, rel=1e-3)
+def test_whitened_residuals_are_those_of_the_regression_on_all_others() -> None:
+    generator = torch.Generator().manual_seed(0)
+    base = torch.randn(1, 20_000, 3, generator=generator, dtype=torch.float64)
+    residuals = base @ torch.tensor([[1.0, 0.5, 0.2], [0.0, 1.0, 0.3], [0.0, 0.0, 1.0]], dtype=torch.float64)
+    center, to_deviations = whitening(residuals)
+    found = ((residuals - center) @ to_deviations)[0]
+    others = residuals[0][:, 1:] - center[0][:, 1:]
+    target = residuals[0][:, 0] - center[0][:, 0]
+    left = target - others @ torch.linalg.lstsq(others, target[:, None]).solution[:, 0]
+    correlation = torch.corrcoef(torch.stack([found[:, 0], left]))[0, 1]
+    assert correlation.item() > 0.98  # the ridge keeps it from 1
+    assert found[:, 0].std().item() == pytest.approx(1.0, abs=0.1)
+
+
+def test_a_row_is_no_neighbour_of_itself() -> None:
+    prototypes = torch.tensor([[[0.0], [1.0], [2.0], [3.0], [4.0], [5.0], [6.0]]])
+    itself, between = nearest_distance(torch.tensor([[[0.0], [-1.0]]]), prototypes)[0]
+    assert itself.item() == pytest.approx((1 + 4 + 9 + 16 + 25) / 5)
+    assert between.item() == pytest.approx((1 + 4 + 9 + 16 + 25) / 5)
+
+
+def test_a_single_prototype_is_enough() -> None:
+    assert nearest_distance(torch.ones(1, 2, 3), torch.zeros(1, 1, 3)).tolist() == [[3.0, 3.0]]

@@ -25,7 +25,7 @@ from ssad import (
 )
 from ssad.errors import TrainingError
 from ssad.models import AutoencoderEnsemble
-from ssad.modules import EnsembleReconstructionModule
+from ssad.modules import EnsembleModule
 from tests.ssad.workflows.support import QUIET_LIBRARIES
 
 pytestmark = QUIET_LIBRARIES
@@ -44,8 +44,8 @@ def free_energy(every_n_epochs: int = 1, **settings: Any) -> SelfSupervisionModu
 
 
 def ensemble(every_n_epochs: int = 1, **settings: Any) -> SelfSupervisionModule:
-    model = AutoencoderEnsemble(DIM, [4], 2, 3)
-    return EnsembleReconstructionModule(model, every_n_epochs, BinaryConfidence(), EVTThresholding(), **settings)
+    model = AutoencoderEnsemble(torch.rand(50, DIM), [4], 2, 4)
+    return EnsembleModule(model, every_n_epochs, BinaryConfidence(), EVTThresholding(), **settings)
 
 
 Build = Callable[..., SelfSupervisionModule]
@@ -132,7 +132,7 @@ def test_rows_are_scored_in_dataset_order_however_training_shuffles(build: Build
     module, datamodule = build(), wrapped()
     trainer(2).fit(module, datamodule=datamodule)
     scores = module.score_rows(datamodule.supervision_dataloader())
-    rows = datamodule.datamodule.rows.tensors[0]
+    rows = datamodule.train.dataset.tensors[0]
     by_row = torch.cat([module.score_rows([row[None]]) for row in rows])
     assert torch.allclose(scores, by_row, rtol=1e-10)
 
@@ -150,7 +150,7 @@ def test_the_intervals_left_behind_are_those_of_the_final_weights(
         analysed.append((scores.clone(), current))
         return analyze(scores, current)
 
-    module.distr_analyzer.analyze_distribution = recorded  # type: ignore[method-assign]
+    module.distr_analyzer.analyze_distribution = recorded  # type: ignore[method-assign, assignment]
     trainer(epochs).fit(module, datamodule=datamodule)
     scores, current = analysed[-1]
     final = module.score_rows(datamodule.supervision_dataloader())

@@ -25,7 +25,7 @@ def client(store: Store) -> Iterator[MlflowClient]:
     """A client of the session's store, which is this process's default meanwhile."""
     mlflow.set_tracking_uri(store.uri)
     yield MlflowClient(store.uri)
-    mlflow.set_tracking_uri(None)
+    mlflow.set_tracking_uri(None)  # type: ignore[arg-type]  # how MLflow forgets it
 
 
 @pytest.fixture

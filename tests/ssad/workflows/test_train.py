@@ -76,6 +76,7 @@ def test_the_run_has_the_artifacts_under_their_names(client: MlflowClient, first
 
 
 def test_the_run_names_both_data_sets_with_their_digests(first_run: Run) -> None:
+    assert first_run.inputs is not None
     inputs = first_run.inputs.dataset_inputs
     contexts = {tag.value: entry.dataset for entry in inputs for tag in entry.tags if tag.key == "mlflow.data.context"}
     assert set(contexts) == {"training", "test"}
