@@ -151,7 +151,9 @@ def check_files(path: Path, manifest: dict[str, Any]) -> None:
             f"the bundle {path} has format version {manifest.get('format_version')!r}, this code reads "
             f"{FORMAT_VERSION}; score with the version of ssad that wrote it."
         )
-    digests = manifest.get("files", {})
+    digests = manifest.get("files")
+    if not isinstance(digests, dict):
+        raise BundleError(f"{MANIFEST} of the bundle {path} lists no files; fetch it again.")
     for name in FILES:
         if not (path / name).is_file():
             raise BundleError(f"the bundle {path} lacks {name}; fetch it again.")

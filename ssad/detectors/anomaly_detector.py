@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -142,7 +143,6 @@ class AnomalyDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]
 
     def __getstate__(self) -> dict[str, Any]:
         state = dict(super().__getstate__())
-        state.pop("_folder", None)
         if "bundle_" in state:
             state["bundle_"] = {path.name: path.read_bytes() for path in state["bundle_"].path.iterdir()}
         return state
@@ -158,5 +158,6 @@ class AnomalyDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]
 
     def _new_folder(self) -> Path:
         """A folder for the bundle that lives as long as the detector."""
-        self._folder = tempfile.TemporaryDirectory(prefix="ssad-")
-        return Path(self._folder.name)
+        folder = tempfile.mkdtemp(prefix="ssad-")
+        weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
+        return Path(folder)

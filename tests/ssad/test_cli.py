@@ -303,7 +303,7 @@ def test_a_mistake_in_a_real_process_is_one_sentence_and_nothing_else(command_li
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("size", ["64k", "1200k"])
+@pytest.mark.parametrize("size", ["64k", "1200k", "1600k"])
 def test_a_full_disk_is_named_and_nothing_is_registered(small: Path, tmp_path: Path, size: str) -> None:
     disk = tmp_path / "disk"
     disk.mkdir()
