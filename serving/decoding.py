@@ -90,6 +90,9 @@ def from_rows(names: Any, rows: Any) -> Columns:
     """
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise RowsError("the columns must be a list of names.")
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise RowsError(f"the columns name {', '.join(twice[:20])} more than once; send each column once.")
     if not isinstance(rows, list) or not all(isinstance(row, list) for row in rows):
         raise RowsError("the rows must be a list of lists, one a row.")
     if not rows:

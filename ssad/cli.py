@@ -40,6 +40,7 @@ def _parsed(name: str, text: str, kind: type[Parsed]) -> Parsed | None:
 def _setup() -> None:
     setup_logging("WARNING")
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)  # it tells about hardware and other products
+    logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # it logs tracebacks of what is raised
 
 
 @app.command()

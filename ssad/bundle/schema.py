@@ -168,7 +168,7 @@ def _read(table: Table, column: Column, problems: list[str]) -> npt.NDArray[Any]
     if isinstance(values, str) or not hasattr(values, "__len__"):
         raise RowsError(f"column {column.name!r} is no list of values; send one value a row.")
     try:
-        return convert(_flat(values))
+        return convert(_objects(values) if column.kind == "categorical" else _flat(values))
     except (TypeError, ValueError, OverflowError):
         rows = [row for row, value in enumerate(values) if not _converts(convert, value)]
         problems.extend(f"row {row}, column {column.name!r}: expected {expected}" for row in rows)
@@ -187,7 +187,15 @@ def _flat(values: Any) -> npt.NDArray[Any]:
     """One column as a flat array: of numbers or moments where it is one already, else of objects."""
     array = np.asarray(values)
     if array.dtype.kind not in "biufM":
-        array = np.asarray(values, dtype=object)  # NumPy makes strings of what stands beside one
+        return _objects(values)  # NumPy makes strings of what stands beside one
+    if array.ndim != 1:
+        raise ValueError("expected one value a row")
+    return array
+
+
+def _objects(values: Any) -> npt.NDArray[np.object_]:
+    """One column as an array of objects: each value is what it is, whatever stands beside it."""
+    array = np.asarray(values, dtype=object)
     if array.ndim != 1:
         raise ValueError("expected one value a row")
     return array
@@ -247,6 +255,8 @@ def _strings(values: npt.NDArray[Any]) -> npt.NDArray[np.object_]:
 
 def _word(value: Any) -> str:
     """A category as text; a whole number is the same one whether its column was of integers or not."""
+    if isinstance(value, dict | list | tuple | set | np.ndarray):
+        raise TypeError("no single value")
     return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
 
 

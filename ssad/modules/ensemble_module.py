@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any, cast
 
 import torch
-from torch.optim.lr_scheduler import OneCycleLR
+from torch.optim.lr_scheduler import LambdaLR
 
 from ssad.confidence_estimators import SupportsConfidenceEstimation
 from ssad.datamodules import SelfSupervisionDataModule
@@ -142,8 +142,16 @@ class EnsembleModule(SelfSupervisionModule):
         """Adam with one cycle of the learning rate over the whole training."""
         optimizer = torch.optim.Adam(self.parameters(), lr=self.learning_rate)
         steps = int(self.trainer.estimated_stepping_batches)
-        cycle = OneCycleLR(optimizer, self.learning_rate, total_steps=steps, pct_start=WARM_UP)
+        cycle = LambdaLR(optimizer, lambda step: one_cycle(step, steps))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": cycle, "interval": "step"}}
+
+
+def one_cycle(step: int, steps: int) -> float:
+    """Share of the learning rate at a step: a linear rise over `WARM_UP` of the steps, then half a cosine."""
+    rise = max(1, round(WARM_UP * steps))
+    if step < rise:
+        return (step + 1) / rise
+    return 0.5 * (1 + math.cos(math.pi * (step - rise) / max(1, steps - rise)))
 
 
 def member_errors(inputs: torch.Tensor, reconstructions: torch.Tensor) -> torch.Tensor:

@@ -15,6 +15,7 @@ import mlflow
 import requests
 from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
+from sqlalchemy.exc import SQLAlchemyError
 
 from ssad.errors import SsadError, TrackingError
 
@@ -47,7 +48,7 @@ def tracked_run() -> Iterator[Run]:
             except SsadError as error:
                 mlflow.set_tag("ssad.error", str(error))
                 raise
-    except (OSError, MlflowException) as error:
+    except (OSError, MlflowException, SQLAlchemyError) as error:
         raise _explained(error) from error
 
 

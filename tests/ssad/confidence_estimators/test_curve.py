@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 import torch
 from hypothesis import given
-from hypothesis import strategies as st
 
 from ssad import BinaryConfidence, ConfidenceIntervalsConfiguration, GradedConfidence
 from ssad.bundle import REGIONS, ConfidenceCurve, Thresholds
@@ -123,5 +122,5 @@ def test_an_estimator_that_breaks_its_promises_is_held_to_them() -> None:
     made.configuration = ConfidenceIntervalsConfiguration.from_thresholds(1.0, 2.0)
     confidence = confidence_curve(made, training)(training)
     assert (np.diff(confidence) <= 0).all()
-    assert ((0 <= confidence[:3]) & (confidence[:3] <= 1)).all()
+    assert ((confidence[:3] >= 0) & (confidence[:3] <= 1)).all()
     assert confidence[-1] <= 0
