@@ -22,11 +22,16 @@ class CountEncoder(TransformerMixin, BaseEstimator):  # type: ignore[misc]
     def fit(self, X: pd.DataFrame, y: Any = None) -> CountEncoder:  # noqa: N803 - scikit-learn's name
         """Count the values."""
         self.counts_ = {column: X[column].value_counts(dropna=False) for column in self.cols}
+        self.feature_names_in_ = np.asarray(X.columns, dtype=object)
         return self
 
     def transform(self, X: pd.DataFrame) -> pd.DataFrame:  # noqa: N803
         """The table with counts in place of values."""
         return X.assign(**{c: X[c].map(counts).fillna(0).astype(float) for c, counts in self.counts_.items()})
+
+    def get_feature_names_out(self, input_features: Any = None) -> Any:
+        """The columns' names, which stay; scikit-learn asks before it hands on DataFrames."""
+        return self.feature_names_in_
 
 
 def to_categorical(df: pd.DataFrame, cols: Sequence[str]) -> pd.DataFrame:

@@ -35,8 +35,13 @@ def test_the_quantile_of_a_bounded_tail_is_its_closed_form_and_stays_below_the_b
     assert pareto_quantile(-0.5, 2.0, 1e-300) <= 4
 
 
-# Below -1 the quantile lies within rounding of the bound, where the survival function is 0.
-@given(shape=st.floats(-1, 3), scale=st.floats(0.01, 100), exceedance=st.floats(1e-6, 1))
+# Near 0 SciPy's own survival function loses its digits; below -1 the quantile lies within rounding of the
+# bound, where that function is 0.
+@given(
+    shape=st.floats(-1, 3).filter(lambda shape: abs(shape) > 1e-3),
+    scale=st.floats(0.01, 100),
+    exceedance=st.floats(1e-6, 1),
+)
 def test_the_quantile_is_exceeded_with_its_probability(shape: float, scale: float, exceedance: float) -> None:
     found = pareto_quantile(shape, scale, exceedance)
     assert genpareto.sf(found, shape, scale=scale) == pytest.approx(exceedance, rel=1e-3, abs=1e-9)

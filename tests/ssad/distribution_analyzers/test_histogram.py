@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
@@ -26,7 +27,10 @@ def closed_form(counts: list[int]) -> float:
     """Knuth 2019, eq. 30: the posterior itself, by Gamma functions."""
     bins, rows = len(counts), sum(counts)
     product = math.prod(float(gamma(count + 0.5)) for count in counts)
-    return bins**rows * float(gamma(bins / 2)) / float(gamma(0.5)) ** bins * product / float(gamma(rows + bins / 2))
+    posterior: float = (
+        bins**rows * float(gamma(bins / 2)) / float(gamma(0.5)) ** bins * product / float(gamma(rows + bins / 2))
+    )
+    return posterior
 
 
 @pytest.mark.parametrize("counts", [[3], [2, 1], [0, 3], [1, 1, 1], [4, 0, 2, 1]])
@@ -102,7 +106,7 @@ def test_rounding_is_no_spread(scores: list[float], answer: bool) -> None:
     assert spreads(np.asarray(scores)) is answer
 
 
-def corner(counts: list[float]) -> float:
+def corner(counts: Sequence[float]) -> float:
     """Threshold in bins: the edges are 0, 1, 2, ..."""
     return corner_right_of_peak(np.asarray(counts, dtype=np.float64), np.arange(len(counts) + 1.0))
 

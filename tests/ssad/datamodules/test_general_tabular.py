@@ -1,0 +1,126 @@
+"""The labelled CSV file as a data module, and its preprocessing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from ssad import (
+    GeneralTabularDataModule,
+    create_preprocessing_pipeline,
+    drop_cols,
+    fuse_cols,
+    replace_values_with_nan,
+    time_split_train_val_test,
+    to_categorical,
+)
+from ssad.errors import DatasetError
+
+ROWS = 200
+
+
+@pytest.fixture
+def csv(tmp_path: Path) -> Path:
+    table = pd.DataFrame(
+        {
+            "number": np.linspace(0, 10, ROWS),
+            "word": ["a", "b", "b", "c"] * (ROWS // 4),
+            "gap": [np.inf, None, 3.0, 4.0] * (ROWS // 4),
+            "junk": "x",
+            "label": ["ok"] * 160 + ["bad"] * 40,
+        }
+    )
+    path = tmp_path / "raw" / "data" / "table.csv"
+    path.parent.mkdir(parents=True)
+    table.to_csv(path, index=False)
+    return path
+
+
+def module(path: Path, **settings: Any) -> GeneralTabularDataModule:
+    defaults: dict[str, Any] = {
+        "normal_labels": "ok",
+        "anomaly_labels": ["bad"],
+        "drop_cols": ["junk"],
+        "count_encode_cols": ["word"],
+        "batch_size": 16,
+        "n_rows": 160,
+    }
+    made = GeneralTabularDataModule(path, **{**defaults, **settings})
+    made.setup("fit")
+    return made
+
+
+def rows(made: GeneralTabularDataModule) -> torch.Tensor:
+    assert made.train is not None
+    return torch.stack([made.train[at][0] for at in range(len(made.train))])
+
+
+def test_parts_have_their_sizes_and_anomalies(csv: Path) -> None:
+    made = module(csv)
+    stats = [part.get_stats() for part in (made.train, made.val, made.test) if part is not None]
+    assert stats == [(64, 61, 3), (16, 15, 1), (80, 76, 4)]
+
+
+def test_features_are_finite_and_in_the_unit_interval(csv: Path) -> None:
+    found = rows(module(csv))
+    assert found.shape == (64, 3)
+    assert ((found >= 0) & (found <= 1)).all()
+
+
+def test_the_file_read_in_pieces_gives_the_same_rows(csv: Path, tmp_path: Path) -> None:
+    whole = module(csv, preprocessed_dir=tmp_path / "whole")
+    pieces = module(csv, preprocessed_dir=tmp_path / "pieces", large_dataset=True)
+    torch.testing.assert_close(rows(whole), rows(pieces))
+
+
+def test_the_second_time_the_kept_parts_are_read(csv: Path) -> None:
+    first = module(csv)
+    csv.unlink()
+    torch.testing.assert_close(rows(module(csv)), rows(first))
+
+
+def test_a_label_of_neither_list_is_refused(csv: Path) -> None:
+    with pytest.raises(DatasetError, match="labels bad"):
+        module(csv, anomaly_labels=["worse"])
+
+
+def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(DatasetError, match=r"none\.csv"):
+        module(tmp_path / "none.csv")
+
+
+def test_loaders_before_setup_are_refused(csv: Path) -> None:
+    with pytest.raises(RuntimeError, match="setup"):
+        GeneralTabularDataModule(csv).train_dataloader()
+
+
+def test_counts_are_those_of_the_training_rows_and_unseen_values_count_none() -> None:
+    pipeline = create_preprocessing_pipeline(count_encode_cols=["word"], scaler=None)
+    pipeline.fit(pd.DataFrame({"word": ["a", "b", "b"]}))
+    assert pipeline.transform(pd.DataFrame({"word": ["b", "a", "new"]}))["word"].tolist() == [2, 1, 0]
+
+
+def test_table_helpers_leave_their_table_as_it_was() -> None:
+    table = pd.DataFrame({"a": [-1, 2], "b": [-1, 3]})
+    before = table.copy()
+    assert fuse_cols(table, ["a", "b"], "c")["c"].tolist() == ["-1-1", "23"]
+    assert list(drop_cols(table, ["a", "missing"])) == ["b"]
+    assert replace_values_with_nan(table, [-1]).isna().sum().tolist() == [1, 1]
+    assert str(to_categorical(table, ["a"])["a"].dtype) == "category"
+    pd.testing.assert_frame_equal(table, before)
+
+
+def test_a_split_in_time_keeps_the_order() -> None:
+    parts = time_split_train_val_test(pd.DataFrame({"t": range(10)}), 0.5, 0.2)
+    assert [part["t"].tolist() for part in parts] == [[0, 1, 2, 3, 4], [5, 6], [7, 8, 9]]
+
+
+def test_a_pipeline_without_steps_changes_nothing() -> None:
+    table = pd.DataFrame({"a": [1.0, 2.0]})
+    pipeline = create_preprocessing_pipeline(scaler=None, replace_inf=False, fillna=None)
+    pd.testing.assert_frame_equal(pipeline.fit_transform(table), table)

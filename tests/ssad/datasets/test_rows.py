@@ -1,0 +1,177 @@
+"""Rows, their labels and their confidence, in batches."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.utils.data import DataLoader, Dataset, TensorDataset
+
+from ssad import (
+    DataFrameToTensor,
+    DataFrameWithLabels,
+    DatasetWithConfidence,
+    DatasetWithInputDim,
+    DatasetWithLabels,
+    SelfSupervisionDataModule,
+    init_confidence_from_csv,
+    save_confidence_to_csv,
+)
+from ssad.datasets.rows import UNLABELLED, TensorRows, collate
+from ssad.errors import DatasetError
+from tests.ssad.workflows.support import QUIET_LIBRARIES
+
+pytestmark = QUIET_LIBRARIES
+
+
+class OnlyData(Dataset[torch.Tensor]):
+    """Rows without labels, one tensor each."""
+
+    def __len__(self) -> int:
+        return 7
+
+    def __getitem__(self, idx: int) -> torch.Tensor:
+        return torch.tensor([float(idx), 1.0])
+
+
+class AsDicts(OnlyData):
+    """Likewise as dicts."""
+
+    def __getitem__(self, idx: int) -> Any:
+        return {"data": super().__getitem__(idx), "label": idx % 2}
+
+
+def frame(rows: int = 7) -> pd.DataFrame:
+    return pd.DataFrame({"x": np.arange(rows, dtype=float), "y": 1.0, "label": np.arange(rows) % 2})
+
+
+def double(row: Any) -> torch.Tensor:
+    return 2 * DataFrameToTensor()(row)
+
+
+DATASETS: dict[str, Any] = {
+    "frame": DataFrameWithLabels(frame(), "label"),
+    "frame, own transform": DataFrameWithLabels(frame(), "label", transform=double),
+    "tensors": TensorRows(torch.rand(7, 2), torch.arange(7) % 2),
+    "pairs": TensorDataset(torch.rand(7, 2), torch.arange(7) % 2),
+    "data alone": OnlyData(),
+    "dicts": AsDicts(),
+}
+every_dataset = pytest.mark.parametrize("dataset", DATASETS.values(), ids=DATASETS.keys())
+
+
+@every_dataset
+def test_a_batch_holds_its_items(dataset: Any) -> None:
+    rows = DatasetWithConfidence(dataset, torch.linspace(-1, 1, 7))
+    order = [5, 0, 3]
+    batch = rows.__getitems__(order)
+    for at, row in enumerate(order):
+        for name, value in rows[row].items():
+            assert torch.equal(batch[name][at], value), name
+
+
+@every_dataset
+def test_loaders_give_dicts_with_data_label_and_confidence(dataset: Any) -> None:
+    rows = DatasetWithConfidence(dataset, torch.ones(7))
+    batch = next(iter(DataLoader(rows, batch_size=4, collate_fn=collate)))
+    assert {name: tuple(value.shape) for name, value in batch.items()} == {
+        "data": (4, 2),
+        "label": (4,),
+        "confidence": (4,),
+    }
+
+
+def test_rows_without_labels_are_unlabelled() -> None:
+    assert DatasetWithConfidence(OnlyData(), torch.ones(7))[0]["label"] == UNLABELLED
+
+
+def test_another_number_of_confidences_than_rows_is_refused() -> None:
+    with pytest.raises(DatasetError, match="7 rows"):
+        DatasetWithConfidence(OnlyData(), torch.ones(6))
+
+
+def test_a_frame_says_its_width_and_its_anomalies() -> None:
+    rows = DataFrameWithLabels(frame(), "label")
+    assert rows.input_dim() == 2
+    assert rows.get_stats() == (7, 4, 3)
+    assert isinstance(rows, DatasetWithLabels)
+    assert isinstance(rows, DatasetWithInputDim)
+
+
+def test_a_frame_without_the_label_column_is_refused() -> None:
+    with pytest.raises(DatasetError, match="'attack'"):
+        DataFrameWithLabels(frame(), "attack")
+
+
+def test_confidence_survives_its_file(tmp_path: Path) -> None:
+    rows = DatasetWithConfidence(OnlyData(), torch.linspace(-1, 1, 7))
+    save_confidence_to_csv(rows, tmp_path / "confidence.csv")
+    assert torch.equal(init_confidence_from_csv(OnlyData(), tmp_path / "confidence.csv"), rows.confidence)
+
+
+def test_without_a_file_every_row_is_surely_normal() -> None:
+    assert init_confidence_from_csv(OnlyData(), None).tolist() == [1.0] * 7
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("confidence\n1\n", "1 rows"),
+        ("a,b\n" + "1,1\n" * 7, "2 columns"),
+        ("confidence\n" + "2\n" * 7, "outside"),
+        ("confidence\n" + "x\n" * 7, "outside"),
+        ("", "cannot be read"),
+    ],
+)
+def test_a_confidence_file_that_does_not_fit_is_refused(tmp_path: Path, content: str, message: str) -> None:
+    (tmp_path / "confidence.csv").write_text(content)
+    with pytest.raises(DatasetError, match=message):
+        init_confidence_from_csv(OnlyData(), tmp_path / "confidence.csv")
+
+
+def test_a_confidence_file_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(DatasetError, match=r"none\.csv"):
+        init_confidence_from_csv(OnlyData(), tmp_path / "none.csv")
+
+
+class Numbered(L.LightningDataModule):
+    """Rows whose feature is their number."""
+
+    def __init__(self, rows: int, batch_size: int) -> None:
+        super().__init__()
+        self.numbers, self.size = torch.arange(rows, dtype=torch.float32)[:, None], batch_size
+
+    def train_dataloader(self) -> DataLoader[Any]:
+        return DataLoader(TensorDataset(self.numbers), batch_size=self.size)
+
+
+@settings(max_examples=25, deadline=None)
+@given(seed=st.integers(0, 10_000), rows=st.integers(1, 60), batch_size=st.integers(1, 20))
+def test_confidence_stays_with_its_row_however_rows_are_shuffled(seed: int, rows: int, batch_size: int) -> None:
+    module = SelfSupervisionDataModule(Numbered(rows, batch_size))
+    module.train.confidence.copy_(-torch.arange(rows) / rows)
+    torch.manual_seed(seed)
+    seen = []
+    for batch in module.train_dataloader():
+        assert torch.equal(batch["confidence"], -batch["data"][:, 0] / rows)
+        seen += batch["data"][:, 0].tolist()
+    assert sorted(seen) == list(range(rows))
+
+
+@every_dataset
+def test_supervision_gives_every_row_once_in_order(dataset: Any) -> None:
+    class Module(L.LightningDataModule):
+        def train_dataloader(self) -> DataLoader[Any]:
+            return DataLoader(dataset, batch_size=3, collate_fn=collate)
+
+    module = SelfSupervisionDataModule(Module())
+    found = torch.cat([batch["data"] for batch in module.supervision_dataloader()])
+    assert torch.equal(found, torch.stack([module.train[row]["data"] for row in range(7)]))
+    assert (module.input_dim, module.batch_size) == (2, 3)

@@ -1,0 +1,215 @@
+"""Tables as people have them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from ssad.datasets import catalogue
+from ssad.datasets.labels import check_two_classes, split_labels
+from ssad.datasets.schema import MAX_CATEGORIES, infer_schema
+from ssad.datasets.tables import read_table
+from ssad.errors import DatasetError
+
+TABLE = pd.DataFrame({"a": [1, 2, 3], "b": [0.5, None, 2.5], "c": ["x", "y", None]})
+
+
+def write_folder(path: Path) -> None:
+    path.mkdir()
+    TABLE.iloc[:2].to_parquet(path / "one.parquet")
+    TABLE.iloc[2:].to_parquet(path / "two.parquet")
+
+
+WRITERS: dict[str, Callable[[Path], None]] = {
+    "t.csv": lambda path: TABLE.to_csv(path, index=False),
+    "t.csv.gz": lambda path: TABLE.to_csv(path, index=False),
+    "t.CSV": lambda path: TABLE.to_csv(path, index=False),
+    "t.tsv": lambda path: TABLE.to_csv(path, index=False, sep="\t"),
+    "t.parquet": lambda path: TABLE.to_parquet(path),
+    "folder": write_folder,
+}
+
+
+@pytest.mark.parametrize("name", WRITERS)
+def test_a_table_reads_back_from_every_format(name: str, tmp_path: Path) -> None:
+    WRITERS[name](tmp_path / name)
+    found = read_table(str(tmp_path / name))
+    assert found["a"].tolist() == [1, 2, 3]
+    assert found["b"].isna().tolist() == [False, True, False]
+    assert found["c"].isna().tolist() == [False, False, True]
+
+
+def test_a_file_uri_is_a_path(tmp_path: Path) -> None:
+    TABLE.to_csv(tmp_path / "t.csv", index=False)
+    assert len(read_table(f"file://{tmp_path}/t.csv")) == 3
+
+
+@pytest.mark.parametrize("labels", [None, [0, 1, 0]])
+def test_npz_gives_columns_and_labels(tmp_path: Path, labels: list[int] | None) -> None:
+    arrays = {"X": np.ones((3, 2))} | ({} if labels is None else {"y": np.asarray(labels)})
+    np.savez(tmp_path / "t.npz", **arrays)
+    found = read_table(str(tmp_path / "t.npz"))
+    assert list(found) == ["x0", "x1"] + ([] if labels is None else ["label"])
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("t.csv", b"", "cannot be read"),
+        ("t.csv", b"a,b\n", "no rows"),
+        ("t.csv", b"\xff\xfe\x00a\x81", "cannot be read"),
+        ("t.parquet", b"garbage", "cannot be read"),
+        ("t.npz", b"garbage", "cannot be read"),
+        ("t.xlsx", b"", "no known format"),
+    ],
+)
+def test_a_table_that_cannot_be_used_is_named_with_what_was_expected(
+    tmp_path: Path, name: str, content: bytes, message: str
+) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(DatasetError, match=message) as raised:
+        read_table(str(tmp_path / name))
+    assert name in str(raised.value)
+
+
+def test_a_pickled_npz_is_refused(tmp_path: Path) -> None:
+    np.savez(tmp_path / "t.npz", X=np.asarray([[{}]], dtype=object))
+    with pytest.raises(DatasetError, match="cannot be read"):
+        read_table(str(tmp_path / "t.npz"))
+
+
+def test_columns_of_one_name_are_refused(tmp_path: Path) -> None:
+    table = pd.DataFrame([[1, 2]], columns=["a", "b"]).set_axis(["a", "a"], axis=1)
+    np.savez(tmp_path / "x.npz", X=np.ones((2, 2)))
+    from ssad.datasets.tables import _checked
+
+    with pytest.raises(DatasetError, match="same name: a"):
+        _checked(table, tmp_path)
+
+
+def test_a_file_that_is_not_there_is_named_with_the_catalogue() -> None:
+    with pytest.raises(DatasetError, match=r"nowhere\.csv.*breast-cancer"):
+        read_table("nowhere.csv")
+
+
+@pytest.mark.parametrize(("name", "anomalies"), [("breast-cancer", 39), ("digits", 20)])
+def test_the_offline_sets_have_a_tenth_of_anomalies(name: str, anomalies: int) -> None:
+    _, anomalous = split_labels(read_table(name))
+    assert anomalous is not None
+    assert anomalous.sum() == anomalies
+    assert anomalous.mean() == pytest.approx(0.1, abs=0.01)
+
+
+@pytest.mark.parametrize("name", ["nsl-kdd", "unsw-nb15"])
+def test_a_set_placed_by_hand_says_where_to_put_it(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SSAD_DATA", str(tmp_path))
+    with pytest.raises(DatasetError, match=str(tmp_path)):
+        read_table(name)
+
+
+def test_a_set_placed_by_hand_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SSAD_DATA", str(tmp_path))
+    row = ["0", "tcp", "http", "SF", *["1"] * 37]
+    lines = [",".join([*row, "normal", "20"]), ",".join([*row, "neptune", "21"])]
+    (tmp_path / "KDDTrain+.txt").write_text("\n".join(lines))
+    table, anomalous = split_labels(catalogue.load("nsl-kdd"))
+    assert table.shape == (2, 41)
+    assert anomalous is not None
+    assert anomalous.tolist() == [False, True]
+
+
+@pytest.mark.parametrize(
+    ("labels", "normal", "expected"),
+    [
+        ([0, 1, 0], "auto", [False, True, False]),
+        ([0.0, 1.0, 0.0], "auto", [False, True, False]),
+        ([False, True, False], "auto", [False, True, False]),
+        (["Normal.", "smurf.", "BENIGN"], "auto", [False, True, False]),
+        (["ok", "bad", "fine"], "ok, fine", [False, True, False]),
+        ([1, -1, 1], "1", [False, True, False]),
+    ],
+)
+def test_labels_say_which_rows_are_anomalies(labels: list[object], normal: str, expected: list[bool]) -> None:
+    features, anomalous = split_labels(pd.DataFrame({"a": [1, 2, 3], "label": labels}), normal=normal)
+    assert list(features) == ["a"]
+    assert anomalous is not None
+    assert anomalous.tolist() == expected
+
+
+def test_a_table_without_the_default_label_is_unlabelled() -> None:
+    assert split_labels(TABLE)[1] is None
+
+
+@pytest.mark.parametrize(
+    ("table", "label", "message"),
+    [
+        (TABLE, "attack", "no label column 'attack'"),
+        (pd.DataFrame({"a": [1, 2], "label": [0, None]}), "label", "1 rows have no value"),
+        (pd.DataFrame({"a": [1, 2], "label": ["x", "y"]}), "label", "means normal"),
+    ],
+)
+def test_labels_that_cannot_be_used_are_refused(table: pd.DataFrame, label: str, message: str) -> None:
+    with pytest.raises(DatasetError, match=message):
+        split_labels(table, label)
+
+
+@pytest.mark.parametrize(("value", "word"), [(True, "anomalous"), (False, "normal")])
+def test_labels_of_one_class_are_refused(value: bool, word: str) -> None:
+    with pytest.raises(DatasetError, match=f"all 3 rows are {word}"):
+        check_two_classes(np.full(3, value), "label")
+
+
+ROWS = 120
+COLUMNS: dict[str, tuple[object, str | None]] = {
+    "float": (np.linspace(0, 1, ROWS), "numeric"),
+    "repeated integer": (np.arange(ROWS) % 7, "numeric"),
+    "distinct integer": (np.random.default_rng(0).permutation(10**6)[:ROWS], "numeric"),
+    "counter": (np.arange(ROWS) + 5, None),
+    "user_id": (np.random.default_rng(0).permutation(10**6)[:ROWS], None),
+    "boolean": (np.arange(ROWS) % 2 == 0, "boolean"),
+    "boolean with gaps": ([True, False, None] * (ROWS // 3), "boolean"),
+    "numbers as text": ([str(i % 9) for i in range(ROWS)], "numeric"),
+    "text": (["a", "b", "c"] * (ROWS // 3), "categorical"),
+    "free text": ([f"message {i}" for i in range(ROWS)], None),
+    "constant": (np.ones(ROWS), None),
+    "constant with gaps": ([1.0, None] * (ROWS // 2), "numeric"),
+    "empty": ([None] * ROWS, None),
+    "infinite": (np.full(ROWS, np.inf), None),
+    "moments": (pd.date_range("2024-01-01", periods=ROWS, freq="h"), "date"),
+    "moments with a zone": (pd.date_range("2024-01-01", periods=ROWS, freq="h", tz="Europe/Paris"), "date"),
+    "dates as text": ([f"2024-01-{1 + i % 28:02}" for i in range(ROWS)], "date"),
+    "lists": ([[1]] * ROWS, None),
+    "complex": (np.arange(ROWS) * 1j, None),
+    "category": (pd.Categorical(["a", "b"] * (ROWS // 2)), "categorical"),
+    "nullable": (pd.array([1, None, 3] * (ROWS // 3), dtype="Int64"), "numeric"),
+}
+
+
+@pytest.mark.parametrize("name", COLUMNS)
+def test_each_column_is_what_it_looks_like_or_left_out(name: str) -> None:
+    values, kind = COLUMNS[name]
+    schema = infer_schema(pd.DataFrame({name: pd.Series(values), "other": np.linspace(0, 1, ROWS)}))
+    kinds = {column.name: column.kind for column in schema.columns}
+    assert kinds.get(name) == kind
+    assert (name in schema.dropped) == (kind is None)
+
+
+def test_the_most_frequent_categories_are_kept_and_ties_are_in_order() -> None:
+    words = [f"w{i:03}" for i in range(MAX_CATEGORIES + 20)] * 3 + ["w110"] * 5
+    (column,) = infer_schema(pd.DataFrame({"word": words})).columns
+    assert column.categories[:3] == ("w110", "w000", "w001")
+    assert len(column.categories) == MAX_CATEGORIES
+
+
+def test_a_table_with_nothing_to_learn_from_says_why() -> None:
+    with pytest.raises(DatasetError, match=r"no numeric or categorical column.*same has one value"):
+        infer_schema(pd.DataFrame({"same": [1] * 20}))
+
+
+def test_ranges_are_those_of_the_finite_values() -> None:
+    (column,) = infer_schema(pd.DataFrame({"x": [1.0, 5.0, np.inf, None]})).columns
+    assert (column.minimum, column.maximum) == (1.0, 5.0)

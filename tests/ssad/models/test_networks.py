@@ -1,0 +1,116 @@
+"""Networks against closed forms."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch.distributions import Normal, kl_divergence
+
+from ssad import Autoencoder, VariationalAutoencoder
+from ssad.models import AutoencoderEnsemble, FeatureViews, NormalizingFlow, PlanarFlow
+
+
+def test_the_callers_list_of_widths_stays_as_it_was() -> None:
+    dims = [8, 4]
+    Autoencoder(10, dims, 2)
+    VariationalAutoencoder(10, 2, dims, 2)
+    assert dims == [8, 4]
+
+
+@pytest.mark.parametrize("dims", [None, [], [6], [6, 4]])
+@pytest.mark.parametrize("rows", [1, 5])
+def test_a_reconstruction_has_the_shape_of_its_row_and_lies_in_the_unit_interval(
+    dims: list[int] | None, rows: int
+) -> None:
+    data = torch.randn(rows, 9)
+    variational, latent, kl = VariationalAutoencoder(9, 2, dims, 3)(data)
+    for found in (Autoencoder(9, dims, 3)(data), variational):
+        assert found.shape == data.shape
+        assert ((found > 0) & (found < 1)).all()
+    assert (latent.shape, kl.shape) == ((rows, 3), (rows,))
+
+
+def test_relu_stands_between_layers_and_a_sigmoid_at_the_end() -> None:
+    names = [type(layer).__name__ for layer in Autoencoder(4, [3], 2).modules() if not list(layer.children())]
+    assert names == ["Linear", "ReLU", "Linear", "ReLU", "Linear", "ReLU", "Linear", "Sigmoid"]
+
+
+def test_a_row_is_sampled_in_training_and_has_one_answer_in_evaluation() -> None:
+    network, data = VariationalAutoencoder(5, 2, [4], 3), torch.rand(6, 5)
+    assert not torch.equal(network(data)[1], network(data)[1])
+    network.eval()
+    assert torch.equal(network(data)[1], network(data)[1])
+
+
+def test_without_flows_the_divergence_is_the_gaussian_closed_form() -> None:
+    network, data = VariationalAutoencoder(5, 0, [4], 3), torch.rand(6, 5)
+    mean, logvar = network.encode(data)
+    expected = kl_divergence(Normal(mean, torch.exp(0.5 * logvar)), Normal(0, 1)).sum(dim=1)
+    torch.testing.assert_close(network(data)[2], expected)
+
+
+def test_the_log_variance_is_held_to_its_range() -> None:
+    network = VariationalAutoencoder(5, 0, [4], 3, min_logvar=-1.0, max_logvar=0.5)
+    _, logvar = network.encode(1e6 * torch.randn(50, 5))
+    assert logvar.min() >= -1
+    assert logvar.max() <= 0.5
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_planar_flow_is_invertible_and_knows_its_jacobian(seed: int) -> None:
+    torch.manual_seed(seed)
+    flow = PlanarFlow(3)
+    torch.nn.init.normal_(flow.weight, std=2)
+    torch.nn.init.normal_(flow.direction, std=2)
+    z = torch.randn(3)
+    jacobian = torch.autograd.functional.jacobian(lambda point: flow(point[None])[0][0], z)  # type: ignore[no-untyped-call]
+    determinant = torch.linalg.det(jacobian)
+    assert determinant > 0
+    torch.testing.assert_close(flow(z[None])[1][0], torch.log(determinant), atol=1e-4, rtol=1e-4)
+
+
+def test_flows_add_their_log_determinants_and_none_is_the_identity() -> None:
+    z = torch.randn(4, 3)
+    none, log_det = NormalizingFlow(3, 0)(z)
+    assert torch.equal(none, z)
+    assert not log_det.any()
+    two = NormalizingFlow(3, 2)
+    first, step = two.flows[0](z)
+    second, next_step = two.flows[1](first)
+    torch.testing.assert_close(two(z), (second, step + next_step))
+
+
+def test_the_ensemble_is_its_members_one_by_one() -> None:
+    features = torch.rand(40, 6)
+    ensemble = AutoencoderEnsemble(features, [5], 2, members=4)
+    inputs, together = ensemble(features)
+    for member in range(4):
+        hidden = ensemble.views(features)[member // 2]
+        assert torch.equal(inputs[member], hidden)
+        for layer, (weight, bias) in enumerate(zip(ensemble.weights, ensemble.biases, strict=True)):
+            hidden = hidden @ weight[member] + bias[member]
+            if layer in (0, 2):
+                hidden = torch.nn.functional.leaky_relu(hidden, 0.1)
+        torch.testing.assert_close(together[member], hidden)
+
+
+def test_both_views_have_mean_zero_and_variance_one_on_the_training_rows() -> None:
+    features = torch.randn(500, 3).exp()
+    views = FeatureViews(features)(features)
+    torch.testing.assert_close(views.mean(dim=1), torch.zeros(2, 3), atol=1e-5, rtol=0)
+    torch.testing.assert_close(views.std(dim=1, correction=0), torch.ones(2, 3), atol=1e-4, rtol=0)
+
+
+def test_views_are_finite_for_constant_and_sparse_features_and_far_rows() -> None:
+    features = torch.zeros(100, 3)
+    features[0, 1] = 1.0
+    features[:, 2] = 7.0
+    views = FeatureViews(features)
+    assert torch.isfinite(views(torch.tensor([[1e30, -1e30, 0.0]]))).all()
+
+
+def test_scaling_the_features_does_not_change_the_views() -> None:
+    features = torch.randn(200, 4)
+    torch.testing.assert_close(
+        FeatureViews(features)(features), FeatureViews(8 * features + 3)(8 * features + 3), atol=1e-4, rtol=1e-4
+    )
