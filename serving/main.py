@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+import sys
 import tempfile
 from pathlib import Path
 
@@ -19,6 +21,8 @@ def run(model: str, host: str, port: int) -> None:
         TrackingError: the model cannot be fetched.
         BundleError: it is damaged, or scores differently from training time.
     """
+    # uvicorn stops gracefully and then raises the signal again; leaving by an exception cleans up the folder.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     with tempfile.TemporaryDirectory(prefix="ssad-serve-") as folder:
         source = fetch(model, Path(folder))
         bundle = Bundle(Path(source.path))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 import warnings
+from pathlib import Path
 from typing import Annotated, TypeVar
 
 import typer
@@ -86,6 +87,23 @@ def train(
         fit,
     )
     show(settings, run(settings))
+
+
+@app.command()
+def benchmark(
+    suite: Annotated[str, typer.Option(help="adbench or nsl-kdd.")],
+    data: Annotated[str, typer.Option(help="Folder with the suite's files.")],
+    peers: Annotated[str, typer.Option(help="all, none, or names of PyOD's detectors by commas.")] = "all",
+    detectors: Annotated[str, typer.Option(help="Presets by commas.")] = "ssad",
+    seeds: Annotated[str, typer.Option(help="Seeds by commas.")] = "1,2,3",
+    results: Annotated[str, typer.Option(help="CSV file to go on with.")] = "benchmark.csv",
+) -> None:
+    """Compare the presets with other libraries' detectors."""
+    from ssad.workflows.benchmark import BenchmarkSettings, summarize
+    from ssad.workflows.benchmark import benchmark as run
+
+    table = run(BenchmarkSettings(suite, Path(data), peers, detectors, seeds, Path(results)))
+    typer.echo(summarize(table).round(4).to_string())
 
 
 @app.command()

@@ -30,8 +30,8 @@ FILES = (GRAPH, WEIGHTS, INTERVALS, COLUMNS, HISTOGRAM, GOLDEN)
 NUMERIC_INPUT, CATEGORICAL_INPUT = "numeric", "categorical"
 SCORE_OUTPUT, ERRORS_OUTPUT = "score", "errors"
 
-CHUNK_ROWS = 65_536
-"""Rows that go through the graph at once: bounds memory, and is far above where the cost a row is flat."""
+CHUNK_ROWS = 4096
+"""Rows that go through the graph at once: an ensemble holds several times that many of each."""
 
 GOLDEN_TOLERANCE = 1e-5
 """Relative difference to a golden score up to which a bundle is what it was when it was trained."""

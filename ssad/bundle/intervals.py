@@ -69,7 +69,8 @@ class ConfidenceCurve:
             members = codes == code
             at, value = self.knots[region]
             if len(at) and members.any():
-                confidence[members] = np.interp(scores[members], at, value)
+                # Between knots a denormal apart the slope overflows.
+                confidence[members] = np.clip(np.interp(scores[members], at, value), -1, 1)
         return confidence
 
     @property

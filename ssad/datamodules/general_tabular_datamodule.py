@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,8 @@ class GeneralTabularDataModule(L.LightningDataModule):
     """Train, validation and test rows from one labelled CSV file.
 
     A subclass may write the file in `prepare_data`. The preprocessed parts are kept as CSV files in
-    `preprocessed_dir` under a name made of the split's parameters, and read from there the next time.
+    `preprocessed_dir` under a name made of the split's parameters and a
+    digest of the other options, and read from there the next time.
 
     Attributes:
         train: training rows; likewise `val` and `test`; None before `setup`.
@@ -110,6 +112,9 @@ class GeneralTabularDataModule(L.LightningDataModule):
             categorical_cols, drop_cols, count_encode_cols, scaler, replace_inf, fillna
         )
         split = f"n={n_rows}_train={pa_train}-{p_train}_val={pa_val}-{p_val}_test={pa_test}"
+        columns = (label_column, normal_labels, anomaly_labels, categorical_cols, drop_cols, count_encode_cols)
+        options = repr((columns, replace_inf, random_state if shuffling else None))
+        split += f"_{zlib.crc32(options.encode()):08x}"
         self.preprocessed_files = {
             part: self.preprocessed_dir / f"{self.dataset_path.stem}_{split}_{suffix}.csv"
             for part, suffix in (("train", "train"), ("validation", "val"), ("test", "test"))
@@ -146,6 +151,8 @@ class GeneralTabularDataModule(L.LightningDataModule):
         Raises:
             DatasetError: a label is of neither list.
         """
+        if self.label_column not in df:
+            raise DatasetError(f"{self.dataset_path} has no label column {self.label_column!r}; name the one it has.")
         labels = df[self.label_column]
         normal = labels.isin(np.atleast_1d(self.normal_labels))
         anomalous = labels.isin(np.atleast_1d(self.anomaly_labels))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -51,7 +52,13 @@ def controlled_split(
         DatasetError: the table has fewer normal rows or anomalies than the shares ask for.
     """
     total = len(anomalous) if n_rows is None else n_rows
-    sizes = [int(total * p_train), int(total * p_val)]
+    shares = (p_train, p_val, p_train + p_val, pa_train, pa_val, pa_test)
+    if not all(0 <= share <= 1 for share in shares):
+        raise DatasetError(
+            f"p_train and p_val must be shares that leave some rows for test, and anomaly shares lie in [0, 1], got "
+            f"p_train={p_train}, p_val={p_val}, pa_train={pa_train}, pa_val={pa_val}, pa_test={pa_test}."
+        )
+    sizes = [round(total * p_train), round(total * p_val)]
     sizes.append(total - sum(sizes))
     wanted = [round(size * share) for size, share in zip(sizes, (pa_train, pa_val, pa_test), strict=True)]
     pools = [np.flatnonzero(~anomalous), np.flatnonzero(anomalous)]
@@ -122,9 +129,10 @@ def thin_anomalies(anomalous: npt.NDArray[np.bool_], contamination: float, rando
     wanted = round(contamination / (1 - contamination) * len(normal))
     if wanted > len(anomalies):
         share = len(anomalies) / max(len(anomalous), 1)
+        most = math.floor(1000 * share) / 1000
         raise DatasetError(
             f"contamination {contamination:g} needs {wanted} anomalies beside {len(normal)} normal training rows, "
-            f"the data has {len(anomalies)} ({share:.1%}); ask for at most {share:.3f} or leave it out."
+            f"the data has {len(anomalies)} ({share:.1%}); ask for at most {most:g} or leave it out."
         )
     kept = np.random.default_rng(random_state).permutation(anomalies)[:wanted]
     return np.sort(np.concatenate([normal, kept]))

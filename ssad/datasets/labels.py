@@ -74,6 +74,8 @@ def check_two_classes(anomalous: npt.NDArray[np.bool_], label: str) -> None:
 
 def _word(value: Any) -> str:
     """A label as a word to compare: 0.0 is 0, and KDD's `normal.` is normal."""
-    if isinstance(value, float) and value.is_integer():
-        value = int(value)
-    return str(value).strip().lower().rstrip(".")
+    text = str(value).strip().lower().rstrip(".")
+    try:
+        return str(int(float(text))) if float(text).is_integer() else text
+    except ValueError:
+        return text

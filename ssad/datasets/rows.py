@@ -154,27 +154,27 @@ class DatasetWithConfidence(Dataset[Batch]):
 
     def __getitem__(self, idx: int) -> Batch:
         data, label = data_and_label(self.dataset[idx])
-        return {"data": data, "label": torch.as_tensor(label), "confidence": self.confidence[idx]}
+        label = torch.tensor(UNLABELLED) if label is None else torch.as_tensor(label)
+        return {"data": data, "label": label, "confidence": self.confidence[idx]}
 
     def __getitems__(self, indices: Sequence[int]) -> Batch:
         """A whole batch at once: data (n, ...), label (n,), confidence (n,)."""
         fetch = getattr(self.dataset, "__getitems__", None)
         items = fetch(indices) if fetch else [self.dataset[i] for i in indices]
         data, label = data_and_label(items if _is_batch(items) else default_collate(items))
+        label = torch.full((len(data),), UNLABELLED) if label is None else label
         return {"data": data, "label": label, "confidence": self.confidence[torch.as_tensor(indices)]}
 
 
-def data_and_label(item: Any) -> tuple[torch.Tensor, torch.Tensor]:
-    """Data and label of a row or a batch: a pair, a dict, or data alone, whose label is `UNLABELLED`."""
+def data_and_label(item: Any) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """Data and label of a row or a batch: a pair, a dict, or data alone, whose label is None."""
     if isinstance(item, Mapping):
         data, label = item["data"], item.get("label")
     elif isinstance(item, tuple | list):
         data, label = item[0], item[1] if len(item) > 1 else None
     else:
         data, label = item, None
-    if label is None:
-        label = torch.full(data.shape[:1] if data.dim() > 1 else (), UNLABELLED)
-    return data, label
+    return torch.as_tensor(data), label
 
 
 def collate(items: Any) -> Any:

@@ -79,14 +79,15 @@ def _kind(values: pd.Series) -> Kind | None:
         return None
     if types.is_numeric_dtype(values):
         return "numeric"
-    known = values.dropna()
+    known = values.dropna().astype(object)
     if known.map(lambda value: isinstance(value, bool)).all():
         return "boolean"
     known = known.astype(str)
-    if pd.to_numeric(known, errors="coerce").notna().all():
-        return "numeric"
+    numbers = pd.to_numeric(known, errors="coerce")
+    if numbers.notna().all():
+        return "numeric" if np.isfinite(numbers).any() else None
     if (
-        known.str.match(r"\d{4}-\d{2}").all()
+        known.str.match(r"\d{4}-\d{2}-\d{2}").all()
         and pd.to_datetime(known, format="ISO8601", errors="coerce", utc=True).notna().all()
     ):
         return "date"

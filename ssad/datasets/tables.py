@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlparse
+from urllib.request import url2pathname
 
 import mlflow
 import numpy as np
@@ -53,7 +55,7 @@ def read_table(location: str) -> pd.DataFrame:
 def _local(location: str) -> Path:
     """The path of a location; what lies elsewhere is fetched first, by MLflow's own means."""
     if location.startswith("file://"):
-        return Path(location.removeprefix("file://"))
+        return Path(url2pathname(urlparse(location).path))
     if "://" not in location and not location.startswith(MLFLOW_SCHEMES):
         return Path(location).expanduser()
     try:
@@ -63,6 +65,13 @@ def _local(location: str) -> Path:
         raise DatasetError(
             f"{location} cannot be fetched ({reason}); check the address and its credentials."
         ) from error
+
+
+def _read_text(path: Path, separator: str) -> pd.DataFrame:
+    table = pd.read_csv(path, sep=separator, low_memory=False)
+    header = pd.read_csv(path, sep=separator, header=None, nrows=1, dtype=str).iloc[0]
+    # pandas makes x.1 of a second x.
+    return table.set_axis(header, axis=1) if header.duplicated().any() else table
 
 
 def _read_npz(path: Path) -> pd.DataFrame:
@@ -77,8 +86,8 @@ def _read_npz(path: Path) -> pd.DataFrame:
 
 _FORMATS = "CSV, TSV or Parquet, a folder of Parquet files, or .npz with X and y"
 _READERS: dict[str, Callable[[Any], pd.DataFrame]] = {
-    ".csv": lambda path: pd.read_csv(path, low_memory=False),
-    ".tsv": lambda path: pd.read_csv(path, sep="\t", low_memory=False),
+    ".csv": lambda path: _read_text(path, ","),
+    ".tsv": lambda path: _read_text(path, "\t"),
     ".parquet": pd.read_parquet,
     ".pq": pd.read_parquet,
     ".npz": _read_npz,

@@ -100,8 +100,10 @@ def gpu_metrics() -> dict[str, float]:
     try:
         for index in range(pynvml.nvmlDeviceGetCount()):
             handle = pynvml.nvmlDeviceGetHandleByIndex(index)
-            metrics[f"gpu_{index}_percent"] = pynvml.nvmlDeviceGetUtilizationRates(handle).gpu
             metrics[f"gpu_{index}_memory_mib"] = pynvml.nvmlDeviceGetMemoryInfo(handle).used / 2**20
+            metrics[f"gpu_{index}_percent"] = pynvml.nvmlDeviceGetUtilizationRates(handle).gpu
+    except pynvml.NVMLError:
+        pass  # a card cut into parts tells some of it only
     finally:
         pynvml.nvmlShutdown()
     return metrics

@@ -16,7 +16,7 @@ from torch import nn
 from ssad.bundle.intervals import Floats
 from ssad.confidence_estimators import SupportsConfidenceEstimation, fit_estimator
 from ssad.datamodules import SelfSupervisionDataModule
-from ssad.datasets.rows import Batch, data_and_label
+from ssad.datasets.rows import UNLABELLED, Batch, data_and_label
 from ssad.distribution_analyzers import SupportsDistributionAnalysis
 from ssad.errors import TrainingError
 from ssad.loggers import mlflow_logger as to_mlflow
@@ -277,6 +277,7 @@ class SelfSupervisionModule(L.LightningModule, ABC, SupportsSelfSupervision):
 
     def _collect(self, batch: Any) -> None:
         data, labels = data_and_label(batch)
+        labels = torch.full((len(data),), UNLABELLED) if labels is None else labels
         self._outputs.append((self.score(data).detach().double().cpu(), labels.reshape(-1).cpu()))
 
     def _collected(self) -> tuple[Floats, Labels]:

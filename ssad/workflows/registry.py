@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import tempfile
 import warnings
 from dataclasses import dataclass
 from importlib import metadata
@@ -39,7 +41,10 @@ def log_bundle(path: Path, example: pd.DataFrame) -> str:
         path: the bundle.
         example: a few raw rows: the input example, and where the signature's types come from.
     """
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), tempfile.TemporaryDirectory() as folder:
+        # MLflow would take compiled files along, which hold paths of this machine.
+        source = Path(folder) / "ssad"
+        shutil.copytree(Path(ssad.__file__).parent, source, ignore=shutil.ignore_patterns("__pycache__"))
         # Whole numbers stay whole in the signature on purpose: so the rows trained on can be scored.
         warnings.filterwarnings("ignore", message="Hint: Inferred schema contains integer column")
         output = pd.DataFrame(Bundle(path).score(example).columns())
@@ -47,7 +52,7 @@ def log_bundle(path: Path, example: pd.DataFrame) -> str:
             name="model",
             loader_module="ssad.bundle.pyfunc",
             data_path=str(path),
-            code_paths=[str(Path(ssad.__file__).parent)],
+            code_paths=[str(source)],
             signature=infer_signature(example, output),
             input_example=example,
             pip_requirements=[f"{name}=={metadata.version(name)}" for name in SCORING_PACKAGES],

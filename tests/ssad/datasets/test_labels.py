@@ -1,0 +1,104 @@
+"""Which rows are anomalies, when somebody knows."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from ssad.datasets.labels import check_two_classes, split_labels
+from ssad.errors import DatasetError
+
+
+def anomalous(labels: Any, normal: str = "auto") -> list[bool]:
+    table = pd.DataFrame({"x": range(len(labels)), "label": labels})
+    features, found = split_labels(table, normal=normal)
+    assert features.columns.tolist() == ["x"]
+    assert found is not None
+    result: list[bool] = found.tolist()
+    return result
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [
+        [0, 1, 2],
+        [0.0, 1.0, 2.0],
+        ["0", "1", "2"],
+        ["normal", "attack", "other"],
+        ["normal.", "neptune.", "smurf."],
+        [" Normal ", "BENIGN!", "x"],
+        ["benign", "malignant", "malignant"],
+        ["Inlier", "outlier", "outlier"],
+        ["false", "true", "true"],
+        np.asarray([0, 1, 1], dtype=np.float32),
+        np.asarray([0, 1, 1], dtype=np.uint8),
+        pd.Series(["normal", "attack", "other"], dtype="category"),
+        pd.Series([0, 1, 1], dtype="Int64"),
+    ],
+    ids=str,
+)
+def test_auto_knows_the_usual_words_for_normal(labels: Any) -> None:
+    assert anomalous(labels) == [False, True, True]
+
+
+def test_truth_values_say_whether_a_row_is_an_anomaly() -> None:
+    assert anomalous([False, True, False]) == [False, True, False]
+
+
+@pytest.mark.parametrize("normal", ["ok,fine", "OK, Fine ", "fine,ok,unused"])
+def test_named_values_are_normal_and_the_others_are_not(normal: str) -> None:
+    assert anomalous(["ok", "fine", "0", "bad"], normal) == [False, False, True, True]
+
+
+@pytest.mark.parametrize("normal", ["1", "1.0", "1,3"])
+def test_a_named_number_is_normal_however_it_is_written(normal: str) -> None:
+    assert anomalous([1, 2], normal) == [False, True]
+    assert anomalous([1.0, 2.0], normal) == [False, True]
+
+
+def test_a_table_without_the_default_column_is_unlabelled() -> None:
+    table = pd.DataFrame({"x": [1, 2]})
+    assert split_labels(table) == (table, None)
+    assert split_labels(table, "")[1] is None
+
+
+def test_a_named_column_that_is_not_there_is_an_error_with_the_columns() -> None:
+    with pytest.raises(DatasetError, match="no label column 'class'; the columns are x, y"):
+        split_labels(pd.DataFrame({"x": [1], "y": [2]}), "class")
+
+
+def test_another_column_can_hold_the_labels_and_the_default_one_stays() -> None:
+    features, found = split_labels(pd.DataFrame({"label": [5, 6], "class": [0, 1]}), "class")
+    assert features.columns.tolist() == ["label"]
+    assert found is not None
+    assert found.tolist() == [False, True]
+
+
+@pytest.mark.parametrize("missing", [None, np.nan, pd.NA])
+def test_rows_without_a_label_are_counted_in_the_error(missing: Any) -> None:
+    with pytest.raises(DatasetError, match="2 rows have no value in the label column 'label'"):
+        anomalous(pd.Series([0, missing, missing], dtype=object))
+
+
+def test_labels_none_of_which_means_normal_are_shown() -> None:
+    with pytest.raises(DatasetError, match=r"no value .* means normal \(it holds good, bad; normal is 'auto'\)"):
+        anomalous(["good", "bad"])
+
+
+def test_the_table_that_was_given_keeps_its_labels() -> None:
+    table = pd.DataFrame({"x": [1], "label": [0]})
+    split_labels(table)
+    assert table.columns.tolist() == ["x", "label"]
+
+
+@pytest.mark.parametrize(("labels", "word"), [([True, True], "anomalous"), ([False, False], "normal")])
+def test_labels_of_one_class_are_refused(labels: list[bool], word: str) -> None:
+    with pytest.raises(DatasetError, match=f"holds one class: all 2 rows are {word}"):
+        check_two_classes(np.asarray(labels), "label")
+
+
+def test_labels_of_two_classes_pass() -> None:
+    check_two_classes(np.asarray([True, False]), "label")

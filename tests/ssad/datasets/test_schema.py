@@ -1,0 +1,181 @@
+"""What a column is, decided from the training rows."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ssad.bundle import Column
+from ssad.datasets.schema import IDENTIFIER_DISTINCT, MAX_CATEGORIES, infer_schema
+from ssad.errors import DatasetError
+
+KEEP = [0.5, 1.5, 1.5, 9.0]
+
+
+def column(values: Any, name: str = "x") -> Column | None:
+    """What `values` are inferred to be, beside a column that is kept; None if they are dropped."""
+    keep = np.resize(KEEP, len(values))
+    schema = infer_schema(pd.DataFrame({name: values, "keep": keep}))
+    found = [c for c in schema.columns if c.name == name]
+    assert bool(found) == (name not in schema.dropped)
+    return found[0] if found else None
+
+
+def kind(values: Any, name: str = "x") -> str | None:
+    found = column(values, name)
+    return found.kind if found else None
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ([1.0, 2.5, 2.5, 0.0], "numeric"),
+        ([3, 1, 3, 1], "numeric"),
+        ([None, 1.0, 2.0, 1.0], "numeric"),
+        (["1", "2.5", "1", None], "numeric"),
+        (pd.Series([1, None, 2, 2], dtype="Int64"), "numeric"),
+        (pd.Series([1, 2, 2, 1], dtype="category"), "numeric"),
+        ([True, False, True, True], "boolean"),
+        ([True, None, False, True], "boolean"),
+        (pd.Series([True, None, False, True], dtype="boolean"), "boolean"),
+        (["a", "b", "a", None], "categorical"),
+        (["1", "2", "x", "1"], "categorical"),
+        (pd.Series(["a", "b", "a", None], dtype="category"), "categorical"),
+        (["2020-01-01", "2020-02-01", "2020-01-01", None], "date"),
+        (["2020-01-01T10:00:00Z", "2020-02-01T11:00:00+01:00", None, None], "date"),
+        (pd.to_datetime(pd.Series(["2020-01-01", "2021-01-01", None, None])), "date"),
+        (pd.to_datetime(pd.Series(["2020-01-01", "2021-01-01", None, None]), utc=True), "date"),
+        (["20200101", "20200102", "20200101", "20200101"], "numeric"),
+        (["01/02/2020", "02/02/2020", "01/02/2020", "01/02/2020"], "categorical"),
+        (["2020-01-01", "soon", "2020-01-01", "2020-01-01"], "categorical"),
+    ],
+    ids=str,
+)
+def test_a_column_is_what_its_values_are(values: Any, expected: str) -> None:
+    assert kind(values) == expected
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        pytest.param([7.0] * 4, id="a constant"),
+        pytest.param(["a"] * 4, id="a constant word"),
+        pytest.param([None] * 4, id="nothing"),
+        pytest.param([np.nan] * 4, id="NaN"),
+        pytest.param([np.inf, -np.inf, np.nan, np.inf], id="infinities"),
+        pytest.param([3, 4, 5, 6], id="counting up"),
+        pytest.param([[1], [2], [1], [3]], id="lists"),
+        pytest.param([{"a": 1}, {}, {}, {}], id="dicts"),
+        pytest.param([1j, 2j, 1j, 1j], id="complex numbers"),
+        pytest.param(pd.to_timedelta([1, 2, 1, 1], unit="h"), id="time spans"),
+        pytest.param([f"user-{i}" for i in range(IDENTIFIER_DISTINCT + 10)], id="names of rows"),
+    ],
+)
+def test_a_column_that_tells_no_rows_apart_or_names_each_is_dropped(values: Any) -> None:
+    assert column(values) is None
+
+
+@pytest.mark.parametrize(
+    ("name", "dropped"), [("id", True), ("user_id", True), ("Row", True), ("valid", False), ("idle", False)]
+)
+def test_whole_numbers_without_repeats_are_dropped_if_they_are_named_like_an_identifier(
+    name: str, dropped: bool
+) -> None:
+    assert (column([907, 13, 542, 88], name) is None) == dropped
+
+
+def test_whole_numbers_that_repeat_are_kept_whatever_their_name() -> None:
+    assert kind([907, 13, 13, 88], "id") == "numeric"
+
+
+def test_a_constant_with_gaps_or_infinities_is_kept_for_them() -> None:
+    assert kind([7.0, None, 7.0, 7.0]) == "numeric"
+    assert kind([7.0, np.inf, 7.0, 7.0]) == "numeric"
+
+
+@pytest.mark.parametrize("values", [["a", None, "a", "a"], [True, None, True, True], ["2020-01-01", None, None, None]])
+@pytest.mark.parametrize("dtype", ["object", "category"])
+def test_one_value_with_gaps_is_kept_whatever_its_type(values: list[Any], dtype: str) -> None:
+    assert column(pd.Series(values, dtype=dtype)) is not None
+
+
+def test_a_dropped_column_has_its_reason() -> None:
+    table = pd.DataFrame({"none": [None] * 4, "one": [1] * 4, "row": [0, 1, 2, 3], "x": KEEP})
+    assert infer_schema(table).dropped == {
+        "none": "has no values",
+        "one": "has one value in every row",
+        "row": "identifies rows: whole numbers without repeats",
+    }
+
+
+def test_the_range_is_that_of_the_finite_values() -> None:
+    found = column([3.0, np.nan, -1.5, np.inf])
+    assert found is not None
+    assert (found.minimum, found.maximum) == (-1.5, 3.0)
+
+
+def test_the_range_of_dates_is_in_seconds_since_1970() -> None:
+    found = column(["1970-01-01", "1970-01-02", "1970-01-02", "1970-01-01"])
+    assert found is not None
+    assert (found.minimum, found.maximum) == (0, 86_400)
+
+
+def test_categories_come_most_frequent_first_and_ties_by_the_alphabet() -> None:
+    found = column(["c", "b", "a", "b", None, "c", "d", "c"])
+    assert found is not None
+    assert found.categories == ("c", "b", "", "a", "d")
+
+
+@given(st.permutations(["c", "b", "a", "b", "", "c", "d", "c"]))
+def test_categories_do_not_depend_on_the_order_of_the_rows(values: list[str]) -> None:
+    assert column(values) == column(["c", "b", "a", "b", "", "c", "d", "c"])
+
+
+def test_the_rarest_categories_beyond_the_cap_are_left_out() -> None:
+    names = [f"{i:03}x" for i in range(MAX_CATEGORIES + 5)]
+    found = column(names * 2 + names[:MAX_CATEGORIES])
+    assert found is not None
+    assert set(found.categories) == set(names[:MAX_CATEGORIES])
+
+
+def test_text_that_repeats_is_no_identifier_however_many_values_it_has() -> None:
+    assert kind([f"{i}x" for i in range(IDENTIFIER_DISTINCT + 10)] * 3) == "categorical"
+
+
+def test_a_table_of_which_nothing_is_left_is_refused_with_the_reasons() -> None:
+    with pytest.raises(
+        DatasetError, match=r"no numeric or categorical column is left .*\(id identifies rows.*; one has one"
+    ):
+        infer_schema(pd.DataFrame({"id": range(5), "one": [1] * 5}))
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        pytest.param(["2020-01", "2020-02", "2020-01", "2020-01"], id="months"),
+        pytest.param(["2020-01-01T00:00:00.123456789", "2020-01-02", None, None], id="nanoseconds"),
+        pytest.param(["2020-01-01 00", "2020-01-02 12", None, None], id="hours"),
+        pytest.param(["2020-01-01T00:00:00+0100", "2020-01-02", None, None], id="short offset"),
+        pytest.param(["inf", "-inf", "inf", None], id="infinite words"),
+        pytest.param(["1_000", "2_000", "1_000", "1_000"], id="underscores"),
+        pytest.param(["1", " ", "2", "1"], id="blanks among numbers"),
+        pytest.param(pd.Series([1.5, "2", None, 3], dtype=object), id="numbers and words"),
+        pytest.param(pd.Series([True, 2, None, "x"], dtype=object), id="everything"),
+        pytest.param(pd.period_range("2020-01", periods=4, freq="M"), id="periods"),
+        pytest.param([2**63, 1, 2**64 - 1, 1], id="unsigned"),
+        pytest.param([b"a", b"b", b"a", b"b"], id="bytes"),
+    ],
+)
+def test_whatever_a_column_is_inferred_to_be_its_own_values_can_be_read(values: Any) -> None:
+    table = pd.DataFrame({"x": values, "keep": KEEP})
+    schema = infer_schema(table)
+    inputs = schema.inputs(table)
+    assert len(inputs) == 4
+    for found in schema.numeric:
+        assert found.minimum is not None
+        assert np.isfinite(found.minimum)
