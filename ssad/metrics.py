@@ -59,8 +59,8 @@ def precision_recall_figure(scores: Floats, labels: Labels) -> Figure:
     precision, recall, _ = sk.precision_recall_curve(labels, scores)
     figure, average = Figure(figsize=(6, 6), layout="constrained"), sk.average_precision_score(labels, scores)
     axes = figure.subplots()
-    axes.plot(recall, precision, color="#D55E00", label=f"average precision {average:.3f}")
+    axes.step(recall, precision, where="post", color="#D55E00", label=f"average precision {average:.3f}")
     axes.axhline(labels.mean(), color="#999999", linestyle="--", label="share of anomalies")
     axes.set(xlabel="recall", ylabel="precision", ylim=(0, 1.02), title="Precision and recall, test rows")
-    axes.legend(loc="lower left")
+    axes.legend(loc="upper right")
     return figure
