@@ -106,16 +106,16 @@ def batch_size_for(rows: int) -> int:
 
 
 class EncodedRows(L.LightningDataModule):
-    """Feature tensors as a data module; only the test rows may carry labels.
+    """Unlabelled feature tensors as a data module.
 
     Attributes:
-        train: training rows, unlabelled.
-        test: test rows, or None.
+        train: training rows.
+        batch_size: rows in a batch.
     """
 
-    def __init__(self, train: TensorRows, test: TensorRows | None, batch_size: int) -> None:
+    def __init__(self, train: TensorRows, batch_size: int) -> None:
         super().__init__()
-        self.train, self.test, self.batch_size = train, test, batch_size
+        self.train, self.batch_size = train, batch_size
 
     def train_dataloader(self) -> DataLoader[Any]:
         """Training batches in order."""
@@ -124,10 +124,6 @@ class EncodedRows(L.LightningDataModule):
     def val_dataloader(self) -> Any:
         """Nothing: validation needs labels, and training may not see any."""
         return []
-
-    def test_dataloader(self) -> DataLoader[Any] | list[Any]:
-        """Test batches in order."""
-        return [] if self.test is None else row_loader(self.test, MAX_BATCH)
 
 
 class FittedDetector:
@@ -253,7 +249,7 @@ def fit_detector(
     encoder = TableEncoder(schema, inputs)
     features = encoder.encode(inputs).float()
     datamodule = SelfSupervisionDataModule(
-        EncodedRows(TensorRows(features), None, plan.batch_size), path_confidence=confidence
+        EncodedRows(TensorRows(features), plan.batch_size), path_confidence=confidence
     )
     if confidence is None and chosen.first_confidence is not None:
         datamodule.train.confidence.copy_(chosen.first_confidence(features, plan.seed))
