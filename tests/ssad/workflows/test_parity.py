@@ -99,6 +99,9 @@ def test_the_pyfunc_scores_as_the_network(client: MlflowClient, rows: pd.DataFra
     assert_same(model.predict(shuffled[shuffled.columns[::-1]]).sort_index(), expected)
 
 
+# A model in a store of files is imported where it lies, and Python would leave compiled files beside it.
+LEAVE_THE_STORE_ALONE = {"PYTHONDONTWRITEBYTECODE": "1"}
+
 LOAD_ALONE = """
 import importlib.abc, json, sys
 
@@ -127,7 +130,7 @@ def test_the_pyfunc_scores_where_neither_torch_nor_this_package_is(
     from tests.conftest import PROJECT
 
     rows.to_json(tmp_path / "rows.json", orient="records", double_precision=15)
-    env = environment(store.uri, MLFLOW_ALLOW_PICKLE_DESERIALIZATION="false")
+    env = environment(store.uri, MLFLOW_ALLOW_PICKLE_DESERIALIZATION="false", **LEAVE_THE_STORE_ALONE)
     arguments = ("-W", "ignore", "-c", LOAD_ALONE, str(tmp_path / "rows.json"), str(PROJECT))
     done = run_python(*arguments, cwd=tmp_path, env=env)
     assert done.returncode == 0, done.stderr
@@ -144,7 +147,7 @@ def mlflow_server(store: Store, tmp_path_factory: pytest.TempPathFactory) -> Ite
     command += ["-p", str(port), "--host", "127.0.0.1"]
     url = f"http://127.0.0.1:{port}"
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
-    env = environment(store.uri, PATH=path)
+    env = environment(store.uri, PATH=path, **LEAVE_THE_STORE_ALONE)
     with real_server(command, f"{url}/ping", tmp_path_factory.mktemp("models-serve"), env):
         yield url
 
