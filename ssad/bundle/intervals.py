@@ -48,6 +48,10 @@ class Thresholds:
         counts = np.bincount(self.codes(scores), minlength=len(REGIONS))
         return dict(zip(REGIONS, counts.tolist(), strict=True))
 
+    def shares(self, scores: Floats) -> dict[str, float]:
+        """Share of the scores that each region holds."""
+        return {region: count / len(scores) for region, count in self.counts(scores).items()}
+
 
 @dataclass(frozen=True)
 class ConfidenceCurve:

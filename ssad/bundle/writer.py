@@ -68,7 +68,7 @@ def histogram(scores: Floats, curve: ConfidenceCurve) -> dict[str, Any]:
     """The training scores as equal-mass bins, with the share of each region."""
     edges = np.unique(np.quantile(scores, np.linspace(0, 1, HISTOGRAM_BINS + 1)))
     counts, edges = np.histogram(scores, edges if len(edges) > 1 else 1)
-    shares = {name: count / len(scores) for name, count in curve.thresholds.counts(scores).items()}
+    shares = curve.thresholds.shares(scores)
     return {"edges": edges.tolist(), "counts": counts.tolist(), "region_shares": shares}
 
 

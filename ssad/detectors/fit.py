@@ -146,13 +146,15 @@ class FittedDetector:
         module: SelfSupervisionModule,
         datamodule: SelfSupervisionDataModule,
         rows: pd.DataFrame,
+        features: torch.Tensor,
     ) -> None:
+        """Put together what training left; `features` are those of the training `rows`, float64."""
         self.plan = plan
         self.schema: TableSchema = encoder.schema
         self.encoder = encoder
         self.module = module
         self.datamodule = datamodule
-        self.training_scores = self.score(rows)
+        self.training_scores = self._score_features(features)
         self.curve = served_curve(module, self.training_scores)
         self._golden = self._golden_rows(rows)
 
@@ -162,9 +164,10 @@ class FittedDetector:
         Raises:
             RowsError: the rows do not fit the schema.
         """
-        features = self.encoder.encode(self.schema.inputs(rows))
-        batches = torch.split(features, MAX_BATCH)
-        scores: Floats = self.module.score_rows(batches).numpy()
+        return self._score_features(self.encoder.encode(self.schema.inputs(rows)))
+
+    def _score_features(self, features: torch.Tensor) -> Floats:
+        scores: Floats = self.module.score_rows(torch.split(features, MAX_BATCH)).numpy()
         return scores
 
     def write_bundle(self, path: Path) -> None:
@@ -247,7 +250,8 @@ def fit_detector(
     schema = infer_schema(rows)
     inputs = schema.inputs(rows)
     encoder = TableEncoder(schema, inputs)
-    features = encoder.encode(inputs).float()
+    exact = encoder.encode(inputs)
+    features = exact.float()
     datamodule = SelfSupervisionDataModule(
         EncodedRows(TensorRows(features), plan.batch_size), path_confidence=confidence
     )
@@ -266,4 +270,4 @@ def fit_detector(
         deterministic="warn",
     )
     trainer.fit(module, datamodule=datamodule)
-    return FittedDetector(plan, encoder, module, datamodule, rows)
+    return FittedDetector(plan, encoder, module, datamodule, rows, exact)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, cast
 
@@ -97,15 +98,12 @@ def gpu_metrics() -> dict[str, float]:
     except pynvml.NVMLError:
         return {}
     metrics: dict[str, float] = {}
-    try:
+    with suppress(pynvml.NVMLError):  # a card cut into parts tells some of it only
         for index in range(pynvml.nvmlDeviceGetCount()):
             handle = pynvml.nvmlDeviceGetHandleByIndex(index)
             metrics[f"gpu_{index}_memory_mib"] = pynvml.nvmlDeviceGetMemoryInfo(handle).used / 2**20
             metrics[f"gpu_{index}_percent"] = pynvml.nvmlDeviceGetUtilizationRates(handle).gpu
-    except pynvml.NVMLError:
-        pass  # a card cut into parts tells some of it only
-    finally:
-        pynvml.nvmlShutdown()
+    pynvml.nvmlShutdown()
     return metrics
 
 

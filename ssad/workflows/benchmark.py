@@ -83,11 +83,13 @@ class BenchmarkSettings:
 
     def names(self) -> list[str]:
         """The detectors to compare, ours first."""
-        peers = {"all": list(PEERS), "none": []}.get(self.peers) or _words(self.peers)
-        for name, known in [(n, PRESETS) for n in _words(self.detectors)] + [(n, PEERS) for n in peers if n != "none"]:
-            if name not in known:
-                raise SettingsError(f"there is no detector {name!r} to compare; {nearest(name, known)}.")
-        return [*_words(self.detectors), *(peer for peer in peers if peer != "none")]
+        ours = _words(self.detectors)
+        peers = list(PEERS) if self.peers == "all" else [word for word in _words(self.peers) if word != "none"]
+        for names, known in ((ours, PRESETS), (peers, PEERS)):
+            for name in names:
+                if name not in known:
+                    raise SettingsError(f"there is no detector {name!r} to compare; {nearest(name, known)}.")
+        return ours + peers
 
     def seed_numbers(self) -> list[int]:
         """The seeds, at least one."""

@@ -154,7 +154,8 @@ def train(settings: TrainSettings, progress: bool = True) -> TrainResult:
             metrics = _test(detector, tables, mlf_logger)
             model_uri = log_bundle(bundle_path, _example(detector, tables.train))
         registered = register(model_uri, settings.model_name)
-    return TrainResult(run_id, registered, detector, metrics, _region_shares(detector))
+    region_shares = detector.curve.thresholds.shares(detector.training_scores)
+    return TrainResult(run_id, registered, detector, metrics, region_shares)
 
 
 def _log_inputs(settings: TrainSettings, tables: Tables) -> None:
@@ -220,8 +221,3 @@ def _example(detector: FittedDetector, rows: pd.DataFrame) -> pd.DataFrame:
     scored = rows[[column.name for column in detector.schema.columns]]
     fullest = scored.isna().sum(axis=1).sort_values(kind="stable").index[:EXAMPLE_ROWS]
     return scored.loc[fullest].reset_index(drop=True)
-
-
-def _region_shares(detector: FittedDetector) -> dict[str, float]:
-    counts = detector.curve.thresholds.counts(detector.training_scores)
-    return {region: count / len(detector.training_scores) for region, count in counts.items()}
