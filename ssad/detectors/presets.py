@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import torch
 
-from ssad.confidence_estimators import BinaryConfidence, GradedConfidence
+from ssad.confidence_estimators import BinaryConfidence
 from ssad.detectors.warm_start import warm_start_confidence
 from ssad.distribution_analyzers import ConsensusThresholding, EVTThresholding, TriangularThresholding
 from ssad.errors import SettingsError, nearest
@@ -40,7 +40,7 @@ class Preset:
     first_confidence: Callable[[torch.Tensor, int], torch.Tensor] | None = None
 
 
-ENSEMBLE_STEPS = 300
+ENSEMBLE_STEPS = 150
 """Batches after which the ensemble's ranking has settled; small tables see theirs in more epochs."""
 
 ENSEMBLE_MEMBERS = 8
@@ -54,7 +54,7 @@ def _ssad(features: torch.Tensor, every_n_epochs: int, learning_rate: float) -> 
     return EnsembleModule(
         AutoencoderEnsemble(features, [ENSEMBLE_HIDDEN], latent, ENSEMBLE_MEMBERS),
         every_n_epochs,
-        GradedConfidence(),
+        BinaryConfidence(),
         ConsensusThresholding(),
         learning_rate=learning_rate,
     )

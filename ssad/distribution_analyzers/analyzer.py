@@ -15,6 +15,9 @@ from ssad.bundle.intervals import Floats
 from ssad.confidence_estimators import ConfidenceIntervalsConfiguration
 from ssad.distribution_analyzers.histogram import spreads
 
+Cut = tuple[float, float] | tuple[float, float, float]
+"""The normal and the abnormal threshold, and between them the one of a forced decision, if the analyzer has one."""
+
 # Okabe & Ito's colours, told apart by colour-blind readers too.
 REGION_COLORS = {"normal": "#0072B2", "unknown": "#999999", "abnormal": "#D55E00"}
 
@@ -41,8 +44,8 @@ class HistogramPlotAnalyzer(ABC, SupportsDistributionAnalysis):
         self._last: tuple[Floats, ConfidenceIntervalsConfiguration] | None = None
 
     @abstractmethod
-    def _thresholds(self, scores: Floats, current_conf: ConfidenceIntervalsConfiguration | None) -> tuple[float, float]:
-        """The normal and the abnormal threshold of scores that are finite, ascending and not all equal, shape (n,)."""
+    def _thresholds(self, scores: Floats, current_conf: ConfidenceIntervalsConfiguration | None) -> Cut:
+        """Where to cut scores that are finite, ascending and not all equal, shape (n,)."""
 
     def _thresholds_without_spread(
         self, scores: Floats, current_conf: ConfidenceIntervalsConfiguration | None
@@ -72,8 +75,7 @@ class HistogramPlotAnalyzer(ABC, SupportsDistributionAnalysis):
                 f"{int((~np.isfinite(scores)).sum())} are not finite; check the loss and the features"
             )
         find = self._thresholds if spreads(scores) else self._thresholds_without_spread
-        normal, abnormal = find(scores, current_conf)
-        configuration = ConfidenceIntervalsConfiguration.from_thresholds(normal, abnormal)
+        configuration = ConfidenceIntervalsConfiguration.from_thresholds(*find(scores, current_conf))
         self._last = scores, configuration
         return configuration
 

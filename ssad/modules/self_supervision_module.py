@@ -52,8 +52,12 @@ class SelfSupervisionModule(L.LightningModule, ABC, SupportsSelfSupervision):
     A subclass says how rows are scored and what each region's loss is.
 
     Attributes:
+        scoring_dtype: precision of scoring, in the exported graph too. Double where a score is a small difference
+            of large numbers, as a similarity's distance from 1; it costs twice the time.
         thresholds: scores that decide in test: above one is called an anomaly.
     """
+
+    scoring_dtype: torch.dtype = torch.float64
 
     def __init__(
         self,
@@ -153,10 +157,9 @@ class SelfSupervisionModule(L.LightningModule, ABC, SupportsSelfSupervision):
     # Scores and intervals.
 
     def score_rows(self, batches: Iterable[Any]) -> torch.Tensor:
-        """Score rows in evaluation mode and float64, in the order given.
+        """Score rows in evaluation mode and `scoring_dtype`, in the order given.
 
-        Double precision makes the scores those of the exported graph, on whatever runtime; training goes
-        on in the precision it had.
+        The scores are those of the exported graph, which has the same precision; training goes on in its own.
 
         Args:
             batches: dicts with `data`, pairs, or features alone.
@@ -166,7 +169,7 @@ class SelfSupervisionModule(L.LightningModule, ABC, SupportsSelfSupervision):
         """
         scorer = _Scorer(self)
         # MPS has no float64.
-        dtype = torch.float32 if self.device.type == "mps" else torch.float64
+        dtype = torch.float32 if self.device.type == "mps" else self.scoring_dtype
         state = {
             name: tensor.to(dtype) if tensor.is_floating_point() else tensor
             for name, tensor in [*scorer.named_parameters(), *scorer.named_buffers()]
