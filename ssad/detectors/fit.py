@@ -20,7 +20,7 @@ from ssad.bundle.intervals import Floats
 from ssad.bundle.schema import GraphInputs
 from ssad.confidence_estimators import GradedConfidence, confidence_curve
 from ssad.datamodules import SelfSupervisionDataModule
-from ssad.datasets.rows import TensorRows, row_loader
+from ssad.datasets.rows import RowBatches, TensorRows, row_loader
 from ssad.datasets.schema import infer_schema
 from ssad.detectors.presets import Preset, preset
 from ssad.detectors.scoring_graph import export_onnx
@@ -119,7 +119,7 @@ class EncodedRows(L.LightningDataModule):
 
     def train_dataloader(self) -> DataLoader[Any]:
         """Training batches in order."""
-        return row_loader(self.train, self.batch_size)
+        return row_loader(self.train, RowBatches(len(self.train), self.batch_size))
 
     def val_dataloader(self) -> Any:
         """Nothing: validation needs labels, and training may not see any."""
