@@ -135,7 +135,7 @@ class SelfSupervisionModule(L.LightningModule, ABC, SupportsSelfSupervision):
             (~(normal | abnormal), self._uncertain_loss),
         )
         members = [(rows.nonzero().flatten(), loss) for rows, loss in parts]
-        losses = [loss(data[at], confidence[at]).reshape(-1) for at, loss in members if len(at)]
+        losses = [loss(data.index_select(0, at), confidence[at]).reshape(-1) for at, loss in members if len(at)]
         return torch.cat(losses).mean()
 
     def score(self, batch: torch.Tensor) -> torch.Tensor:
