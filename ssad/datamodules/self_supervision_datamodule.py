@@ -53,6 +53,14 @@ class SelfSupervisionDataModule(L.LightningDataModule):
         """Training batches in random order, dicts with `data`, `label` and `confidence`."""
         return self._loader(self.batch_size, shuffle=True)
 
+    def state_dict(self) -> dict[str, Any]:
+        """For a checkpoint: every row's confidence."""
+        return {"confidence": self.train.confidence}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take up the confidence of a checkpoint."""
+        self.train.confidence.copy_(state_dict["confidence"])
+
     def val_dataloader(self) -> Any:
         """The wrapped module's validation batches."""
         return self.datamodule.val_dataloader()
@@ -70,8 +78,8 @@ class SelfSupervisionDataModule(L.LightningDataModule):
         return row_loader(self.train, RowBatches(len(self.train), batch_size, shuffle, ranks, rank))
 
 
-SCORING_BATCH = 8192
-"""Rows scored at once: large enough that the cost of a call does not count, small enough for any memory."""
+SCORING_BATCH = 4096
+"""Rows scored at once: large enough that the cost of a call does not count, small enough for a cache."""
 
 
 def _training_rows(datamodule: L.LightningDataModule) -> tuple[Any, int]:

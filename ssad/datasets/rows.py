@@ -9,7 +9,9 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import torch
+from pyarrow import csv
 from torch.utils.data import DataLoader, Dataset, TensorDataset, default_collate
 from torch.utils.data.distributed import DistributedSampler
 
@@ -246,7 +248,8 @@ class RowBatches(DistributedSampler[Any]):
 
 def row_loader(dataset: Any, batches: RowBatches) -> DataLoader[Any]:
     """A loader over rows of this module's datasets, which fetch a batch in one indexing."""
-    return DataLoader(dataset, batch_size=None, sampler=batches, collate_fn=collate)
+    # A generator of its own: the loader draws from it, and not from what the network draws from.
+    return DataLoader(dataset, batch_size=None, sampler=batches, collate_fn=collate, generator=torch.Generator())
 
 
 def init_confidence_from_csv(dataset: Any, path: str | Path | None) -> torch.Tensor:
@@ -278,4 +281,5 @@ def init_confidence_from_csv(dataset: Any, path: str | Path | None) -> torch.Ten
 
 def save_confidence_to_csv(dataset: DatasetWithConfidence, path: str | Path) -> None:
     """Write one column `confidence`, a row a sample in dataset order, as `init_confidence_from_csv` reads it."""
-    pd.DataFrame({"confidence": dataset.confidence.cpu().numpy()}).to_csv(path, index=False)
+    table = pa.table({"confidence": dataset.confidence.cpu().numpy()})
+    csv.write_csv(table, path, csv.WriteOptions(quoting_style="none"))
