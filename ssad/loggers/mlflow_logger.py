@@ -69,7 +69,7 @@ def log_checkpoint(trainer: L.Trainer, number: int) -> None:
     folder, name = CHECKPOINTS[number % len(CHECKPOINTS)].split("/")
     with tempfile.TemporaryDirectory() as temporary:
         path = Path(temporary) / name
-        trainer.save_checkpoint(path)
+        trainer.save_checkpoint(path, weights_only=False)  # that is, with the optimizer and all else
         if trainer.is_global_zero:
             _client(mlf_logger).log_artifact(_run_id(mlf_logger), str(path), folder)
 
