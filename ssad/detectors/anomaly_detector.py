@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+from lightning.pytorch.utilities.seed import isolate_rng
 from sklearn.base import BaseEstimator, OutlierMixin
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
@@ -18,6 +19,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from ssad.bundle import Bundle
 from ssad.bundle.intervals import Floats
 from ssad.detectors.fit import FitSettings, fit_detector
+from ssad.errors import DatasetError
 
 MIN_FIT_ROWS = 2
 """One row has no distribution."""
@@ -27,7 +29,8 @@ class AnomalyDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]
     """A scikit-learn outlier detector: `fit` on unlabelled rows with anomalies among them.
 
     It scores with the same bundle that MLflow and the service use. DataFrames keep their columns, of any
-    kind a table may have; arrays are numeric, and NaN in them is a missing value.
+    kind a table may have; arrays are numeric. A NaN or infinite cell is a missing value. Fitting leaves the
+    global random states as they are.
 
     Attributes:
         bundle_: the trained detector.
@@ -58,6 +61,7 @@ class AnomalyDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]
         Raises:
             DatasetError: there is nothing to learn from.
             SettingsError: a setting has a value that cannot be used.
+            ValueError: X is not a table of numbers, or has too few rows or columns.
         """
         rows = self._rows(X, reset=True)
         settings = FitSettings(
@@ -68,7 +72,8 @@ class AnomalyDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]
             self.learning_rate,
             seed=int(check_random_state(self.random_state).randint(2**31)),
         )
-        fitted = fit_detector(rows, settings)
+        with isolate_rng():
+            fitted = fit_detector(rows, settings)
         folder = self._new_folder()
         fitted.write_bundle(folder)
         self._adopt(Bundle(folder))
@@ -123,16 +128,14 @@ class AnomalyDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]
 
     def _rows(self, X: Any, reset: bool) -> pd.DataFrame:  # noqa: N803
         """Rows as a table: a DataFrame's own columns, or those of an array by position."""
+        min_rows = MIN_FIT_ROWS if reset else 1
         if isinstance(X, pd.DataFrame):
+            _check_frame(X, min_rows)
             validate_data(self, X, reset=reset, skip_check_array=True)
             return X.reset_index(drop=True).set_axis(X.columns.map(str), axis=1)
+        _check_no_text(X)
         array = validate_data(
-            self,
-            X,
-            reset=reset,
-            dtype=np.float64,
-            ensure_all_finite=False,
-            ensure_min_samples=MIN_FIT_ROWS if reset else 1,
+            self, X, reset=reset, dtype=np.float64, ensure_all_finite=False, ensure_min_samples=min_rows
         )
         return pd.DataFrame(array).add_prefix("x")
 
@@ -161,3 +164,26 @@ class AnomalyDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]
         folder = tempfile.mkdtemp(prefix="ssad-")
         weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
         return Path(folder)
+
+
+def _check_frame(frame: pd.DataFrame, min_rows: int) -> None:
+    """What `validate_data` checks of an array, for columns of any kind."""
+    repeated = frame.columns[frame.columns.map(str).duplicated()]
+    if len(repeated):
+        raise DatasetError(
+            f"{len(repeated)} column names are not unique ({', '.join(map(str, repeated[:10]))}); rename them."
+        )
+    if len(frame) < min_rows or not frame.shape[1]:
+        raise DatasetError(
+            f"the table has {len(frame)} row(s) and {frame.shape[1]} column(s), expected at least {min_rows} and 1; "
+            "bring more data."
+        )
+
+
+def _check_no_text(array: Any) -> None:
+    """Refuse an array of words: by position alone, nothing says which columns are categories."""
+    values = np.asarray(array) if isinstance(array, np.ndarray | list | tuple) else np.empty(0)
+    if values.dtype.kind in "US" or (values.dtype == object and any(isinstance(value, str) for value in values.flat)):
+        raise DatasetError(
+            "the array holds text, expected numbers; pass a DataFrame, whose text columns are categories."
+        )

@@ -11,7 +11,7 @@ import torch
 from ssad.confidence_estimators import BinaryConfidence, GradedConfidence
 from ssad.detectors.warm_start import warm_start_confidence
 from ssad.distribution_analyzers import ConsensusThresholding, EVTThresholding, TriangularThresholding
-from ssad.errors import SettingsError, nearest
+from ssad.errors import DatasetError, SettingsError, nearest
 from ssad.models import Autoencoder, AutoencoderEnsemble, VariationalAutoencoder
 from ssad.modules import (
     CosineReconstructionModule,
@@ -60,9 +60,18 @@ def _ssad(features: torch.Tensor, every_n_epochs: int, learning_rate: float) -> 
     )
 
 
+RADON_MIN_FEATURES = 2
+"""All rows of one feature have the same direction."""
+
+
 def _radon(features: torch.Tensor, every_n_epochs: int, learning_rate: float) -> SelfSupervisionModule:
     """The paper's 784-400-200 in proportion [Najari et al., SIN 2021]."""
     input_dim = features.shape[1]
+    if input_dim < RADON_MIN_FEATURES:
+        raise DatasetError(
+            f"radon compares the directions of rows and needs at least {RADON_MIN_FEATURES} features, got {input_dim} "
+            "feature(s) from the table; use detector ssad or grand."
+        )
     return CosineReconstructionModule(
         Autoencoder(input_dim, [max(2, input_dim // 2)], max(1, input_dim // 4)),
         every_n_epochs,
