@@ -18,7 +18,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from ssad.bundle import Bundle
 from ssad.bundle.intervals import Floats
-from ssad.detectors.fit import FitSettings, fit_detector
+from ssad.detectors.fit import FitSettings, FittedDetector, fit_detector
 from ssad.errors import DatasetError
 
 MIN_FIT_ROWS = 2
@@ -28,15 +28,20 @@ MIN_FIT_ROWS = 2
 class AnomalyDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]
     """A scikit-learn outlier detector: `fit` on unlabelled rows with anomalies among them.
 
-    It scores with the same bundle that MLflow and the service use. DataFrames keep their columns, of any
-    kind a table may have; arrays are numeric. A NaN or infinite cell is a missing value. Fitting leaves the
-    global random states as they are.
+    DataFrames keep their columns, of any kind a table may have; arrays are numeric. A NaN or infinite cell
+    is a missing value. Fitting leaves the global random states as they are. The bundle that MLflow and the
+    service use, which scores the same to 1e-5, is written when it is first asked for: exporting takes longer
+    than a small table trains.
 
     Attributes:
-        bundle_: the trained detector.
+        curve_: thresholds and confidence.
         offset_: `score_samples` where confidence crosses 0: below it a row is an outlier.
         n_features_in_: number of columns.
     """
+
+    # One of the two scores: what has just been trained, or what has been loaded.
+    _fitted: FittedDetector | None
+    _bundle: Bundle | None
 
     def __init__(
         self,
@@ -74,23 +79,34 @@ class AnomalyDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]
         )
         with isolate_rng():
             fitted = fit_detector(rows, settings)
-        folder = self._new_folder()
-        fitted.write_bundle(folder)
-        self._adopt(Bundle(folder))
+        self._adopt(fitted)
         return self
+
+    @property
+    def bundle_(self) -> Bundle:
+        """The trained detector as a bundle, in a folder that lives as long as this object."""
+        check_is_fitted(self)
+        if self._bundle is None:
+            assert self._fitted is not None  # one of the two is there
+            folder = self._new_folder()
+            self._fitted.write_bundle(folder)
+            self._bundle = Bundle(folder)
+        return self._bundle
 
     def anomaly_score(self, X: Any) -> Floats:  # noqa: N803
         """Score of each row, shape (n,), float64; higher is more abnormal."""
         check_is_fitted(self)
-        return self.bundle_.score(self._rows(X, reset=False)).score
+        rows = self._rows(X, reset=False)
+        return self.bundle_.score(rows).score if self._fitted is None else self._fitted.score(rows)
 
     def confidence(self, X: Any) -> Floats:  # noqa: N803
         """Confidence of each row, shape (n,), in [-1, 1]."""
-        return self.bundle_.decide(self.anomaly_score(X)).confidence
+        return self.curve_(self.anomaly_score(X))
 
     def region(self, X: Any) -> npt.NDArray[np.str_]:  # noqa: N803
         """Region of each row, shape (n,): normal, unknown or abnormal."""
-        return self.bundle_.decide(self.anomaly_score(X)).region
+        scores = self.anomaly_score(X)
+        return self.curve_.thresholds.regions(scores)
 
     def score_samples(self, X: Any) -> Floats:  # noqa: N803
         """The opposite of the score, shape (n,): scikit-learn's sign, lower is more abnormal."""
@@ -106,7 +122,6 @@ class AnomalyDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]
 
     def save(self, path: str | Path) -> None:
         """Write the bundle into a folder, which `Bundle`, `load` and the service read."""
-        check_is_fitted(self)
         shutil.copytree(self.bundle_.path, path, dirs_exist_ok=True)
 
     @classmethod
@@ -122,9 +137,11 @@ class AnomalyDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]
         detector._adopt(bundle)
         return detector
 
-    def _adopt(self, bundle: Bundle) -> None:
-        self.bundle_ = bundle
-        self.offset_ = -bundle.curve.decision
+    def _adopt(self, trained: FittedDetector | Bundle) -> None:
+        self._fitted = trained if isinstance(trained, FittedDetector) else None
+        self._bundle = trained if isinstance(trained, Bundle) else None
+        self.curve_ = trained.curve
+        self.offset_ = -self.curve_.decision
 
     def _rows(self, X: Any, reset: bool) -> pd.DataFrame:  # noqa: N803
         """Rows as a table: a DataFrame's own columns, or those of an array by position."""
@@ -145,19 +162,21 @@ class AnomalyDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]
         return tags
 
     def __getstate__(self) -> dict[str, Any]:
+        """The settings and, once fitted, the bundle's files instead of what trained."""
         state = dict(super().__getstate__())
-        if "bundle_" in state:
-            state["bundle_"] = {path.name: path.read_bytes() for path in state["bundle_"].path.iterdir()}
+        if "_bundle" in state:
+            state["_fitted"] = None
+            state["_bundle"] = {path.name: path.read_bytes() for path in self.bundle_.path.iterdir()}
         return state
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        files = state.pop("bundle_", None)
+        files = state.pop("_bundle", None)
         super().__setstate__(state)
         if files is not None:
             folder = self._new_folder()
             for name, content in files.items():
                 (folder / name).write_bytes(content)
-            self.bundle_ = Bundle(folder)
+            self._bundle = Bundle(folder)
 
     def _new_folder(self) -> Path:
         """A folder for the bundle that lives as long as the detector."""

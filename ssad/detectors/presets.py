@@ -60,6 +60,10 @@ def _ssad(features: torch.Tensor, every_n_epochs: int, learning_rate: float) -> 
     )
 
 
+CLASSIC_STEPS = 280
+"""Batches that RADON and GRAnD train for; the papers count epochs. The first recalibration comes after about 50:
+what is common is reconstructed by then and what is rare is not yet, so that their scores lie apart."""
+
 RADON_MIN_FEATURES = 2
 """All rows of one feature have the same direction."""
 
@@ -94,18 +98,14 @@ def _grand(features: torch.Tensor, every_n_epochs: int, learning_rate: float) ->
     )
 
 
-def _fixed(epochs: int) -> Callable[[int], int]:
-    return lambda batches: epochs
-
-
 def _steps(steps: int, at_least: int) -> Callable[[int], int]:
     return lambda batches: max(at_least, math.ceil(steps / batches))
 
 
 PRESETS = {
     "ssad": Preset(_steps(ENSEMBLE_STEPS, at_least=8), 4, 3e-3, _ssad, warm_start_confidence),
-    "radon": Preset(_fixed(10), 3, 1e-3, _radon),
-    "grand": Preset(_fixed(10), 3, 1e-3, _grand),
+    "radon": Preset(_steps(CLASSIC_STEPS, at_least=8), 5, 1e-3, _radon),
+    "grand": Preset(_steps(CLASSIC_STEPS, at_least=8), 5, 1e-3, _grand),
 }
 
 

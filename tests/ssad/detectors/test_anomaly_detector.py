@@ -98,6 +98,11 @@ def test_without_a_random_state_the_seed_comes_from_numpys(points: Any) -> None:
     assert (first != second).any()
 
 
+def test_an_unfitted_detector_has_no_bundle(tmp_path: Any) -> None:
+    with pytest.raises(NotFittedError):
+        AnomalyDetector().save(tmp_path / "detector")
+
+
 def test_a_clone_has_the_settings_and_nothing_fitted(detector: AnomalyDetector, points: Any) -> None:
     copy = clone(detector)
     assert copy.get_params() == detector.get_params()
@@ -166,6 +171,21 @@ def test_it_saves_and_loads(detector: AnomalyDetector, points: Any, tmp_path: An
     loaded = AnomalyDetector.load(tmp_path / "detector")
     assert loaded.score_samples(points) == pytest.approx(detector.score_samples(points))
     assert loaded.predict(points).tolist() == detector.predict(points).tolist()
+    assert loaded.region(points).tolist() == detector.region(points).tolist()
+    assert loaded.get_params()["detector"] == "ssad"
+    loaded.save(tmp_path / "again")
+    assert (
+        AnomalyDetector.load(tmp_path / "again").score_samples(points).tolist() == loaded.score_samples(points).tolist()
+    )
+
+
+def test_saving_does_not_change_its_scores(points: Any, tmp_path: Any) -> None:
+    detector = AnomalyDetector("radon", random_state=0, max_epochs=1).fit(points)
+    before = detector.score_samples(points)
+    detector.save(tmp_path / "detector")
+    assert (detector.score_samples(points) == before).all()
+    refitted = detector.fit(points[:100])
+    assert refitted.bundle_.manifest["training_rows"] == 100
 
 
 def test_it_survives_pickling(detector: AnomalyDetector, points: Any) -> None:
