@@ -57,7 +57,8 @@ def nsl_kdd(folder: Path, seeds: list[int]) -> Iterator[Task]:
     (train, anomalous), (test, test_anomalous) = (
         split_labels(read_table(str(folder / f"{part}.parquet"))) for part in ("train", "test")
     )
-    assert anomalous is not None and test_anomalous is not None  # the set comes with its labels
+    assert anomalous is not None  # the set comes with its labels
+    assert test_anomalous is not None
     for contamination in CONTAMINATIONS:
         for seed in seeds:
             kept = train.iloc[thin_anomalies(anomalous, contamination, seed)]
