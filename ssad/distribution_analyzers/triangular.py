@@ -20,11 +20,12 @@ class TriangularThresholding(HistogramPlotAnalyzer):
     nothing unknown. Later ones look for a corner in each half of the histogram: right of the normal peak,
     and left of the abnormal one.
 
-    Two choices that the paper leaves open. The halves meet in the middle of the histogram's range, which
-    goes with the scores; a border kept from the first threshold would keep its mistakes. And Rosin's peak
+    Three choices that the paper leaves open. The halves meet in the middle of the histogram's range, which
+    goes with the scores; a border kept from the first threshold would keep its mistakes. The normal peak
     must be that of the main population: rows that repeat make a spike, whose corner cuts off most of the
     others, so the corner is looked for again among the scores right of it until at least `MAJORITY` of all
-    rows are normal.
+    rows are normal. And a peak of the upper half that lies nearer to its lower end than to its upper one is
+    the tail of the normal population: then nothing seen is abnormal.
     """
 
     def __init__(
@@ -55,7 +56,7 @@ class TriangularThresholding(HistogramPlotAnalyzer):
             low, high = scores[scores <= border], scores[scores > border]
             # A half without spread has no corner: the border takes its place.
             normal = self._corner_of_majority(low, majority) if spreads(low) else border
-            abnormal = -self._corner(-high) if spreads(high) else border
+            abnormal = self._abnormal_corner(high, border) if spreads(high) else border
         return self._with_given(normal, abnormal)
 
     def _thresholds_without_spread(
@@ -75,15 +76,19 @@ class TriangularThresholding(HistogramPlotAnalyzer):
         """The first corner with at least so many of the ascending scores below it; their end if there is none."""
         beyond = scores
         while spreads(beyond):
-            corner = self._corner(beyond)
+            corner = corner_right_of_peak(*score_histogram(beyond, self.bin_estimator))
             beyond = scores[scores > corner]
             if len(scores) - len(beyond) >= majority:
                 return corner
         return float(scores[-1])
 
-    def _corner(self, scores: Floats) -> float:
-        counts, edges = score_histogram(scores, self.bin_estimator)
-        return corner_right_of_peak(counts, edges)
+    def _abnormal_corner(self, scores: Floats, border: float) -> float:
+        """The corner left of the peak of the ascending scores above the border; above them all if it has no peak."""
+        counts, mirrored = score_histogram(-scores, self.bin_estimator)
+        peak = -float(mirrored[np.argmax(counts) :][:2].mean())
+        if peak - border < scores[-1] - peak:
+            return float(np.nextafter(scores[-1], np.inf))
+        return -corner_right_of_peak(counts, mirrored)
 
 
 def corner_right_of_peak(counts: Floats, edges: Floats) -> float:

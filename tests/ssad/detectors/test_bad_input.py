@@ -22,7 +22,7 @@ every_detector = pytest.mark.parametrize("name", sorted(PRESETS))
 
 
 def detector(name: str) -> AnomalyDetector:
-    return AnomalyDetector(name, random_state=0, max_epochs=8)
+    return AnomalyDetector(name, random_state=0, max_epochs=4)
 
 
 def correlated(generator: Generator, rows: int, columns: int) -> Any:
