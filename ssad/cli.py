@@ -91,19 +91,19 @@ def train(
 
 @app.command()
 def benchmark(
-    suite: Annotated[str, typer.Option(help="adbench or nsl-kdd.")],
+    suite: Annotated[str, typer.Option(help="adbench, nsl-kdd or thresholds.")],
     data: Annotated[str, typer.Option(help="Folder with the suite's files.")],
-    peers: Annotated[str, typer.Option(help="all, none, or names of PyOD's detectors by commas.")] = "all",
+    peers: Annotated[str, typer.Option(help="all, none, or names by commas: detectors, or thresholds.")] = "all",
     detectors: Annotated[str, typer.Option(help="Presets by commas.")] = "ssad",
     seeds: Annotated[str, typer.Option(help="Seeds by commas.")] = "1,2,3",
-    results: Annotated[str, typer.Option(help="CSV file to go on with.")] = "benchmark.csv",
+    results: Annotated[str, typer.Option(help="Folder to keep scores in, and to go on with.")] = "benchmark",
 ) -> None:
-    """Compare the presets with other libraries' detectors."""
-    from ssad.workflows.benchmark import BenchmarkSettings, summarize
+    """Compare the presets with other libraries' detectors, or our intervals with other thresholds."""
+    from ssad.workflows.benchmark import BenchmarkSettings
     from ssad.workflows.benchmark import benchmark as run
 
-    table = run(BenchmarkSettings(suite, Path(data), peers, detectors, seeds, Path(results)))
-    typer.echo(summarize(table).round(4).to_string())
+    report = run(BenchmarkSettings(suite, Path(data), peers, detectors, seeds, Path(results)))
+    typer.echo(report.tables["summary"].round(4).to_string())
 
 
 @app.command()

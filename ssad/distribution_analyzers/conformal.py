@@ -1,0 +1,59 @@
+"""An abnormal threshold with a promise: split-conformal p-values of rows that training has not seen."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from ssad.bundle.intervals import Floats
+from ssad.confidence_estimators import ConfidenceIntervalsConfiguration
+from ssad.distribution_analyzers.analyzer import HistogramPlotAnalyzer
+
+ALPHA = 0.05
+"""Fisher's level, for want of the user's own."""
+
+
+class ConformalThresholding(HistogramPlotAnalyzer):
+    """At most a share `alpha` of normal rows is called abnormal [Bates et al., Annals of Statistics 2023, eq. 3].
+
+    A row's p-value is (1 + held-back rows that score at least as high) / (n + 1), and it is abnormal where
+    that is at most `alpha`. Where the held-back rows and a new normal one are exchangeable, the new one is
+    called with probability at most `alpha`, whatever the detector and the distribution: on average over
+    held-back parts, that is; for one part the share varies about it like a Beta variable.
+
+    Anomalies among the held-back rows raise the threshold: the promise holds all the more, and power is
+    lost [Bashari et al. 2025]. With a share of them near `alpha` or above, hardly anything is called.
+
+    The scores to analyse are those of the held-back rows. Of the intervals in force the normal threshold
+    is kept, held to the new abnormal one; where there are none, nothing is unknown.
+    """
+
+    def __init__(self, alpha: float = ALPHA) -> None:
+        """Promise that at most this share of normal rows is called abnormal, in (0, 1).
+
+        Raises:
+            ValueError: a share out of its range.
+        """
+        super().__init__()
+        if not 0 < alpha < 1:
+            raise ValueError(f"alpha must be in (0, 1), got {alpha}")
+        self.alpha = alpha
+
+    def _thresholds(self, scores: Floats, current_conf: ConfidenceIntervalsConfiguration | None) -> tuple[float, float]:
+        highest_normal = conformal_threshold(scores, self.alpha)
+        if current_conf is None or current_conf.thresholds.normal >= highest_normal:
+            return highest_normal, highest_normal
+        return current_conf.thresholds.normal, float(np.nextafter(highest_normal, np.inf))
+
+
+def conformal_threshold(scores: Floats, alpha: float) -> float:
+    """The highest score whose conformal p-value exceeds `alpha`; infinity where n < 1 / alpha - 1 rows cannot tell.
+
+    Args:
+        scores: of held-back rows, shape (n,), ascending.
+        alpha: in (0, 1).
+    """
+    # A hair more, so that a product such as 0.1 * 30 is not rounded below its whole number.
+    called = math.floor(alpha * (len(scores) + 1) * (1 + 1e-12))
+    return float(scores[-called]) if called else math.inf

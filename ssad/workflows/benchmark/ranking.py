@@ -1,0 +1,111 @@
+"""How well detectors rank: tables over data sets, seeds and pairs of peers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from itertools import combinations
+
+import numpy as np
+import pandas as pd
+from scipy.stats import norm, rankdata
+
+from ssad.bundle.intervals import Floats
+from ssad.metrics import ranking_metrics
+from ssad.workflows.benchmark.measurements import Measurement
+
+Measured = Mapping[tuple[str, int, str], Measurement]
+"""Measurements by data set, seed and detector."""
+
+KEYS = ["set", "seed", "detector"]
+METRICS = ["auc", "ap"]
+SORTED_BY = ("size", "features", "contamination")
+THIRDS = ("low", "middle", "high")
+
+RESAMPLES = 10_000
+INTERVAL = (2.5, 97.5)
+"""Of the bootstrap over data sets: percentiles of the mean difference."""
+
+
+def rank_table(measured: Measured) -> pd.DataFrame:
+    """A row for each set, seed and detector: auc, ap, seconds, and what the set is like."""
+    facts = ("fit_seconds", "score_seconds", *SORTED_BY, "failure")
+    return pd.DataFrame(
+        [
+            dict(zip(KEYS, key, strict=True))
+            | ranking_metrics(one.test, one.labels)
+            | {fact: getattr(one, fact) for fact in facts}
+            for key, one in measured.items()
+        ]
+    )
+
+
+def summarize(table: pd.DataFrame) -> pd.DataFrame:
+    """A row a detector, best first: mean AUROC and average precision, mean ranks, and seconds for the suite."""
+    by_set = table.groupby(["set", "detector"])[METRICS].mean()
+    ranks = by_set.groupby("set").rank(ascending=False).groupby("detector").mean().add_suffix("_rank")
+    seconds = table.groupby(["seed", "detector"])[["fit_seconds", "score_seconds"]].sum().groupby("detector").mean()
+    means = by_set.groupby("detector").mean()
+    return pd.concat([means, ranks, seconds], axis=1).sort_values("auc", ascending=False)
+
+
+def pair_table(measured: Measured, peers: Iterable[str]) -> pd.DataFrame:
+    """A row for each set, seed and pair of peers: the mean of their probit ranks as a score."""
+    wanted, tasks = set(peers), dict.fromkeys((name, seed) for name, seed, _ in measured)
+    rows = []
+    for name, seed in tasks:
+        probits = {d: probit(one.test) for (n, s, d), one in measured.items() if (n, s) == (name, seed) and d in wanted}
+        labels = next(one.labels for (n, s, _), one in measured.items() if (n, s) == (name, seed))
+        for first, second in combinations(sorted(probits), 2):
+            scores = probits[first] + probits[second]
+            key = {"set": name, "seed": seed, "detector": f"{first} + {second}"}
+            rows.append(key | ranking_metrics(scores, labels))
+    return pd.DataFrame(rows, columns=[*KEYS, *METRICS])
+
+
+def best_pairs(pairs: pd.DataFrame) -> pd.DataFrame:
+    """Mean AUROC and average precision of each pair over the sets, best first."""
+    by_set = pairs.groupby(["set", "detector"])[METRICS].mean()
+    return by_set.groupby("detector").mean().sort_values("auc", ascending=False)
+
+
+def probit(scores: Floats) -> Floats:
+    """Ranks as quantiles of a standard normal, shape (n,)."""
+    quantiles: Floats = norm.ppf((rankdata(scores) - 0.5) / len(scores))
+    return quantiles
+
+
+def thirds(table: pd.DataFrame) -> pd.DataFrame:
+    """Mean AUROC and average precision on each third of the sets by rows, features and contamination."""
+    by_set = table.groupby(["set", "detector"])[METRICS].mean().reset_index()
+    facts = table.groupby("set")[list(SORTED_BY)].first()
+    parts = []
+    for fact in SORTED_BY:
+        ordered = facts[fact].sort_values(kind="stable").index.to_numpy()
+        for third, names in zip(THIRDS, np.array_split(ordered, len(THIRDS)), strict=True):
+            means = by_set[by_set["set"].isin(names)].groupby("detector")[METRICS].mean().reset_index()
+            parts.append(means.assign(by=fact, third=third, sets=len(names)))
+    return pd.concat(parts)[["by", "third", "sets", "detector", *METRICS]].reset_index(drop=True)
+
+
+def paired(table: pd.DataFrame, ours: str) -> pd.DataFrame:
+    """Ours against every other, set by set: sets won, tied and lost, mean difference and its bootstrap interval.
+
+    The sets are resampled, not the rows: the interval says what other data sets like these would give.
+    """
+    rows = []
+    for metric in METRICS:
+        by_set = table.pivot_table(index="set", columns="detector", values=metric)
+        for other in by_set.columns.drop(ours):
+            difference = (by_set[ours] - by_set[other]).to_numpy()
+            won, lost = int((difference > 0).sum()), int((difference < 0).sum())
+            low, high = bootstrap_interval(difference)
+            rows.append((ours, other, metric, won, len(difference) - won - lost, lost, difference.mean(), low, high))
+    names = ["detector", "other", "metric", "won", "tied", "lost", "difference", "low", "high"]
+    return pd.DataFrame(rows, columns=names)
+
+
+def bootstrap_interval(values: Floats) -> tuple[float, float]:
+    """95 % interval of the mean of values, shape (n,), by resampling them; always the same resamples."""
+    drawn = np.random.default_rng(0).integers(len(values), size=(RESAMPLES, len(values)))
+    low, high = np.percentile(values[drawn].mean(axis=1), INTERVAL)
+    return float(low), float(high)
