@@ -60,6 +60,9 @@ def train(
     batch_size: Annotated[str, typer.Option(metavar="auto|N", help="Rows in a batch.")] = "auto",
     learning_rate: Annotated[str, typer.Option(metavar="auto|X", help="Of Adam.")] = "auto",
     seed: Annotated[int, typer.Option(help="Fixes the result.")] = 0,
+    alpha: Annotated[
+        str, typer.Option(metavar="auto|X", help="Call at most this share of normal rows abnormal.")
+    ] = "auto",
     model_name: Annotated[str, typer.Option(help="Name in the registry.")] = "ssad",
 ) -> None:
     """Train on a table, track the run and register the detector."""
@@ -75,6 +78,7 @@ def train(
         _parsed("batch_size", batch_size, int),
         _parsed("learning_rate", learning_rate, float),
         seed,
+        _parsed("alpha", alpha, float),
     )
     settings = TrainSettings(
         dataset,

@@ -13,6 +13,9 @@ from ssad.distribution_analyzers.analyzer import HistogramPlotAnalyzer
 ALPHA = 0.05
 """Fisher's level, for want of the user's own."""
 
+ROUNDING = 1 + 1e-12
+"""A hair more than 1, so that products such as 0.29 * 100 are not rounded below their whole number."""
+
 
 class ConformalThresholding(HistogramPlotAnalyzer):
     """At most a share `alpha` of normal rows is called abnormal [Bates et al., Annals of Statistics 2023, eq. 3].
@@ -48,12 +51,21 @@ class ConformalThresholding(HistogramPlotAnalyzer):
 
 
 def conformal_threshold(scores: Floats, alpha: float) -> float:
-    """The highest score whose conformal p-value exceeds `alpha`; infinity where n < 1 / alpha - 1 rows cannot tell.
+    """The highest score whose conformal p-value exceeds `alpha`; infinity where there are too few scores to tell.
 
     Args:
         scores: of held-back rows, shape (n,), ascending.
         alpha: in (0, 1).
     """
-    # A hair more, so that a product such as 0.1 * 30 is not rounded below its whole number.
-    called = math.floor(alpha * (len(scores) + 1) * (1 + 1e-12))
+    called = _callable_ranks(len(scores), alpha)
     return float(scores[-called]) if called else math.inf
+
+
+def can_promise(rows: int, alpha: float) -> bool:
+    """Whether so many held-back rows allow p-values as small as `alpha`: the smallest is 1 / (rows + 1)."""
+    return _callable_ranks(rows, alpha) > 0
+
+
+def _callable_ranks(rows: int, alpha: float) -> int:
+    """How many of the rows + 1 ranks that a new score may have make it abnormal."""
+    return math.floor(alpha * (rows + 1) * ROUNDING)
