@@ -100,7 +100,7 @@ def benchmark(
     peers: Annotated[str, typer.Option(help="all, none, or names by commas: detectors, or thresholds.")] = "all",
     detectors: Annotated[str, typer.Option(help="Presets by commas.")] = "ssad",
     seeds: Annotated[str, typer.Option(help="Seeds by commas.")] = "1,2,3",
-    results: Annotated[str, typer.Option(help="Folder to keep scores in, and to go on with.")] = "benchmark",
+    results: Annotated[str, typer.Option(help="Folder to keep scores in, and to go on with.")] = "benchmark-results",
 ) -> None:
     """Compare the presets with other libraries' detectors, or our intervals with other thresholds."""
     from ssad.workflows.benchmark import BenchmarkSettings

@@ -32,13 +32,8 @@ PYOD = {
 }
 """PyOD's detectors, and the module each is in."""
 
-SKLEARN = {
-    "IsolationForest": "ensemble",
-    "LocalOutlierFactor": "neighbors",
-    "EllipticEnvelope": "covariance",
-    "OneClassSVM": "svm",
-}
-"""Scikit-learn's outlier detectors, and the module each is in."""
+SKLEARN = {"LocalOutlierFactor": "neighbors", "OneClassSVM": "svm"}
+"""Scikit-learn's outlier detectors, and the module each is in; PyOD's IForest and MCD are its other two."""
 
 PEERS = {**PYOD, **SKLEARN}
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Mapping
 from itertools import combinations
 
 import numpy as np
@@ -48,17 +48,19 @@ def summarize(table: pd.DataFrame) -> pd.DataFrame:
     return pd.concat([means, ranks, seconds], axis=1).sort_values("auc", ascending=False)
 
 
-def pair_table(measured: Measured, peers: Iterable[str]) -> pd.DataFrame:
+def pair_table(measured: Measured, peers: Collection[str]) -> pd.DataFrame:
     """A row for each set, seed and pair of peers: the mean of their probit ranks as a score."""
-    wanted, tasks = set(peers), dict.fromkeys((name, seed) for name, seed, _ in measured)
+    by_task: dict[tuple[str, int], dict[str, Measurement]] = {}
+    for (name, seed, detector), one in measured.items():
+        if detector in peers:
+            by_task.setdefault((name, seed), {})[detector] = one
     rows = []
-    for name, seed in tasks:
-        probits = {d: probit(one.test) for (n, s, d), one in measured.items() if (n, s) == (name, seed) and d in wanted}
-        labels = next(one.labels for (n, s, _), one in measured.items() if (n, s) == (name, seed))
+    for (name, seed), ones in by_task.items():
+        probits = {detector: probit(one.test) for detector, one in ones.items()}
+        labels = next(iter(ones.values())).labels
         for first, second in combinations(sorted(probits), 2):
-            scores = probits[first] + probits[second]
             key = {"set": name, "seed": seed, "detector": f"{first} + {second}"}
-            rows.append(key | ranking_metrics(scores, labels))
+            rows.append(key | ranking_metrics(probits[first] + probits[second], labels))
     return pd.DataFrame(rows, columns=[*KEYS, *METRICS])
 
 

@@ -31,7 +31,7 @@ class BenchmarkSettings:
     peers: str = "all"
     detectors: str = "ssad"
     seeds: str = "1,2,3"
-    results: Path = Path("benchmark")
+    results: Path = Path("benchmark-results")
 
     def __post_init__(self) -> None:
         if self.suite not in SUITES:
