@@ -14,7 +14,7 @@ from ssad.workflows.benchmark.ranking import KEYS, Measured
 
 NORMAL, UNKNOWN, ABNORMAL = range(len(REGIONS))
 
-COVERAGES = np.linspace(0.05, 1, 20)
+COVERAGES = tuple(share / 20 for share in range(1, 21))
 """Shares of the rows at which the risk-coverage curve is drawn."""
 
 
@@ -40,7 +40,6 @@ def regions(one: Measurement) -> dict[str, float]:
         "error_decided": _mean(wrong[decided]),
         "error_forced": float(forced_wrong.mean()),
         "error_unknown_forced": _mean(forced_wrong[~decided]),
-        **{f"risk_at_{coverage:.2f}": risk_at_coverage(one.confidence, one.labels, coverage) for coverage in COVERAGES},
     }
 
 
@@ -49,6 +48,18 @@ def summarize_regions(table: pd.DataFrame) -> pd.DataFrame:
     by_set = table.drop(columns="seed").groupby(["set", "detector"]).mean()
     means = by_set.groupby("detector").mean()
     return means.assign(error_ratio=means["error_decided"] / means["error_forced"])
+
+
+def risk_table(measured: Measured) -> pd.DataFrame:
+    """A row a detector, a column a coverage: share decided wrongly of the surest rows, mean over the sets."""
+    rows = [
+        dict(zip(KEYS, key, strict=True))
+        | {coverage: risk_at_coverage(one.confidence, one.labels, coverage) for coverage in COVERAGES}
+        for key, one in measured.items()
+        if len(one.confidence)
+    ]
+    by_set = pd.DataFrame(rows).drop(columns="seed").groupby(["set", "detector"]).mean()
+    return by_set.groupby("detector").mean()
 
 
 def calibration_table(measured: Measured, with_peers: bool) -> pd.DataFrame:

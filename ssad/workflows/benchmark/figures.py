@@ -7,7 +7,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from ssad.metrics import calibration_bins, reliability_figure, risk_coverage_figure
-from ssad.workflows.benchmark.decisions import COVERAGES, probabilities
+from ssad.workflows.benchmark.decisions import probabilities
 from ssad.workflows.benchmark.ranking import METRICS, Measured
 
 NAMES = {"auc": "AUROC", "ap": "average precision"}
@@ -43,10 +43,10 @@ def reliability(measured: Measured, detector: str, with_peers: bool) -> Figure:
     )
 
 
-def risk_coverage(summary: pd.DataFrame) -> Figure:
-    """Risk at each coverage, mean over the sets, of each detector in a summary of regions."""
-    columns = [f"risk_at_{coverage:.2f}" for coverage in COVERAGES]
-    return risk_coverage_figure({str(name): (COVERAGES, row[columns].to_numpy()) for name, row in summary.iterrows()})
+def risk_coverage(risks: pd.DataFrame) -> Figure:
+    """Risk at each coverage, mean over the sets, of each detector."""
+    coverages = np.asarray(risks.columns, dtype=np.float64)
+    return risk_coverage_figure({str(name): (coverages, row.to_numpy()) for name, row in risks.iterrows()})
 
 
 def _colors(names: pd.Index, ours: list[str]) -> list[str]:

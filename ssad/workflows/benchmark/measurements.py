@@ -62,35 +62,42 @@ def kept_at(results: Path, suite: str, task: Task, detector: str) -> Path:
 def measure(detector: str, rows: Rows, seed: int) -> Measurement:
     """Fit and score once; a detector that fails gets what chance would."""
     _warm_up(detector)
+    task: dict[str, Any] = {"labels": rows.labels, "size": rows.size, "contamination": rows.contamination}
+    task["features"] = rows.train.shape[1]
     start = time.perf_counter()
-    none = np.empty(0)
-    failure, train, test, confidence, thresholds = "", np.zeros(len(rows.train)), np.zeros(len(rows.test)), none, none
-    fitted_at = scored_at = start
     try:
-        fitted = fit(detector, rows.train, seed)
-        fitted_at = time.perf_counter()
-        test = fitted.score(rows.test)
-        scored_at = time.perf_counter()
-        train = fitted.training_scores()
-        if fitted.curve is not None:
-            ends = fitted.curve.thresholds
-            confidence, thresholds = fitted.curve(test), np.asarray([ends.normal, ends.abnormal])
+        return Measurement(**_fit_and_score(detector, rows, seed), **task, failure="")
     except (ValueError, RuntimeError) as error:
         failure = f"{type(error).__name__}: {error}"
         logging.getLogger(__name__).warning("%s failed: %s", detector, failure)
+    nothing = np.empty(0)
     return Measurement(
-        train,
-        test,
-        rows.labels,
-        confidence,
-        thresholds,
-        fitted_at - start,
-        scored_at - fitted_at,
-        rows.size,
-        rows.train.shape[1],
-        rows.contamination,
-        failure,
+        train=np.zeros(len(rows.train)),
+        test=np.zeros(len(rows.test)),
+        confidence=nothing,
+        thresholds=nothing,
+        fit_seconds=time.perf_counter() - start,
+        score_seconds=0.0,
+        failure=failure,
+        **task,
     )
+
+
+def _fit_and_score(detector: str, rows: Rows, seed: int) -> dict[str, Any]:
+    start = time.perf_counter()
+    fitted = fit(detector, rows.train, seed)
+    fitted_at = time.perf_counter()
+    test = fitted.score(rows.test)
+    scored_at = time.perf_counter()
+    ends = fitted.curve.thresholds if fitted.curve is not None else None
+    return {
+        "train": fitted.training_scores(),
+        "test": test,
+        "confidence": fitted.curve(test) if fitted.curve is not None else np.empty(0),
+        "thresholds": np.asarray([ends.normal, ends.abnormal] if ends is not None else []),
+        "fit_seconds": fitted_at - start,
+        "score_seconds": scored_at - fitted_at,
+    }
 
 
 @cache

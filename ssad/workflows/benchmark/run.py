@@ -66,8 +66,11 @@ def _compare_detectors(settings: BenchmarkSettings, progress: bool) -> Report:
         "summary": ranking.summarize(table),
         "measurements": table.set_index(KEYS),
         "pairs": best,
-        "thirds": ranking.thirds(with_tops),
-        "paired": pd.concat([ranking.paired(with_tops, name) for name in ours]),
+        "thirds": ranking.thirds(with_tops).set_index(["by", "third", "detector"]),
+        "paired": pd.concat([ranking.paired(with_tops, name) for name in ours]).set_index(
+            ["detector", "other", "metric"]
+        ),
+        "risk_coverage": decisions.risk_table(measured),
         "regions": decisions.summarize_regions(regions),
         "regions_by_set": regions.set_index(KEYS),
         "calibration": decisions.summarize_calibration(calibration),
@@ -75,7 +78,7 @@ def _compare_detectors(settings: BenchmarkSettings, progress: bool) -> Report:
     }
     drawn = {f"reliability_{name}": figures.reliability(measured, name, bool(peers)) for name in ours}
     drawn["ranking"] = figures.ranking_bars(tables["summary"], ours)
-    drawn["risk_coverage"] = figures.risk_coverage(tables["regions"])
+    drawn["risk_coverage"] = figures.risk_coverage(tables["risk_coverage"])
     return Report(tables, drawn)
 
 

@@ -22,7 +22,8 @@ def test_regions_are_counted_and_their_errors_too() -> None:
     assert [found[f"anomalies_{region}"] for region in ("normal", "unknown", "abnormal")] == [1 / 3, 1 / 2, 2 / 3]
     assert (found["decided"], found["error_decided"]) == (0.75, 2 / 6)
     assert (found["error_forced"], found["error_unknown_forced"]) == (2 / 8, 0)
-    assert (found["risk_at_0.25"], found["risk_at_1.00"]) == (2 / 3, 2 / 8)  # two rows are equally sure at 0.9
+    risks = decisions.risk_table({("a", 1, "ssad"): MIXED}).loc["ssad"]
+    assert (risks[0.25], risks[1.0]) == (2 / 3, 2 / 8)  # two rows are equally sure at 0.9
 
 
 def test_an_empty_region_has_no_share_of_anomalies() -> None:
