@@ -1,4 +1,4 @@
-"""What regions and confidence are worth: errors where it decides, and how far confidence can be believed."""
+"""What regions and confidence are worth, of measurements that have them: errors, and how far claims can be believed."""
 
 from __future__ import annotations
 
@@ -19,10 +19,8 @@ COVERAGES = tuple(share / 20 for share in range(1, 21))
 
 
 def region_table(measured: Measured) -> pd.DataFrame:
-    """A row for each set, seed and detector that has regions: shares, anomalies in each, and errors."""
-    return pd.DataFrame(
-        [dict(zip(KEYS, key, strict=True)) | regions(one) for key, one in measured.items() if len(one.confidence)]
-    )
+    """A row for each set, seed and detector: shares, anomalies in each region, and errors."""
+    return pd.DataFrame([dict(zip(KEYS, key, strict=True)) | regions(one) for key, one in measured.items()])
 
 
 def regions(one: Measurement) -> dict[str, float]:
@@ -56,7 +54,6 @@ def risk_table(measured: Measured) -> pd.DataFrame:
         dict(zip(KEYS, key, strict=True))
         | {coverage: risk_at_coverage(one.confidence, one.labels, coverage) for coverage in COVERAGES}
         for key, one in measured.items()
-        if len(one.confidence)
     ]
     by_set = pd.DataFrame(rows).drop(columns="seed").groupby(["set", "detector"]).mean()
     return by_set.groupby("detector").mean()
@@ -71,9 +68,8 @@ def calibration_table(measured: Measured, with_peers: bool) -> pd.DataFrame:
     """
     rows = []
     for key, one in measured.items():
-        if len(one.confidence):
-            for way, claim in _claims(one, with_peers):
-                rows.append(dict(zip(KEYS, key, strict=True)) | {"way": way} | claim)
+        for way, claim in _claims(one, with_peers):
+            rows.append(dict(zip(KEYS, key, strict=True)) | {"way": way} | claim)
     return pd.DataFrame(rows)
 
 

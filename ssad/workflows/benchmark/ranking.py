@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from itertools import combinations
 
 import numpy as np
@@ -86,24 +86,33 @@ def thirds(table: pd.DataFrame) -> pd.DataFrame:
         for third, names in zip(THIRDS, np.array_split(ordered, len(THIRDS)), strict=True):
             means = by_set[by_set["set"].isin(names)].groupby("detector")[METRICS].mean().reset_index()
             parts.append(means.assign(by=fact, third=third, sets=len(names)))
-    return pd.concat(parts)[["by", "third", "sets", "detector", *METRICS]].reset_index(drop=True)
+    return pd.concat(parts).set_index(["by", "third", "detector"])
 
 
-def paired(table: pd.DataFrame, ours: str) -> pd.DataFrame:
-    """Ours against every other, set by set: sets won, tied and lost, mean difference and its bootstrap interval.
+def paired(table: pd.DataFrame, ours: str, metrics: Sequence[str] = METRICS) -> pd.DataFrame:
+    """Ours against every other, set by set.
 
-    The sets are resampled, not the rows: the interval says what other data sets like these would give.
+    Returns:
+        Sets won, tied and lost, the mean difference, its bootstrap interval (`low`, `high`), and the least mean
+        difference when one set is left out. The sets are resampled, not the rows: the interval says what other
+        data sets like these would give.
     """
     rows = []
-    for metric in METRICS:
+    for metric in metrics:
         by_set = table.pivot_table(index="set", columns="detector", values=metric)
         for other in by_set.columns.drop(ours):
-            difference = (by_set[ours] - by_set[other]).to_numpy()
-            won, lost = int((difference > 0).sum()), int((difference < 0).sum())
-            low, high = bootstrap_interval(difference)
-            rows.append((ours, other, metric, won, len(difference) - won - lost, lost, difference.mean(), low, high))
-    names = ["detector", "other", "metric", "won", "tied", "lost", "difference", "low", "high"]
-    return pd.DataFrame(rows, columns=names)
+            rows.append({"detector": ours, "other": other, "metric": metric} | compared(by_set[ours] - by_set[other]))
+    return pd.DataFrame(rows).set_index(["detector", "other", "metric"]) if rows else pd.DataFrame()
+
+
+def compared(differences: pd.Series[float]) -> dict[str, float]:
+    """What `paired` says of the differences of all sets."""
+    values = np.asarray(differences, dtype=np.float64)
+    won, lost, sets = int((values > 0).sum()), int((values < 0).sum()), len(values)
+    low, high = bootstrap_interval(values)
+    facts = {"won": won, "tied": sets - won - lost, "lost": lost, "difference": float(values.mean())}
+    without_one = (values.sum() - values) / max(sets - 1, 1)
+    return facts | {"low": low, "high": high, "least": float(without_one.min())}
 
 
 def bootstrap_interval(values: Floats) -> tuple[float, float]:

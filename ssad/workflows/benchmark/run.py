@@ -14,7 +14,7 @@ from rich.progress import Progress
 from ssad.workflows.benchmark import decisions, figures, ranking
 from ssad.workflows.benchmark.competitors import require
 from ssad.workflows.benchmark.measurements import Measurement, kept_at, measure
-from ssad.workflows.benchmark.ranking import KEYS
+from ssad.workflows.benchmark.ranking import KEYS, Measured
 from ssad.workflows.benchmark.settings import BenchmarkSettings
 from ssad.workflows.benchmark.store import keep, kept
 from ssad.workflows.benchmark.suites import SUITES
@@ -55,31 +55,41 @@ def benchmark(settings: BenchmarkSettings, progress: bool = True) -> Report:
 def _compare_detectors(settings: BenchmarkSettings, progress: bool) -> Report:
     ours, peers = settings.detector_names(), settings.peer_names()
     measured = dict(_measurements(settings, ours + peers, progress))
-    table = ranking.rank_table(measured)
-    pairs = ranking.pair_table(measured, peers)
+    tables = _ranking_tables(measured, ours, peers)
+    drawn = {"ranking": figures.ranking_bars(tables["summary"], ours)}
+    deciding = {key: one for key, one in measured.items() if len(one.confidence)}
+    if deciding:
+        tables |= _decision_tables(deciding, bool(peers))
+        drawn["risk_coverage"] = figures.risk_coverage(tables["risk_coverage"])
+        for name in dict.fromkeys(detector for _, _, detector in deciding):
+            drawn[f"reliability_{name}"] = figures.reliability(deciding, name, bool(peers))
+    return Report(tables, drawn)
+
+
+def _ranking_tables(measured: Measured, ours: list[str], peers: list[str]) -> dict[str, pd.DataFrame]:
+    table, pairs = ranking.rank_table(measured), ranking.pair_table(measured, peers)
     best = ranking.best_pairs(pairs)
-    tops = list(dict.fromkeys(best[metric].idxmax() for metric in ranking.METRICS if len(best)))
+    tops = {best[metric].idxmax() for metric in ranking.METRICS if len(best)}
     with_tops = pd.concat([table, pairs[pairs["detector"].isin(tops)]])
-    regions = decisions.region_table(measured)
-    calibration = decisions.calibration_table(measured, bool(peers))
-    tables = {
+    return {
         "summary": ranking.summarize(table),
         "measurements": table.set_index(KEYS),
         "pairs": best,
-        "thirds": ranking.thirds(with_tops).set_index(["by", "third", "detector"]),
-        "paired": pd.concat([ranking.paired(with_tops, name) for name in ours]).set_index(
-            ["detector", "other", "metric"]
-        ),
-        "risk_coverage": decisions.risk_table(measured),
+        "thirds": ranking.thirds(with_tops),
+        "paired": pd.concat([ranking.paired(with_tops, name) for name in ours]),
+    }
+
+
+def _decision_tables(deciding: Measured, with_peers: bool) -> dict[str, pd.DataFrame]:
+    regions = decisions.region_table(deciding)
+    calibration = decisions.calibration_table(deciding, with_peers)
+    return {
+        "risk_coverage": decisions.risk_table(deciding),
         "regions": decisions.summarize_regions(regions),
         "regions_by_set": regions.set_index(KEYS),
         "calibration": decisions.summarize_calibration(calibration),
         "calibration_by_set": calibration.set_index(KEYS),
     }
-    drawn = {f"reliability_{name}": figures.reliability(measured, name, bool(peers)) for name in ours}
-    drawn["ranking"] = figures.ranking_bars(tables["summary"], ours)
-    drawn["risk_coverage"] = figures.risk_coverage(tables["risk_coverage"])
-    return Report(tables, drawn)
 
 
 def _compare_thresholds(settings: BenchmarkSettings, progress: bool) -> Report:
@@ -96,7 +106,12 @@ def _compare_thresholds(settings: BenchmarkSettings, progress: bool) -> Report:
                 advance()
     table = pd.DataFrame(rows)
     summary = summarize_gains(table)
-    tables = {"summary": summary, "gains": table.set_index(["set", "seed", "scorer", "method"])}
+    default = next(iter(ANALYZERS))
+    tables = {
+        "summary": summary,
+        "gains": table.set_index(["set", "seed", "scorer", "method"]),
+        "paired": ranking.paired(table.rename(columns={"method": "detector"}), default, ["gain"]),
+    }
     return Report(tables, {"gains": figures.gain_bars(summary, list(ANALYZERS))})
 
 

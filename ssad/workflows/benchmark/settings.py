@@ -41,6 +41,8 @@ class BenchmarkSettings:
             f"there is no peer {name!r}; {nearest(name, known)}" for name in self.peer_names() if name not in known
         ]
         problems += list(_unknown_presets(self.detector_names()))
+        if not self.detector_names():
+            problems.append("detectors must name at least one preset")
         if not _words(self.seeds) or not all(word.isdigit() for word in _words(self.seeds)):
             problems.append(f"seeds must be whole numbers by commas, got {self.seeds!r}")
         if problems:

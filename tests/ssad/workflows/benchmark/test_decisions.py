@@ -33,8 +33,7 @@ def test_an_empty_region_has_no_share_of_anomalies() -> None:
     assert np.isnan([found["anomalies_normal"], found["error_decided"]]).all()
 
 
-def test_detectors_without_regions_are_left_out() -> None:
-    assert decisions.region_table({("a", 1, "peer"): measurement([1, 2], [0, 1])}).empty
+def test_the_error_of_decided_rows_stands_beside_that_of_all_rows_decided() -> None:
     table = decisions.region_table({("a", 1, "ssad"): MIXED, ("a", 2, "ssad"): MIXED})
     assert decisions.summarize_regions(table).loc["ssad", "error_ratio"] == pytest.approx((2 / 6) / (2 / 8))
 

@@ -32,10 +32,10 @@ def test_the_summary_ranks_detectors_set_by_set() -> None:
 
 
 def test_detectors_are_compared_set_by_set() -> None:
-    row = ranking.paired(TWO_SETS, "x").set_index(["other", "metric"]).to_dict("index")["y", "auc"]
+    row = ranking.paired(TWO_SETS, "x").to_dict("index")["x", "y", "auc"]
     assert (row["won"], row["tied"], row["lost"]) == (2, 0, 0)
     assert row["difference"] == pytest.approx(0.3)
-    assert (row["low"], row["high"]) == pytest.approx((0.1, 0.5))
+    assert (row["low"], row["high"], row["least"]) == pytest.approx((0.1, 0.5, 0.1))
 
 
 @given(st.lists(st.floats(-1, 1), min_size=1, max_size=30))
@@ -51,7 +51,7 @@ def test_thirds_go_by_rank_of_the_sets() -> None:
             for name, auc, size in (("a", 0.9, 30), ("b", 0.5, 10), ("c", 0.7, 20))
         ]
     )
-    thirds = ranking.thirds(sets).set_index(["by", "third"])["auc"]
+    thirds = ranking.thirds(sets).droplevel("detector")["auc"]
     assert [thirds["size", third] for third in ranking.THIRDS] == [0.5, 0.7, 0.9]
     assert [thirds["contamination", third] for third in ranking.THIRDS] == [0.5, 0.7, 0.9]
 

@@ -20,6 +20,7 @@ from ssad.workflows.benchmark import BenchmarkSettings
         ({"detectors": "sad"}, "did you mean 'ssad'"),
         ({"seeds": "1,x"}, "whole numbers"),
         ({"seeds": ""}, "whole numbers"),
+        ({"detectors": ""}, "at least one preset"),
     ],
 )
 def test_a_setting_that_cannot_be_used_is_named(settings: dict[str, Any], message: str) -> None:
