@@ -60,6 +60,9 @@ def train(
     batch_size: Annotated[str, typer.Option(metavar="auto|N", help="Rows in a batch.")] = "auto",
     learning_rate: Annotated[str, typer.Option(metavar="auto|X", help="Of Adam.")] = "auto",
     seed: Annotated[int, typer.Option(help="Fixes the result.")] = 0,
+    alpha: Annotated[
+        str, typer.Option(metavar="auto|X", help="Call at most this share of normal rows abnormal.")
+    ] = "auto",
     model_name: Annotated[str, typer.Option(help="Name in the registry.")] = "ssad",
     resume: Annotated[str, typer.Option(help="Id of a run that was cut off, to go on from.")] = "",
     devices: Annotated[int, typer.Option(help="Processes on each machine, with a GPU each where there are any.")] = 1,
@@ -80,6 +83,7 @@ def train(
         _parsed("batch_size", batch_size, int),
         _parsed("learning_rate", learning_rate, float),
         seed,
+        _parsed("alpha", alpha, float),
     )
     settings = TrainSettings(
         dataset,
@@ -98,19 +102,19 @@ def train(
 
 @app.command()
 def benchmark(
-    suite: Annotated[str, typer.Option(help="adbench or nsl-kdd.")],
+    suite: Annotated[str, typer.Option(help="adbench, nsl-kdd or thresholds.")],
     data: Annotated[str, typer.Option(help="Folder with the suite's files.")],
-    peers: Annotated[str, typer.Option(help="all, none, or names of PyOD's detectors by commas.")] = "all",
+    peers: Annotated[str, typer.Option(help="all, none, or names by commas: detectors, or thresholds.")] = "all",
     detectors: Annotated[str, typer.Option(help="Presets by commas.")] = "ssad",
     seeds: Annotated[str, typer.Option(help="Seeds by commas.")] = "1,2,3",
-    results: Annotated[str, typer.Option(help="CSV file to go on with.")] = "benchmark.csv",
+    results: Annotated[str, typer.Option(help="Folder to keep scores in, and to go on with.")] = "benchmark-results",
 ) -> None:
-    """Compare the presets with other libraries' detectors."""
-    from ssad.workflows.benchmark import BenchmarkSettings, summarize
+    """Compare the presets with other libraries' detectors, or our intervals with other thresholds."""
+    from ssad.workflows.benchmark import BenchmarkSettings
     from ssad.workflows.benchmark import benchmark as run
 
-    table = run(BenchmarkSettings(suite, Path(data), peers, detectors, seeds, Path(results)))
-    typer.echo(summarize(table).round(4).to_string())
+    report = run(BenchmarkSettings(suite, Path(data), peers, detectors, seeds, Path(results)))
+    typer.echo(report.tables["summary"].round(4).to_string())
 
 
 @app.command()

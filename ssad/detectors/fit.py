@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +20,14 @@ from ssad.bundle.intervals import Floats
 from ssad.bundle.schema import GraphInputs
 from ssad.confidence_estimators import GradedConfidence, confidence_curve
 from ssad.datamodules import SelfSupervisionDataModule
+from ssad.datamodules.splits import holdout_split
 from ssad.datasets.rows import RowBatches, TensorRows, row_loader
 from ssad.datasets.schema import infer_schema
 from ssad.detectors.presets import Preset, preset
 from ssad.detectors.scoring_graph import export_onnx
-from ssad.errors import SettingsError, nearest
+from ssad.distribution_analyzers import ConformalThresholding
+from ssad.distribution_analyzers.conformal import can_promise
+from ssad.errors import DatasetError, SettingsError, nearest
 from ssad.models import TableEncoder
 from ssad.modules import SelfSupervisionCallback, SelfSupervisionModule
 
@@ -52,6 +55,8 @@ class FitSettings:
         batch_size: rows in a batch, at least 1.
         learning_rate: of Adam, above 0.
         seed: fixes the result, bit for bit on one machine.
+        alpha: share of normal rows that may be called abnormal, in (0, 1): a part of the training rows is held
+            back to keep that; None for no such promise.
     """
 
     detector: str = "ssad"
@@ -60,6 +65,7 @@ class FitSettings:
     batch_size: int | None = None
     learning_rate: float | None = None
     seed: int = 0
+    alpha: float | None = None
 
     def __post_init__(self) -> None:
         preset(self.detector)
@@ -70,6 +76,8 @@ class FitSettings:
         ]
         if self.learning_rate is not None and not 0 < self.learning_rate < math.inf:
             problems.append(f"learning_rate must be above 0, got {self.learning_rate}")
+        if self.alpha is not None and not 0 < self.alpha < 1:
+            problems.append(f"alpha must be in (0, 1), got {self.alpha}")
         if not 0 <= self.seed < 2**32:
             problems.append(f"seed must be in [0, 2**32), got {self.seed}")
         if problems:
@@ -116,6 +124,7 @@ class Plan:
     batch_size: int
     learning_rate: float
     seed: int
+    alpha: float | None = None
 
     @classmethod
     def of(cls, settings: FitSettings, rows: int) -> Plan:
@@ -204,6 +213,19 @@ class FittedDetector:
         scores: Floats = self.module.score_rows(torch.split(features, MAX_BATCH)).numpy()
         return scores
 
+    def promise(self, alpha: float, held_back: pd.DataFrame) -> None:
+        """Move the abnormal threshold so that at most a share `alpha` of normal rows is called abnormal.
+
+        Args:
+            alpha: in (0, 1).
+            held_back: raw rows that training has not seen.
+        """
+        estimator, scores = self.module.confidence_estimator, torch.from_numpy(self.score(held_back))
+        analyzer = ConformalThresholding(alpha)
+        estimator.configuration = analyzer.analyze_distribution(scores, estimator.configuration)
+        self.plan = replace(self.plan, alpha=alpha)
+        self.curve = served_curve(self.module, self.training_scores)
+
     def write_bundle(self, path: Path) -> None:
         """Write the bundle into a folder."""
         weights = {name: tensor.contiguous() for name, tensor in self.module.state_dict().items()}
@@ -256,6 +278,25 @@ def served_curve(module: SelfSupervisionModule, training_scores: Floats) -> Conf
     return confidence_curve(estimator, training_scores)
 
 
+HELD_BACK_SHARE = 0.3
+"""Of the training rows, where a promise is asked for: ADBench's share of a test part."""
+
+
+def hold_back(rows: pd.DataFrame, alpha: float, seed: int) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Training rows, and random rows that training may not see.
+
+    Raises:
+        DatasetError: too few are held back for a conformal p-value as small as `alpha`.
+    """
+    train, held_back = holdout_split(len(rows), None, HELD_BACK_SHARE, seed)
+    if not can_promise(len(held_back), alpha):
+        raise DatasetError(
+            f"alpha={alpha:g} needs at least {math.ceil(1 / alpha) - 1} held-back rows, {HELD_BACK_SHARE:.0%} of "
+            f"{len(rows)} training rows are {len(held_back)}; bring more rows or ask for a larger alpha."
+        )
+    return rows.iloc[train].reset_index(drop=True), rows.iloc[held_back]
+
+
 def fit_detector(
     rows: pd.DataFrame,
     settings: FitSettings,
@@ -268,7 +309,8 @@ def fit_detector(
     Args:
         rows: raw columns; there must be no label among them.
         settings: the detector and what the user sets of it.
-        confidence: a CSV with the initial confidence of each row; None leaves it to the detector.
+        confidence: a CSV with the initial confidence of each row that is not held back; None leaves it to the
+            detector.
         checkpoint: of a training on the same rows with the same settings, to go on from.
         trainer: what else Lightning's `Trainer` takes: logger, callbacks, devices, strategy, precision.
 
@@ -276,6 +318,11 @@ def fit_detector(
         DatasetError: nothing to learn from, or the confidence does not fit the rows.
         TrainingError: the loss or a score is not finite.
     """
+    if settings.alpha is not None:
+        train, held_back = hold_back(rows, settings.alpha, settings.seed)
+        detector = fit_detector(train, replace(settings, alpha=None), confidence, checkpoint, **trainer)
+        detector.promise(settings.alpha, held_back)
+        return detector
     plan = Plan.of(settings, len(rows))
     chosen: Preset = preset(plan.detector)
     L.seed_everything(plan.seed, workers=True, verbose=False)

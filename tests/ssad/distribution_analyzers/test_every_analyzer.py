@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 
 from ssad import (
     ConfidenceIntervalsConfiguration,
+    ConformalThresholding,
     ConsensusThresholding,
     EVTThresholding,
     SupportsDistributionAnalysis,
@@ -28,6 +29,7 @@ ANALYZERS: dict[str, Make] = {
     "triangular, fd": lambda: TriangularThresholding("fd"),
     "evt": EVTThresholding,
     "consensus": ConsensusThresholding,
+    "conformal": ConformalThresholding,
 }
 every_analyzer = pytest.mark.parametrize("make", ANALYZERS.values(), ids=ANALYZERS.keys())
 
