@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 import time
 import uuid
@@ -11,6 +12,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from serving.keys import given_key
 from serving.limits import RateLimit
+from serving.logs import AccessLog
 from serving.problems import RefusalError, busy, problem_body, problem_type, rows_refusal_body
 from serving.state import Service
 from ssad.errors import RowsError
@@ -73,6 +75,8 @@ class Gate:
         self._hot = hot
         self.service = service
         self._running = 0
+        self._prefix, self._numbers = uuid.uuid4().hex[:12].encode(), itertools.count(1)
+        self._log = AccessLog(service.settings.log_level)
         self._rate = RateLimit(service.settings.rate_limit)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -84,7 +88,7 @@ class Gate:
         path, headers = scope["path"], dict(scope["headers"])
         request_id = headers.get(b"x-request-id", b"")
         if not REQUEST_ID.fullmatch(request_id):
-            request_id = uuid.uuid4().hex.encode()
+            request_id = b"%s-%x" % (self._prefix, next(self._numbers))
         extra = [(b"x-request-id", request_id)]
         if self.service.draining:
             extra.append((b"connection", b"close"))
@@ -131,8 +135,5 @@ class Gate:
 
     def _count(self, method: str, path: str, status: int, seconds: float, request_id: bytes) -> None:
         handler = path if path in KNOWN else "/v2/models" if path.startswith("/v2/models/") else "other"
-        metrics = self.service.metrics
-        metrics.requests.labels(method if method in METHODS else "other", handler, status).inc()
-        metrics.seconds.labels(handler).observe(seconds)
-        milliseconds = round(seconds * 1000, 3)
-        log.info("request", method=method, path=handler, status=status, ms=milliseconds, request_id=request_id.decode())
+        self.service.metrics.count_request(method if method in METHODS else "other", handler, status, seconds)
+        self._log.write(method, handler, status, seconds, request_id)

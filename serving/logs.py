@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import logging.config
 import sys
+from datetime import datetime, timezone
 
 import orjson
 import structlog
@@ -41,3 +42,28 @@ def setup_logs(level: str) -> None:
         logger.handlers, logger.propagate = [], True
         logger.setLevel(level)
     logging.getLogger("uvicorn.access").handlers = []
+
+
+class AccessLog:
+    """A line for each request, at INFO; written directly, because a logger takes a fifth of a request's time."""
+
+    def __init__(self, level: str) -> None:
+        self._on = logging.getLevelName(level) <= logging.INFO
+        self._file = sys.stderr.buffer
+
+    def write(self, method: str, handler: str, status: int, seconds: float, request_id: bytes) -> None:
+        """Log one request."""
+        if not self._on:
+            return
+        line = {
+            "event": "request",
+            "method": method[:10],
+            "path": handler,
+            "status": status,
+            "ms": round(seconds * 1000, 3),
+            "request_id": request_id.decode(),
+            "level": "info",
+            "timestamp": datetime.now(timezone.utc),
+        }
+        self._file.write(orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE))
+        self._file.flush()
