@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import itertools
+import logging
 import re
 import time
+import traceback
 import uuid
 
-import structlog
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from serving.keys import given_key
@@ -32,7 +33,7 @@ METHODS = frozenset(("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 """A client's request id that is taken over; another would let it write into the log what it likes."""
 
-log = structlog.get_logger("serving")
+logger = logging.getLogger(__name__)
 
 
 class Exchange:
@@ -105,8 +106,11 @@ class Gate:
         except RowsError as error:
             self.service.metrics.rejected.labels("rows").inc()
             await exchange.answer(422, rows_refusal_body(error, path), path, {})
-        except Exception:
-            log.exception("failed", request_id=request_id.decode())
+        except Exception as error:
+            # Not what the error says: that may be a value of a row.
+            where = traceback.extract_tb(error.__traceback__)[-1]
+            place = f"{where.filename}:{where.lineno}"
+            logger.error("request %s failed: %s at %s", request_id.decode(), type(error).__name__, place)
             detail = f"the service failed; report request {request_id.decode()}."
             await exchange.refuse(path, RefusalError(500, detail, "failure"))
         finally:

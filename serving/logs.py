@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
-import logging.config
 import sys
 from datetime import datetime, timezone
 
@@ -18,12 +18,6 @@ def setup_logs(level: str) -> None:
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
-    structlog.configure(
-        processors=[*shared, structlog.processors.format_exc_info, structlog.processors.JSONRenderer(orjson.dumps)],
-        wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelName(level)),
-        logger_factory=structlog.BytesLoggerFactory(sys.stderr.buffer),
-        cache_logger_on_first_use=True,
-    )
     handler = logging.StreamHandler()
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
@@ -65,5 +59,6 @@ class AccessLog:
             "level": "info",
             "timestamp": datetime.now(timezone.utc),
         }
-        self._file.write(orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE))
-        self._file.flush()
+        with contextlib.suppress(OSError):  # a full disk must not fail a request
+            self._file.write(orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE))
+            self._file.flush()

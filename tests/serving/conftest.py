@@ -14,6 +14,7 @@ import pandas as pd
 import pytest
 
 from ssad.bundle import Bundle
+from tests.serving.support import DAMAGES, Registry, Running, other_intervals, running_service
 from tests.ssad.workflows.support import environment, free_port, real_server, run_python
 
 KINDS = {"amount": "numeric", "count": "numeric", "paid": "boolean", "day": "date", "kind": "categorical"}
@@ -88,3 +89,28 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
         httpx.Client(base_url=url, timeout=60) as client,
     ):
         yield Service(client, Bundle(manifest.parent), records[:20], process.pid)
+
+
+@pytest.fixture(scope="session")
+def bundle_folder(service: Service) -> Path:
+    """The bundle of the session's service."""
+    return service.bundle.path
+
+
+@pytest.fixture(scope="session")
+def registry(bundle_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
+    """A real registry with two good versions, which differ in their intervals, and damaged ones."""
+    folder = tmp_path_factory.mktemp("registry")
+    example = mixed_table().head(5)
+    registry = Registry(folder, free_port())
+    with registry.running():
+        registry.fill(bundle_folder, example, {"second": other_intervals, **DAMAGES})
+        registry.promote("first")
+        yield registry
+
+
+@pytest.fixture(scope="session")
+def following(registry: Registry, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    """A service that follows the registry."""
+    with running_service(registry.uri, tmp_path_factory.mktemp("following")) as running:
+        yield running
