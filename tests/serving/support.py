@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import subprocess
 import sys
 import time
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -16,13 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-import mlflow
-import pandas as pd
 from mlflow import MlflowClient
+from mlflow.models import Model
 
 from ssad.bundle import Bundle
 from ssad.bundle.bundle import COLUMNS, GOLDEN, GRAPH, INTERVALS, MANIFEST, digest
-from ssad.workflows.registry import log_bundle
 from tests.ssad.workflows.support import environment, free_port, real_server
 
 MODEL, ALIAS = "payments", "champion"
@@ -79,38 +75,30 @@ class Registry:
             "MLFLOW_WEBHOOK_ALLOWED_SCHEMES": "http,https",
             "MLFLOW_WEBHOOK_ALLOW_PRIVATE_IPS": "true",
             "_MLFLOW_WEBHOOK_ALLOW_PRIVATE_IPS": "true",
+            "MLFLOW_WEBHOOK_CACHE_TTL": "0",
             "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
         }
         with real_server(command, f"{self.uri}/health", self.folder, environment("", **allowed)) as process:
             yield process
 
-    def fill(self, bundle: Path, example: pd.DataFrame, edits: dict[str, Callable[[Path], None]]) -> None:
-        """Register a bundle as the `first` version, and a version for each edit of it."""
-        self.client.create_registered_model(MODEL)
-        mlflow.set_tracking_uri(self.uri)
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # of MLflow about itself
-                with mlflow.start_run() as run:
-                    uri = log_bundle(bundle, example)
-                    mlflow.log_metric("test_auroc", 0.5)
-                logged = Path(mlflow.artifacts.download_artifacts(uri, dst_path=str(self.folder)))
-        finally:
-            mlflow.set_tracking_uri(None)  # type: ignore[arg-type]  # how MLflow forgets it
-        shutil.rmtree(logged / "code")  # the service runs its own
-        self.bundles[self._register("first", uri, run.info.run_id)] = Bundle(bundle)
+    def fill(self, bundle: Path, edits: dict[str, Callable[[Path], None]]) -> None:
+        """Register a version for each edit of a bundle."""
+        client = self.client
+        client.create_registered_model(MODEL)
+        run = client.create_run("0").info.run_id
+        client.log_metric(run, "test_auroc", 0.5)
         for purpose, edit in edits.items():
             folder = self.folder / purpose
-            shutil.copytree(logged, folder)
-            edit(folder / bundle.name)
-            self.client.log_artifacts(run.info.run_id, str(folder), purpose)
-            version = self._register(purpose, f"runs:/{run.info.run_id}/{purpose}", run.info.run_id)
+            shutil.copytree(bundle, folder / "bundle")
+            edit(folder / "bundle")
+            Model().add_flavor("python_function", loader_module="ssad.bundle.pyfunc", data="bundle").save(
+                folder / "MLmodel"
+            )
+            client.log_artifacts(run, str(folder), purpose)
+            version = str(client.create_model_version(MODEL, f"runs:/{run}/{purpose}", run).version)
+            self.versions[purpose] = version
             if purpose not in DAMAGES:
-                self.bundles[version] = Bundle(folder / bundle.name)
-
-    def _register(self, purpose: str, uri: str, run_id: str) -> str:
-        self.versions[purpose] = str(self.client.create_model_version(MODEL, uri, run_id).version)
-        return self.versions[purpose]
+                self.bundles[version] = Bundle(folder / "bundle")
 
 
 def change(folder: Path, name: str, edit: Callable[[Any], None]) -> None:
@@ -158,6 +146,8 @@ def wrong_digest(folder: Path) -> None:
     manifest["files"][GRAPH] = "0" * 64
     (folder / MANIFEST).write_text(json.dumps(manifest))
 
+
+GOOD: dict[str, Callable[[Path], None]] = {"first": lambda folder: None, "second": other_intervals}
 
 DAMAGES: dict[str, Callable[[Path], None]] = {
     "truncated": truncate,
@@ -227,11 +217,3 @@ def children(pid: int) -> list[int]:
     """Processes started by a process."""
     found = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
     return [int(child) for child in found if Path(f"/proc/{child}").exists()]
-
-
-def is_alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    return "State:\tZ" not in Path(f"/proc/{pid}/status").read_text()

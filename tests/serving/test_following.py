@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import shutil
 import signal
 import subprocess
+import sys
 import threading
 from collections import Counter
 from collections.abc import Iterator
@@ -20,7 +22,6 @@ import numpy as np
 import pytest
 
 from ssad.bundle import Bundle
-from tests.serving.conftest import Service
 from tests.serving.support import (
     DAMAGES,
     MODEL,
@@ -28,16 +29,18 @@ from tests.serving.support import (
     Registry,
     Running,
     children,
-    is_alive,
     running_service,
     until,
 )
+from tests.ssad.workflows.support import environment
 
 pytestmark = [
     pytest.mark.slow,
     # httpx and the servers' logs are closed by the session's end, not by a test's.
     pytest.mark.filterwarnings("ignore::ResourceWarning"),
 ]
+
+Rows = list[dict[str, Any]]
 
 PROMOTIONS = int(os.environ.get("SSAD_TEST_PROMOTIONS", "50"))
 
@@ -64,9 +67,9 @@ def assert_consistent(answer: httpx.Response, registry: Registry) -> str:
 
 
 def test_promotions_under_load_lose_no_request_and_mix_no_versions(
-    registry: Registry, following: Running, service: Service
+    registry: Registry, following: Running, rows: Rows
 ) -> None:
-    body = {"records": service.rows}
+    body = {"records": rows}
     over = threading.Event()
 
     def load() -> Counter[str]:
@@ -104,13 +107,13 @@ def test_a_promotion_takes_effect_without_a_hint(registry: Registry, following: 
 
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_a_damaged_version_is_refused_and_the_old_one_kept(
-    registry: Registry, following: Running, service: Service, damage: str
+    registry: Registry, following: Running, rows: Rows, damage: str
 ) -> None:
     refused = 'ssad_model_reloads_total{result="refused"}'
     before = following.metric(refused)
     registry.promote(damage)
     until(lambda: following.metric(refused) > before, "the version is refused")
-    answer = following.client.post("/v1/score", json={"records": service.rows})
+    answer = following.client.post("/v1/score", json={"records": rows})
     assert assert_consistent(answer, registry) == registry.versions["first"]
     assert following.client.get("/readyz").status_code == 200
 
@@ -124,7 +127,7 @@ def test_the_model_page_tells_what_is_served(registry: Registry, following: Runn
     assert model["run_id"]
 
 
-def test_the_registrys_webhook_shortens_the_wait(registry: Registry, service: Service, tmp_path: Path) -> None:
+def test_the_registrys_webhook_shortens_the_wait(registry: Registry, rows: Rows, tmp_path: Path) -> None:
     with running_service(registry.uri, tmp_path, SSAD_SERVE_POLL_SECONDS="3600") as running:
         url = str(running.client.base_url.join("/hooks/mlflow"))
         event: Any = "model_version_alias.created"
@@ -193,9 +196,9 @@ def between(registry: Registry) -> Iterator[Between]:
 
 
 def test_a_registry_that_fails_is_survived_and_followed_again_when_it_is_back(
-    registry: Registry, between: Between, service: Service, tmp_path: Path
+    registry: Registry, between: Between, rows: Rows, tmp_path: Path
 ) -> None:
-    body = {"records": service.rows}
+    body = {"records": rows}
     with running_service(between.uri, tmp_path) as running:
         for mode in ("500", "slow", "nonsense"):
             failed = running.metric('ssad_registry_polls_total{result="failed"}')
@@ -213,7 +216,7 @@ def test_a_registry_that_fails_is_survived_and_followed_again_when_it_is_back(
 
 
 def test_it_starts_from_its_last_good_bundle_when_the_registry_is_down(
-    registry: Registry, between: Between, service: Service, tmp_path: Path
+    registry: Registry, between: Between, rows: Rows, tmp_path: Path
 ) -> None:
     with running_service(between.uri, tmp_path) as running:
         assert running.version == registry.versions["first"]
@@ -223,7 +226,7 @@ def test_it_starts_from_its_last_good_bundle_when_the_registry_is_down(
         ready = running.client.get("/readyz")
         assert ready.status_code == 200
         assert ready.json()["stale"] is True
-        answer = running.client.post("/v1/score", json={"records": service.rows})
+        answer = running.client.post("/v1/score", json={"records": rows})
         assert assert_consistent(answer, registry) == registry.versions["first"]
         between.mode = "pass"
         until(lambda: not running.client.get("/readyz").json()["stale"], "the registry is back")
@@ -239,9 +242,9 @@ def test_a_last_good_bundle_that_was_damaged_is_fetched_again(registry: Registry
         assert running.version == registry.versions["first"]
 
 
-def test_every_request_is_answered_while_it_drains(registry: Registry, service: Service, tmp_path: Path) -> None:
+def test_every_request_is_answered_while_it_drains(registry: Registry, rows: Rows, tmp_path: Path) -> None:
     registry.promote("first")
-    body = {"records": service.rows}
+    body = {"records": rows}
 
     def load(url: httpx.URL) -> int:
         """Send until the service asks to close the connection."""
@@ -265,21 +268,21 @@ def test_every_request_is_answered_while_it_drains(registry: Registry, service: 
         assert running.process.wait(30) == 0
 
 
-def test_four_workers_answer_and_count_together(registry: Registry, service: Service, tmp_path: Path) -> None:
+def test_four_workers_answer_and_count_together(registry: Registry, rows: Rows, tmp_path: Path) -> None:
     registry.promote("first")
     with running_service(registry.uri, tmp_path, SSAD_SERVE_WORKERS="4") as running:
         answers = []
         for _ in range(40):  # a new connection each, so that every worker gets some
             url = running.client.base_url.join("/v1/score")
-            answers.append(httpx.post(url, json={"records": service.rows}, timeout=30))
+            answers.append(httpx.post(url, json={"records": rows}, timeout=30))
         assert {assert_consistent(answer, registry) for answer in answers} == {registry.versions["first"]}
         scored = "ssad_predictions_total"
-        until(lambda: running.metric(scored) == 40 * len(service.rows), "all workers' rows are counted")
+        until(lambda: running.metric(scored) == 40 * len(rows), "all workers' rows are counted")
         registry.promote("second")
         until(lambda: running.metric('ssad_model_reloads_total{result="loaded"}') == 4, "all workers have followed")
         workers = children(running.process.pid)
         os.kill(workers[-1], signal.SIGKILL)
-        assert_consistent(running.client.post("/v1/score", json={"records": service.rows}), registry)
+        assert_consistent(running.client.post("/v1/score", json={"records": rows}), registry)
 
 
 def can_mount() -> bool:
@@ -297,7 +300,7 @@ def fill(path: Path) -> None:
 
 
 @pytest.mark.skipif(not can_mount(), reason="a small disk can only be made where namespaces are allowed")
-def test_a_full_disk_keeps_the_old_version(registry: Registry, service: Service, tmp_path: Path) -> None:
+def test_a_full_disk_keeps_the_old_version(registry: Registry, rows: Rows, tmp_path: Path) -> None:
     registry.promote("first")
     (tmp_path / "cache").mkdir()
     script = 'mount -t tmpfs -o size=1500k none "$SSAD_SERVE_CACHE" && exec "$@"'
@@ -309,15 +312,16 @@ def test_a_full_disk_keeps_the_old_version(registry: Registry, service: Service,
         failed = 'ssad_model_reloads_total{result="failed"}'
         registry.promote("second")
         until(lambda: running.metric(failed) >= 1, "the version cannot be kept")
-        assert_consistent(running.client.post("/v1/score", json={"records": service.rows}), registry)
+        assert_consistent(running.client.post("/v1/score", json={"records": rows}), registry)
         assert running.version == registry.versions["first"]
         filler.unlink()
         until(lambda: running.version == registry.versions["second"], "there is room again")
 
 
-def test_a_service_that_was_killed_leaves_no_process_behind(registry: Registry, tmp_path: Path) -> None:
-    with running_service(f"sqlite:///{registry.folder / 'mlflow.db'}", tmp_path) as running:
-        started = until(lambda: children(running.process.pid), "the child that has MLflow")
-        running.process.kill()
-        running.process.wait(30)
-        until(lambda: not any(is_alive(pid) for pid in started), "the child ends too")
+def test_the_child_that_has_mlflow_ends_with_its_parent(registry: Registry) -> None:
+    pipe = subprocess.PIPE
+    command = [sys.executable, "-m", "serving.registry"]
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, env=environment(registry.uri)) as child:
+        answer, _ = child.communicate(b'{"do": "resolve", "name": "payments", "alias": "nobody"}\n', timeout=120)
+        assert "nobody cannot be loaded" in json.loads(answer)["error"]
+        assert child.wait(60) == 0
