@@ -168,7 +168,7 @@ def test_the_figure_has_the_asked_size_and_counts_every_row_on_both_scales(make:
     assert [axes.get_yscale() for axes in figure.axes] == ["linear", "log"]
     for axes in figure.axes:
         regions = [patch for patch in axes.patches if isinstance(patch, StepPatch)]
-        assert sum(region.get_data().values.sum() for region in regions) == len(scores)
+        assert sum(region.get_data()[0].sum() for region in regions) == len(scores)
 
 
 @pytest.mark.parametrize(("normal", "abnormal"), [(-100.0, 100.0), (50.0, 60.0), (-60.0, -50.0)])
