@@ -1,6 +1,6 @@
-"""Draw `docs/images/regions.svg`, the README's picture: python scripts/regions_figure.py train.parquet
+"""Draw `docs/images/regions.svg`, the README's picture, from NSL-KDD's training table as argument.
 
-NSL-KDD's training rows thinned to a tenth of attacks; the same network trained on all rows alike, and by
+Its rows are thinned to a tenth of attacks; the same network is trained on all rows alike, and by
 self-supervision. Labels thin the rows and draw the outline, and are hidden from both.
 """
 
