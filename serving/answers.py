@@ -42,9 +42,7 @@ Writer = Callable[[Answered], bytes]
 
 def write_score(answered: Answered) -> bytes:
     """The JSON answer of `POST /v1/score`."""
-    source = answered.served.source
-    model = orjson.dumps({"name": source.name, "version": source.version})
-    return b'{"predictions":[' + b",".join(_records(answered)) + b'],"model":' + model + b"}"
+    return b'{"predictions":[' + b",".join(_records(answered)) + b'],"model":' + answered.served.named + b"}"
 
 
 def write_invocations(answered: Answered) -> bytes:
@@ -57,7 +55,7 @@ def _records(answered: Answered) -> Iterator[bytes]:
     scores = answered.scores
     for start in range(0, len(scores.score), JSON_ROWS):
         rows = slice(start, start + JSON_ROWS)
-        records = Scores(scores.score[rows], scores.confidence[rows], scores.region[rows]).records()
+        records = Scores(scores.score[rows], scores.confidence[rows], scores.codes[rows]).records()
         for record, reasons in zip(records, (answered.reasons or [])[rows], strict=False):
             record["features"] = reasons
         yield orjson.dumps(records)[1:-1]
@@ -67,8 +65,7 @@ def _table(answered: Answered) -> pa.Table:
     import pyarrow as pa
 
     scores = answered.scores
-    codes = answered.served.bundle.curve.thresholds.codes(scores.score)
-    region = pa.DictionaryArray.from_arrays(pa.array(codes), pa.array(REGIONS)).cast(pa.string())
+    region = pa.DictionaryArray.from_arrays(pa.array(scores.codes), pa.array(REGIONS)).cast(pa.string())
     return pa.table({"score": scores.score, "confidence": scores.confidence, "region": region})
 
 

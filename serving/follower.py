@@ -83,6 +83,7 @@ class Follower:
         while not self._stopping.is_set():
             try:
                 self._service.keys.refresh()
+                self._service.metrics.fold()  # another worker may be asked for this one's
                 if self._alias is not None:
                     self._poll(*self._alias)
             except Exception:  # a thread that ends would follow nothing, unseen

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import itertools
+import logging
 import re
 import time
+import traceback
 import uuid
 
-import structlog
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from serving.keys import given_key
 from serving.limits import RateLimit
+from serving.logs import AccessLog
 from serving.problems import RefusalError, busy, problem_body, problem_type, rows_refusal_body
 from serving.routers import page
 from serving.state import Service
@@ -41,7 +44,7 @@ METHODS = frozenset(("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 """A client's request id that is taken over; another would let it write into the log what it likes."""
 
-log = structlog.get_logger("serving")
+logger = logging.getLogger(__name__)
 
 
 class Exchange:
@@ -84,6 +87,8 @@ class Gate:
         self._hot = hot
         self.service = service
         self._running = 0
+        self._prefix, self._numbers = uuid.uuid4().hex[:12].encode(), itertools.count(1)
+        self._log = AccessLog(service.settings.log_level)
         self._rate = RateLimit(service.settings.rate_limit)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -95,7 +100,7 @@ class Gate:
         path, headers = scope["path"], dict(scope["headers"])
         request_id = headers.get(b"x-request-id", b"")
         if not REQUEST_ID.fullmatch(request_id):
-            request_id = uuid.uuid4().hex.encode()
+            request_id = b"%s-%x" % (self._prefix, next(self._numbers))
         extra = [(b"x-request-id", request_id)]
         if self.service.draining:
             extra.append((b"connection", b"close"))
@@ -112,8 +117,11 @@ class Gate:
         except RowsError as error:
             self.service.metrics.rejected.labels("rows").inc()
             await exchange.answer(422, rows_refusal_body(error, path), path, {})
-        except Exception:
-            log.exception("failed", request_id=request_id.decode())
+        except Exception as error:
+            # Not what the error says: that may be a value of a row.
+            where = traceback.extract_tb(error.__traceback__)[-1]
+            place = f"{where.filename}:{where.lineno}"
+            logger.error("request %s failed: %s at %s", request_id.decode(), type(error).__name__, place)
             detail = f"the service failed; report request {request_id.decode()}."
             await exchange.refuse(path, RefusalError(500, detail, "failure"))
         finally:
@@ -142,8 +150,5 @@ class Gate:
 
     def _count(self, method: str, path: str, status: int, seconds: float, request_id: bytes) -> None:
         handler = path if path in KNOWN else "/v2/models" if path.startswith("/v2/models/") else "other"
-        metrics = self.service.metrics
-        metrics.requests.labels(method if method in METHODS else "other", handler, status).inc()
-        metrics.seconds.labels(handler).observe(seconds)
-        milliseconds = round(seconds * 1000, 3)
-        log.info("request", method=method, path=handler, status=status, ms=milliseconds, request_id=request_id.decode())
+        self.service.metrics.count_request(method if method in METHODS else "other", handler, status, seconds)
+        self._log.write(method, handler, status, seconds, request_id)

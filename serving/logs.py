@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
-import logging.config
 import sys
+from datetime import datetime, timezone
 
 import orjson
 import structlog
@@ -17,12 +18,6 @@ def setup_logs(level: str) -> None:
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
-    structlog.configure(
-        processors=[*shared, structlog.processors.format_exc_info, structlog.processors.JSONRenderer(orjson.dumps)],
-        wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelName(level)),
-        logger_factory=structlog.BytesLoggerFactory(sys.stderr.buffer),
-        cache_logger_on_first_use=True,
-    )
     handler = logging.StreamHandler()
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
@@ -41,3 +36,29 @@ def setup_logs(level: str) -> None:
         logger.handlers, logger.propagate = [], True
         logger.setLevel(level)
     logging.getLogger("uvicorn.access").handlers = []
+
+
+class AccessLog:
+    """A line for each request, at INFO; written directly, because a logger takes a fifth of a request's time."""
+
+    def __init__(self, level: str) -> None:
+        self._on = logging.getLevelName(level) <= logging.INFO
+        self._file = sys.stderr.buffer
+
+    def write(self, method: str, handler: str, status: int, seconds: float, request_id: bytes) -> None:
+        """Log one request."""
+        if not self._on:
+            return
+        line = {
+            "event": "request",
+            "method": method[:10],
+            "path": handler,
+            "status": status,
+            "ms": round(seconds * 1000, 3),
+            "request_id": request_id.decode(),
+            "level": "info",
+            "timestamp": datetime.now(timezone.utc),
+        }
+        with contextlib.suppress(OSError):  # a full disk must not fail a request
+            self._file.write(orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE))
+            self._file.flush()

@@ -8,16 +8,15 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
-import numpy.typing as npt
-from prometheus_client import Counter
+import orjson
 
 from serving.drift import DriftWindow
 from serving.keys import Keys
-from serving.metrics import QUANTILES, Metrics
+from serving.metrics import Metrics
 from serving.problems import busy
 from serving.settings import Settings
 from serving.source import Source
-from ssad.bundle import REGIONS, Bundle
+from ssad.bundle import Bundle
 from ssad.bundle.intervals import Floats
 
 
@@ -29,14 +28,12 @@ class Served:
         bundle: what scores.
         source: where it came from.
         window: the last rows it scored.
-        region_counters: the metric of each region, in the order of `REGIONS`.
         loaded_at: when it was loaded, seconds since 1970.
     """
 
     bundle: Bundle
     source: Source
     window: DriftWindow
-    region_counters: list[Counter]
     loaded_at: float = field(default_factory=time.time)
 
     @property
@@ -52,20 +49,21 @@ class Served:
         return [(name, value.encode()) for name, value in named if value]
 
     @cached_property
-    def _bucket_of_bin(self) -> npt.NDArray[np.intp]:
-        """For each bin of the training scores the index into `QUANTILES` of its cumulative share."""
-        counts = np.asarray(self.bundle.histogram["counts"], np.float64)
-        buckets: npt.NDArray[np.intp] = np.searchsorted(QUANTILES, np.cumsum(counts) / counts.sum() - 1e-9)
-        return buckets
+    def named(self) -> bytes:
+        """Name and version as JSON."""
+        return orjson.dumps({"name": self.source.name, "version": self.source.version})
 
     @cached_property
-    def _cuts(self) -> Floats:
-        return np.asarray(self.bundle.histogram["edges"][1:-1], np.float64)
+    def _shares(self) -> Floats:
+        """Share of the training scores up to the end of each of their bins."""
+        counts = np.asarray(self.bundle.histogram["counts"], np.float64)
+        shares: Floats = np.cumsum(counts) / counts.sum()
+        return shares
 
-    def quantile_buckets(self, scores: Floats) -> npt.NDArray[np.intp]:
-        """For each score the index into `QUANTILES` of its place among the training scores, shape (n,)."""
-        buckets: npt.NDArray[np.intp] = self._bucket_of_bin[np.searchsorted(self._cuts, scores)]
-        return buckets
+    def quantiles(self, scores: Floats) -> Floats:
+        """Place of each score among the training scores, by their bins: shape (n,), in (0, 1]."""
+        places: Floats = self._shares[np.searchsorted(self.bundle.histogram["edges"][1:-1], scores)]
+        return places.round(9)  # the sum of shares is to end at the buckets' borders, not a rounding above
 
 
 class Service:
@@ -92,10 +90,7 @@ class Service:
 
     def serve(self, bundle: Bundle, source: Source) -> Served:
         """Answer with this bundle from now on; requests in progress end with the one they began with."""
-        counters = [
-            self.metrics.predictions.labels(source.name or "", source.version or "", region) for region in REGIONS
-        ]
-        served = Served(bundle, source, DriftWindow(bundle, self.settings.drift_rows), counters)
+        served = Served(bundle, source, DriftWindow(bundle, self.settings.drift_rows))
         self.served = served
         self.metrics.set_model(served)
         return served

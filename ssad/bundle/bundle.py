@@ -13,7 +13,7 @@ import numpy.typing as npt
 import onnxruntime
 
 from ssad.bundle.drift import Reference
-from ssad.bundle.intervals import ConfidenceCurve, Floats
+from ssad.bundle.intervals import ConfidenceCurve, Floats, region_names
 from ssad.bundle.schema import GraphInputs, Table, TableSchema
 from ssad.errors import BundleError
 
@@ -45,12 +45,17 @@ class Scores:
     Attributes:
         score: shape (n,), float64, higher is more abnormal.
         confidence: shape (n,), float64 in [-1, 1].
-        region: shape (n,), `normal`, `unknown` or `abnormal`.
+        codes: shape (n,), index of the region into `REGIONS`.
     """
 
     score: Floats
     confidence: Floats
-    region: npt.NDArray[np.str_]
+    codes: npt.NDArray[np.int8]
+
+    @property
+    def region(self) -> npt.NDArray[np.str_]:
+        """Shape (n,), `normal`, `unknown` or `abnormal`."""
+        return region_names(self.codes)
 
     def columns(self) -> dict[str, list[Any]]:
         """The three columns as lists, in the order every answer of this project has them."""
@@ -105,7 +110,8 @@ class Bundle:
 
     def decide(self, score: Floats) -> Scores:
         """Confidence and region of given scores."""
-        return Scores(score, self.curve(score), self.curve.thresholds.regions(score))
+        codes = self.curve.thresholds.codes(score)
+        return Scores(score, self.curve.of_codes(score, codes), codes)
 
     def score_inputs(self, inputs: GraphInputs) -> Floats:
         """Scores of rows that are graph inputs already, shape (n,), float64."""
