@@ -12,11 +12,12 @@ import numpy as np
 import numpy.typing as npt
 import onnxruntime
 
+from ssad.bundle.drift import Reference
 from ssad.bundle.intervals import ConfidenceCurve, Floats
 from ssad.bundle.schema import GraphInputs, Table, TableSchema
 from ssad.errors import BundleError
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 
 MANIFEST = "manifest.json"
 GRAPH = "detector.onnx"
@@ -72,7 +73,8 @@ class Bundle:
         manifest: versions, digests and what was trained, as in `manifest.json`.
         schema: the columns it expects.
         curve: thresholds and confidence, those of the final weights.
-        histogram: the training scores' histogram and region shares; drift is measured against it.
+        histogram: the training rows as counts, `histogram.json`.
+        reference: the same, to compare recent rows with.
         golden: a few training rows by column, with their scores.
     """
 
@@ -88,6 +90,7 @@ class Bundle:
         self.schema = TableSchema.from_json(_read_json(path, COLUMNS))
         self.curve = ConfidenceCurve.from_json(_read_json(path, INTERVALS))
         self.histogram = _read_json(path, HISTOGRAM)
+        self.reference = Reference(self.histogram, self.schema, self.curve.thresholds)
         self.golden = _read_json(path, GOLDEN)
         self._session = _session(path / GRAPH, threads)
         self._inputs = {node.name for node in self._session.get_inputs()}

@@ -71,6 +71,9 @@ class GraphInputs:
     def __len__(self) -> int:
         return len(self.numeric)
 
+    def __getitem__(self, rows: slice | npt.NDArray[Any]) -> GraphInputs:
+        return GraphInputs(self.numeric[rows], self.categorical[rows])
+
 
 @dataclass
 class TableSchema:

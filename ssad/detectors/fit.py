@@ -145,10 +145,10 @@ class FittedDetector:
         encoder: TableEncoder,
         module: SelfSupervisionModule,
         datamodule: SelfSupervisionDataModule,
-        rows: pd.DataFrame,
+        inputs: GraphInputs,
         features: torch.Tensor,
     ) -> None:
-        """Put together what training left; `features` are those of the training `rows`, float64."""
+        """Put together what training left; `features` are those of the training `inputs`, float64."""
         self.plan = plan
         self.schema: TableSchema = encoder.schema
         self.encoder = encoder
@@ -156,7 +156,8 @@ class FittedDetector:
         self.datamodule = datamodule
         self.training_scores = self._score_features(features)
         self.curve = served_curve(module, self.training_scores)
-        self._golden = self._golden_rows(rows)
+        self._inputs = inputs
+        self._golden = self._golden_rows()
 
     def score(self, rows: pd.DataFrame) -> Floats:
         """Scores of raw rows by the torch network in double precision, shape (n,).
@@ -185,16 +186,16 @@ class FittedDetector:
             self.schema,
             self.curve,
             self.training_scores,
+            self._inputs,
             self._golden,
             facts,
         )
 
-    def _golden_rows(self, rows: pd.DataFrame) -> tuple[dict[str, list[Any]], Floats]:
+    def _golden_rows(self) -> tuple[dict[str, list[Any]], Floats]:
         """Rows evenly spread over the order of their scores, as they were read, with the scores."""
         order = np.argsort(self.training_scores, kind="stable")
         chosen = order[np.linspace(0, len(order) - 1, min(GOLDEN_ROWS, len(order))).astype(int)]
-        inputs = self.schema.inputs(rows.iloc[chosen])
-        return raw_columns(self.schema, inputs), self.training_scores[chosen]
+        return raw_columns(self.schema, self._inputs[chosen]), self.training_scores[chosen]
 
 
 def raw_columns(schema: TableSchema, inputs: GraphInputs) -> dict[str, list[Any]]:
@@ -270,4 +271,4 @@ def fit_detector(
         deterministic="warn",
     )
     trainer.fit(module, datamodule=datamodule)
-    return FittedDetector(plan, encoder, module, datamodule, rows, exact)
+    return FittedDetector(plan, encoder, module, datamodule, inputs, exact)

@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 
 from ssad.bundle import REGIONS, Bundle
-from ssad.bundle.bundle import FILES, MANIFEST
+from ssad.bundle.bundle import FILES, FORMAT_VERSION, MANIFEST
 from ssad.detectors import PRESETS, FitSettings, FittedDetector, Plan, fit_detector
 from ssad.errors import BundleError, DatasetError, SettingsError, TrainingError
 from tests.conftest import PROJECT, SHARED_DATA
@@ -183,7 +183,7 @@ def test_a_bundle_holds_its_files_and_no_path_of_this_machine(name: str, blobs: 
 
 def test_the_manifest_says_what_was_trained(blobs: pd.DataFrame, tmp_path: Path) -> None:
     manifest = bundle_of(fitted(blobs, "radon", seed=3), tmp_path).manifest
-    assert manifest["format_version"] == 1
+    assert manifest["format_version"] == FORMAT_VERSION
     assert manifest["detector"] == "radon"
     assert manifest["training_rows"] == len(blobs)
     assert manifest["plan"]["seed"] == 3
@@ -227,7 +227,7 @@ def test_a_missing_file_is_refused_by_name(bundle_folder: Path, name: str) -> No
         Bundle(bundle_folder)
 
 
-@pytest.mark.parametrize("content", ["", "{", "[]", "null", "{}", '{"format_version": 1}', "\udcff"])
+@pytest.mark.parametrize("content", ["", "{", "[]", "null", "{}", '{"format_version": 2}', "\udcff"])
 def test_a_manifest_that_is_not_one_is_refused(bundle_folder: Path, content: str) -> None:
     (bundle_folder / MANIFEST).write_bytes(content.encode(errors="surrogateescape"))
     with pytest.raises(BundleError):
@@ -244,7 +244,7 @@ def test_a_manifest_with_strange_digests_is_refused(bundle_folder: Path, files: 
         Bundle(bundle_folder)
 
 
-@pytest.mark.parametrize("version", [0, 2, "1", None])
+@pytest.mark.parametrize("version", [0, 1, "2", None])
 def test_another_format_version_is_refused_and_named(bundle_folder: Path, version: Any) -> None:
     manifest = json.loads((bundle_folder / MANIFEST).read_text())
     (bundle_folder / MANIFEST).write_text(json.dumps(manifest | {"format_version": version}))
