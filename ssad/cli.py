@@ -19,6 +19,8 @@ app = typer.Typer(
     help="From an unlabelled table to a registered detector that answers over REST.",
 )
 
+CHAMPION = "models:/ssad@champion"
+
 USER_MISTAKE = 2
 """Exit status of a mistake the user can mend: argparse's and click's own."""
 
@@ -90,6 +92,25 @@ def train(
 
 
 @app.command()
+def score(
+    dataset: Annotated[str, typer.Option(help="A name of the catalogue, a path or a URI.")],
+    output: Annotated[str, typer.Option(help="Folder of Parquet to write; must not exist.")],
+    model: Annotated[str, typer.Option(help="A model URI of MLflow, or a bundle's folder.")] = CHAMPION,
+    engine: Annotated[str, typer.Option(help="local or spark.")] = "local",
+    explain: Annotated[int, typer.Option(help="Write so many of the columns that contribute most.")] = 0,
+    keep: Annotated[str, typer.Option(help="Columns to write along, by commas.")] = "",
+    spark_master: Annotated[str, typer.Option(help="Where Spark runs.")] = "local[*]",
+) -> None:
+    """Score a table of any size to Parquet."""
+    from ssad.workflows.score import ScoreSettings
+    from ssad.workflows.score import score as run
+
+    result = run(ScoreSettings(model, dataset, output, engine, explain, keep, spark_master))
+    counts = ", ".join(f"{region} {rows:,}" for region, rows in result.rows.items())
+    typer.echo(f"{sum(result.rows.values()):,} rows scored by {result.model} to {result.output}: {counts}")
+
+
+@app.command()
 def benchmark(
     suite: Annotated[str, typer.Option(help="adbench or nsl-kdd.")],
     data: Annotated[str, typer.Option(help="Folder with the suite's files.")],
@@ -108,7 +129,7 @@ def benchmark(
 
 @app.command()
 def serve(
-    model: Annotated[str, typer.Option(help="A model URI of MLflow.")] = "models:/ssad@champion",
+    model: Annotated[str, typer.Option(help="A model URI of MLflow.")] = CHAMPION,
     host: Annotated[str, typer.Option(help="Address to listen at.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen at.")] = 8000,
 ) -> None:

@@ -113,7 +113,11 @@ class Bundle:
 
     def errors(self, table: Table) -> Floats:
         """How much each column adds to a row's deviation, shape (n, columns), in `schema.graph_order`."""
-        return self._run(ERRORS_OUTPUT, self.schema.inputs(table))
+        return self.errors_of(self.schema.inputs(table))
+
+    def errors_of(self, inputs: GraphInputs) -> Floats:
+        """Likewise of rows that are graph inputs already."""
+        return self._run(ERRORS_OUTPUT, inputs)
 
     def check_golden(self) -> None:
         """Score the golden rows again.

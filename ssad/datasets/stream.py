@@ -66,11 +66,11 @@ def open_stream(location: str, schema: TableSchema, keep: Sequence[str] = ()) ->
     """
     wanted = list(dict.fromkeys([*(column.name for column in schema.columns), *keep]))
     path = local_path(location)
-    if path is None or _suffix(path) not in (*PARQUET, *SEPARATORS):
+    if path is None or suffix(path) not in (*PARQUET, *SEPARATORS):
         stream = _whole(location, wanted)
     else:
         try:
-            stream = _parquet(path, wanted) if _suffix(path) in PARQUET else _text(path, schema, wanted)
+            stream = _parquet(path, wanted) if suffix(path) in PARQUET else _text(path, schema, wanted)
         except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
             reason = " ".join(str(error).split())[:200]
             raise DatasetError(f"{path} cannot be read ({reason}); expected {FORMATS}.") from error
@@ -83,8 +83,8 @@ def open_stream(location: str, schema: TableSchema, keep: Sequence[str] = ()) ->
     return stream
 
 
-def _suffix(path: Path) -> str:
-    """What kind of file it is; a folder is one of Parquet."""
+def suffix(path: Path) -> str:
+    """The suffix that says what a file is, whatever compressed it; a folder is of Parquet."""
     if path.is_dir():
         return PARQUET[0]
     suffixes = [suffix.lower() for suffix in path.suffixes]
@@ -111,8 +111,7 @@ def _parquet(path: Path, wanted: list[str]) -> TableStream:
 
 
 def _text(path: Path, schema: TableSchema, wanted: list[str]) -> TableStream:
-    separator = next(SEPARATORS[s.lower()] for s in reversed(path.suffixes) if s.lower() in SEPARATORS)
-    layout = pacsv.ParseOptions(delimiter=separator)
+    layout = pacsv.ParseOptions(delimiter=SEPARATORS[suffix(path)])
     names = pacsv.open_csv(path, parse_options=layout).schema.names
     numeric = {column.name for column in schema.of_kind("numeric")}
     kinds = {name: pa.float64() if name in numeric else pa.string() for name in wanted}
@@ -132,7 +131,7 @@ def _text(path: Path, schema: TableSchema, wanted: list[str]) -> TableStream:
 def _whole(location: str, wanted: list[str]) -> TableStream:
     table = read_table(location)
     arrow = pa.Table.from_pandas(table[[name for name in wanted if name in table]], preserve_index=False)
-    return TableStream(tuple(table), len(table), lambda skip: iter(arrow.slice(skip).to_batches(BATCH_ROWS)))
+    return TableStream(tuple(table.columns), len(table), lambda skip: iter(arrow.slice(skip).to_batches(BATCH_ROWS)))
 
 
 def _after(batches: Iterator[pa.RecordBatch], skip: int) -> Iterator[pa.RecordBatch]:
