@@ -53,7 +53,7 @@ def train(
     label: Annotated[str, typer.Option(help="The label column; used for evaluation alone.")] = "label",
     normal: Annotated[str, typer.Option(help="Label values that mean normal, by commas.")] = "auto",
     confidence: Annotated[str, typer.Option(help="A CSV with the initial confidence of each row.")] = "",
-    detector: Annotated[str, typer.Option(help="ssad, radon or grand.")] = "ssad",
+    detector: Annotated[str, typer.Option(help="ssad, radon, grand, or your own Preset as module:attribute.")] = "ssad",
     contamination: Annotated[
         str, typer.Option(metavar="auto|X", help="Thin training anomalies to this share.")
     ] = "auto",
@@ -141,6 +141,7 @@ def serve(
 
 def main() -> None:
     """Run the command line; the console script's entry."""
+    sys.path.insert(0, "")  # a detector of the user's own is found here, as `python -m ssad.cli` does
     warnings.simplefilter("ignore")  # libraries' deprecations are not the user's to mend
     try:
         app()

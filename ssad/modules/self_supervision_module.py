@@ -20,6 +20,7 @@ from ssad.datasets.rows import UNLABELLED, Batch, data_and_label
 from ssad.distribution_analyzers import SupportsDistributionAnalysis
 from ssad.errors import TrainingError
 from ssad.loggers import mlflow_logger as to_mlflow
+from ssad.loggers.figures import Recalibration, spread
 from ssad.metrics import (
     Labels,
     decision_metrics,
@@ -312,6 +313,7 @@ class SelfSupervisionCallback(L.Callback):
     def __init__(self) -> None:
         self._recalibrated_at = -1
         self._epoch_start = 0.0
+        self._history: list[Recalibration] = []
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Check that module and data module are the ones this callback knows.
@@ -362,15 +364,21 @@ class SelfSupervisionCallback(L.Callback):
         last_epoch = trainer.current_epoch - 1
         if self._recalibrated_at != last_epoch:
             self._recalibrate(trainer, cast("SelfSupervisionModule", pl_module), last_epoch)
+        mlf_logger = to_mlflow.get_mlflow_logger(trainer)
+        if mlf_logger is not None and self._history:
+            to_mlflow.log_history(self._history, mlf_logger)
 
     def _recalibrate(self, trainer: L.Trainer, module: SelfSupervisionModule, epoch: int) -> None:
         datamodule = cast("SelfSupervisionDataModule", _datamodule(trainer))
+        before = spread(datamodule.train.confidence.numpy())
         scores = module.update_confidence(datamodule)
         self._recalibrated_at = epoch
         mlf_logger = to_mlflow.get_mlflow_logger(trainer)
         if mlf_logger is None or module.confidence_estimator.configuration is None:
             return
         thresholds = module.confidence_estimator.configuration.thresholds
+        after = spread(datamodule.train.confidence.numpy())
+        self._history.append(Recalibration.of(epoch, thresholds, scores.numpy(), before, after))
         counts = {f"rows_{region}": float(rows) for region, rows in thresholds.counts(scores.numpy()).items()}
         ends = {"threshold_normal": thresholds.normal, "threshold_abnormal": thresholds.abnormal}
         finite_ends = {name: end for name, end in ends.items() if np.isfinite(end)}

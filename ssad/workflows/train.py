@@ -152,6 +152,7 @@ def train(settings: TrainSettings, progress: bool = True) -> TrainResult:
             detector.write_bundle(bundle_path)
             _check_bundle(Bundle(bundle_path), detector, tables.train)
             metrics = _test(detector, tables, mlf_logger)
+            to_mlflow.log_report(mlf_logger)
             model_uri = log_bundle(bundle_path, _example(detector, tables.train))
         registered = register(model_uri, settings.model_name)
     region_shares = detector.curve.thresholds.shares(detector.training_scores)
@@ -210,6 +211,7 @@ def _test(detector: FittedDetector, tables: Tables, mlf_logger: MLFlowLogger) ->
     finite = [t for t in sorted({ends.normal, decision, ends.abnormal}) if np.isfinite(t)]
     at_thresholds = [threshold_metrics(scores, labels, threshold) for threshold in finite]
     to_mlflow.log_test_results(scores, labels, at_thresholds, mlf_logger)
+    to_mlflow.log_test_confidence(detector.curve(scores), labels, mlf_logger)
     forced = threshold_metrics(scores, labels, decision)
     metrics = {f"test_{name}": value for name, value in forced.items() if np.isfinite(value)}
     mlflow.log_metrics(metrics)
