@@ -6,9 +6,10 @@ import logging
 import sys
 import warnings
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import typer
+from typer.core import TyperCommand
 
 from ssad.errors import SettingsError, SsadError
 from ssad.loggers.logging_config import setup_logging
@@ -198,7 +199,20 @@ def benchmark(
     typer.echo(summarize(table).round(4).to_string())
 
 
-@app.command()
+class ServeCommand(TyperCommand):
+    """The serve command; its help lists the settings that have no option, too."""
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        """Every setting by its variable, default and meaning, below the options."""
+        from serving.settings import listing
+
+        super().format_help(ctx, formatter)
+        typer.echo("Settings, from the environment (default):")
+        for name, default, meaning in listing():
+            typer.echo(f"  {name} ({default or 'empty'}): {meaning}")
+
+
+@app.command(cls=ServeCommand)
 def serve(
     model: Annotated[str, typer.Option(help="A model URI of MLflow.")] = CHAMPION,
     host: Annotated[str, typer.Option(help="Address to listen at.")] = "127.0.0.1",

@@ -62,8 +62,8 @@ class Scores:
 
     def records(self) -> list[dict[str, Any]]:
         """One dict a row."""
-        names, values = zip(*self.columns().items(), strict=True)
-        return [dict(zip(names, row, strict=True)) for row in zip(*values, strict=True)]
+        columns = zip(*self.columns().values(), strict=True)
+        return [{"score": score, "confidence": confidence, "region": region} for score, confidence, region in columns]
 
 
 class Bundle:
@@ -111,13 +111,13 @@ class Bundle:
         """Scores of rows that are graph inputs already, shape (n,), float64."""
         return self._run(SCORE_OUTPUT, inputs)
 
-    def errors(self, table: Table) -> Floats:
+    def errors_of_inputs(self, inputs: GraphInputs) -> Floats:
         """How much each column adds to a row's deviation, shape (n, columns), in `schema.graph_order`."""
-        return self.errors_of(self.schema.inputs(table))
-
-    def errors_of(self, inputs: GraphInputs) -> Floats:
-        """Likewise of rows that are graph inputs already."""
         return self._run(ERRORS_OUTPUT, inputs)
+
+    def errors(self, table: Table) -> Floats:
+        """What `errors_of_inputs` says of rows given by column."""
+        return self.errors_of_inputs(self.schema.inputs(table))
 
     def check_golden(self) -> None:
         """Score the golden rows again.
@@ -135,9 +135,12 @@ class Bundle:
             )
 
     def _run(self, output: str, inputs: GraphInputs) -> Floats:
+        if len(inputs) <= CHUNK_ROWS:
+            alone: Floats = self._session.run([output], self._feed(inputs, slice(None)))[0]
+            return alone
         chunks = [
             self._session.run([output], self._feed(inputs, slice(start, start + CHUNK_ROWS)))[0]
-            for start in range(0, max(len(inputs), 1), CHUNK_ROWS)
+            for start in range(0, len(inputs), CHUNK_ROWS)
         ]
         result: Floats = np.concatenate(chunks)
         return result

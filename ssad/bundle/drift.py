@@ -161,6 +161,13 @@ class Reference:
             {name: _flat_counts(_count(self._cells[name], values)) for name, values in columns.items()},
         )
 
+    def typical_values(self, column: str) -> npt.NDArray[Any]:
+        """Values of a column spread over the training rows, as graph inputs: bin edges or frequent categories."""
+        cells = self._cells[column]
+        if "categories" in cells:
+            return np.asarray(cells["categories"] or [MISSING_CATEGORY], dtype=object)
+        return np.unique(np.asarray(cells["edges"] or [np.nan], np.float64))
+
     def drift(self, recent: RowCounts) -> Drift:
         """Compare recent rows with the training rows."""
         rows = len(recent)

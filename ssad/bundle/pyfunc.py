@@ -29,7 +29,7 @@ class PyFuncDetector:
         inputs = self.bundle.schema.inputs(model_input)
         answer: dict[str, Any] = self.bundle.decide(self.bundle.score_inputs(inputs)).columns()
         if k := int((params or {}).get("explain", 0)):
-            top, errors = largest(self.bundle.errors_of(inputs), k)
+            top, errors = largest(self.bundle.errors_of_inputs(inputs), k)
             names = np.asarray(self.bundle.schema.graph_order)[top]
             answer |= {CONTRIBUTORS: names.tolist(), CONTRIBUTOR_ERRORS: errors.tolist()}
         return pd.DataFrame(answer, index=model_input.index)

@@ -195,21 +195,7 @@ class FittedDetector:
         """Rows evenly spread over the order of their scores, as they were read, with the scores."""
         order = np.argsort(self.training_scores, kind="stable")
         chosen = order[np.linspace(0, len(order) - 1, min(GOLDEN_ROWS, len(order))).astype(int)]
-        return raw_columns(self.schema, self._inputs[chosen]), self.training_scores[chosen]
-
-
-def raw_columns(schema: TableSchema, inputs: GraphInputs) -> dict[str, list[Any]]:
-    """Graph inputs as columns of plain JSON values, which read back as the same inputs."""
-    columns: dict[str, list[Any]] = {}
-    for column, values in zip(schema.numeric, inputs.numeric.T, strict=True):
-        if column.kind == "date":
-            moments = (values * 1e6).round().astype("datetime64[us]") if len(values) else values
-            columns[column.name] = [None if np.isnat(m) else str(m) for m in moments]
-        else:
-            columns[column.name] = [None if np.isnan(value) else value for value in values.tolist()]
-    for column, words in zip(schema.categorical, inputs.categorical.T, strict=True):
-        columns[column.name] = [word or None for word in words.tolist()]
-    return columns
+        return self.schema.plain_values(self._inputs[chosen]), self.training_scores[chosen]
 
 
 def served_curve(module: SelfSupervisionModule, training_scores: Floats) -> ConfidenceCurve:

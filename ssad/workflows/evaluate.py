@@ -182,7 +182,7 @@ def region_table(table: ScoredTable) -> pd.DataFrame:
 def most_abnormal(table: ScoredTable, bundle: Bundle) -> pd.DataFrame:
     """The rows with the highest scores, and the columns that contribute most to each with their values."""
     top = np.argsort(-table.scores.score, kind="stable")[:MOST_ABNORMAL]
-    columns, errors = largest(bundle.errors_of(table.inputs[top]), CONTRIBUTORS)
+    columns, errors = largest(bundle.errors_of_inputs(table.inputs[top]), CONTRIBUTORS)
     names = np.asarray(bundle.schema.graph_order)[columns]
     told = [
         ", ".join(f"{name}={table.rows[name].iloc[row]} ({error:.3g})" for name, error in zip(*pair, strict=True))

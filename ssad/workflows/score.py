@@ -190,7 +190,7 @@ def _score_rows(bundle: Bundle, rows: dict[str, Any], explain: int) -> tuple[Flo
     scores = bundle.score_inputs(inputs)
     if not explain:
         return scores, {}
-    top, errors = largest(bundle.errors_of(inputs), explain)
+    top, errors = largest(bundle.errors_of_inputs(inputs), explain)
     names = np.asarray(bundle.schema.graph_order)[top]
     return scores, {CONTRIBUTORS: pa.array(list(names)), CONTRIBUTOR_ERRORS: pa.array(list(errors))}
 

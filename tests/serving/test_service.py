@@ -172,7 +172,6 @@ def test_a_body_that_is_no_json_is_refused(service: Service, path: str, body: by
 @pytest.mark.parametrize(
     "document",
     [
-        None,
         3,
         "text",
         [],
