@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from ssad.bundle.bundle import Bundle
-from ssad.bundle.contributions import CONTRIBUTOR_ERRORS, CONTRIBUTORS, largest
+from ssad.bundle.explain import CONTRIBUTOR_SHARES, CONTRIBUTORS, contributions
 
 
 class PyFuncDetector:
@@ -21,7 +21,7 @@ class PyFuncDetector:
     def predict(self, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> pd.DataFrame:
         """Score, confidence and region of every row, with the index of the input.
 
-        Params `explain=k` adds the names of the k columns that contribute most, and what each adds.
+        Params `explain=k` adds the names of the k columns that contribute most, and their shares.
 
         Raises:
             RowsError: a column is missing or holds values of the wrong kind.
@@ -29,9 +29,9 @@ class PyFuncDetector:
         inputs = self.bundle.schema.inputs(model_input)
         answer: dict[str, Any] = self.bundle.decide(self.bundle.score_inputs(inputs)).columns()
         if k := int((params or {}).get("explain", 0)):
-            top, errors = largest(self.bundle.errors_of_inputs(inputs), k)
+            top, shares = contributions(self.bundle, inputs, k)
             names = np.asarray(self.bundle.schema.graph_order)[top]
-            answer |= {CONTRIBUTORS: names.tolist(), CONTRIBUTOR_ERRORS: errors.tolist()}
+            answer |= {CONTRIBUTORS: names.tolist(), CONTRIBUTOR_SHARES: shares.tolist()}
         return pd.DataFrame(answer, index=model_input.index)
 
 

@@ -18,7 +18,7 @@ from mlflow import MlflowClient
 from mlflow.metrics import MetricValue, make_metric
 
 from ssad.bundle import REGIONS, Bundle, Drift, Scores
-from ssad.bundle.contributions import largest
+from ssad.bundle.explain import contributions
 from ssad.bundle.intervals import Floats
 from ssad.bundle.schema import GraphInputs
 from ssad.datasets.labels import AUTO, split_labels
@@ -182,11 +182,11 @@ def region_table(table: ScoredTable) -> pd.DataFrame:
 def most_abnormal(table: ScoredTable, bundle: Bundle) -> pd.DataFrame:
     """The rows with the highest scores, and the columns that contribute most to each with their values."""
     top = np.argsort(-table.scores.score, kind="stable")[:MOST_ABNORMAL]
-    columns, errors = largest(bundle.errors_of_inputs(table.inputs[top]), CONTRIBUTORS)
+    columns, shares = contributions(bundle, table.inputs[top], CONTRIBUTORS)
     names = np.asarray(bundle.schema.graph_order)[columns]
     told = [
-        ", ".join(f"{name}={table.rows[name].iloc[row]} ({error:.3g})" for name, error in zip(*pair, strict=True))
-        for row, pair in zip(top, zip(names, errors, strict=True), strict=True)
+        ", ".join(f"{name}={table.rows[name].iloc[row]} ({share:.0%})" for name, share in zip(*pair, strict=True))
+        for row, pair in zip(top, zip(names, shares, strict=True), strict=True)
     ]
     scores = {name: np.asarray(values)[top] for name, values in table.scores.columns().items()}
     label = {} if table.classes is None else {"label": table.classes.to_numpy()[top]}

@@ -24,7 +24,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from ssad.bundle import REGIONS, Bundle
 from ssad.bundle.bundle import CHUNK_ROWS
-from ssad.bundle.contributions import CONTRIBUTOR_ERRORS, CONTRIBUTORS, largest
+from ssad.bundle.explain import CONTRIBUTOR_SHARES, CONTRIBUTORS, contributions
 from ssad.bundle.intervals import Floats
 from ssad.datasets.stream import BATCH_ROWS, open_stream
 from ssad.datasets.tables import local_path
@@ -185,14 +185,14 @@ def score_batch(batch: pa.RecordBatch, settings: ScoreSettings, model: FetchedMo
 
 
 def _score_rows(bundle: Bundle, rows: dict[str, Any], explain: int) -> tuple[Floats, dict[str, pa.Array]]:
-    """Scores of rows by column and, if asked for, the columns that contribute most with what they add."""
+    """Scores of rows by column and, if asked for, the columns that contribute most with their shares."""
     inputs = bundle.schema.inputs(rows)
     scores = bundle.score_inputs(inputs)
     if not explain:
         return scores, {}
-    top, errors = largest(bundle.errors_of_inputs(inputs), explain)
+    top, shares = contributions(bundle, inputs, explain)
     names = np.asarray(bundle.schema.graph_order)[top]
-    return scores, {CONTRIBUTORS: pa.array(list(names)), CONTRIBUTOR_ERRORS: pa.array(list(errors))}
+    return scores, {CONTRIBUTORS: pa.array(list(names)), CONTRIBUTOR_SHARES: pa.array(list(shares))}
 
 
 def region_counts(output: Path) -> dict[str, int]:

@@ -12,7 +12,7 @@ import mlflow
 from mlflow.models import Model
 
 from ssad.bundle import REGIONS
-from ssad.bundle.contributions import CONTRIBUTOR_ERRORS, CONTRIBUTORS
+from ssad.bundle.explain import CONTRIBUTOR_SHARES, CONTRIBUTORS
 from ssad.datasets.stream import MISSING_WORDS, PARQUET, SEPARATORS, suffix
 from ssad.datasets.tables import local_path, read_table
 from ssad.errors import DatasetError, SettingsError, SsadError
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from ssad.workflows.score import ScoreSettings
 
 ANSWER = "score double, confidence double, region string"
-EXPLAINED = f"{ANSWER}, {CONTRIBUTORS} array<string>, {CONTRIBUTOR_ERRORS} array<double>"
+EXPLAINED = f"{ANSWER}, {CONTRIBUTORS} array<string>, {CONTRIBUTOR_SHARES} array<double>"
 
 
 def score_by_spark(settings: ScoreSettings, model: FetchedModel) -> dict[str, int]:
@@ -96,7 +96,7 @@ def _scored(spark: SparkSession, settings: ScoreSettings, model: FetchedModel) -
     version = F.lit(model.version).cast("string").alias("model_version")
     scored = frame.select(*kept, answer)
     fields = [F.col(f"answer.{name}") for name in ("score", "confidence", "region")]
-    explained = [F.col(f"answer.{name}") for name in (CONTRIBUTORS, CONTRIBUTOR_ERRORS)] if settings.explain else []
+    explained = [F.col(f"answer.{name}") for name in (CONTRIBUTORS, CONTRIBUTOR_SHARES)] if settings.explain else []
     return scored.select(*(F.col(_quoted(name)) for name in settings.kept), *fields, version, *explained)
 
 

@@ -57,7 +57,8 @@ def upside_down(graph: bytes) -> bytes:
     for node in model.graph.node:
         node.output[:] = ["upright" if name == "score" else name for name in node.output]
     model.graph.node.append(helper.make_node("Neg", ["upright"], ["score"]))
-    return model.SerializeToString()
+    serialized: bytes = model.SerializeToString()
+    return serialized
 
 
 def challenger(

@@ -154,7 +154,7 @@ def test_an_explained_row_names_the_columns_that_contribute_most(
     for at in range(0, ROWS, 97):
         names = [bundle.schema.graph_order[column] for column in np.argsort(-errors[at], kind="stable")[:3]]
         assert found["contributors"][at].tolist() == names
-        assert found["contributor_errors"][at] == pytest.approx(np.sort(errors[at])[::-1][:3])
+        assert found["contributor_shares"][at] == pytest.approx(np.sort(errors[at] / errors[at].sum())[::-1][:3])
 
 
 def test_a_bundles_folder_scores_without_a_version(
@@ -225,7 +225,7 @@ def test_spark_workers_give_the_same_rows_the_same_scores(dataset: str, tmp_path
     assert found["confidence"].to_numpy() == pytest.approx(expected["confidence"].to_numpy(), abs=1e-9)
     for name in ("region", "model_version"):
         assert found[name].tolist() == expected[name].tolist()
-    for name in ("contributors", "contributor_errors"):
+    for name in ("contributors", "contributor_shares"):
         assert [list(v) for v in found[name]] == [pytest.approx(list(v)) for v in expected[name]]
     assert (tmp_path / "spark" / "_SUCCESS").exists()
 
