@@ -41,7 +41,7 @@ def score_distributions_figure(
     axes.stairs(counts / counts.sum() / widths, edges, color=GREY, fill=True, alpha=0.6, label="training rows")
     bins = np.linspace(left, right, PLOT_BINS + 1)
     density = np.histogram(scores, bins)[0] / len(scores) / np.diff(bins)
-    axes.stairs(density, bins, color=BLUE, linewidth=1.5, label=f"recent rows ({len(scores):,})")
+    axes.stairs(density, bins, color="black", linewidth=1.5, label=f"recent rows ({len(scores):,})")
     for (name, ends), line in zip(thresholds, (":", "-"), strict=False):
         for mark, color, side in ((ends.normal, BLUE, "normal"), (ends.abnormal, ORANGE, "abnormal")):
             if np.isfinite(mark):

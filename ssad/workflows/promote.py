@@ -137,11 +137,13 @@ def promote(settings: PromoteSettings) -> PromoteResult:
         SsadError: a mistake of the user; likewise.
     """
     name = registered_name(settings.candidate)
-    with tracked_run() as run, tempfile.TemporaryDirectory() as folder:
+    with tracked_run(system_metrics=False) as run, tempfile.TemporaryDirectory() as folder:
         log_new_params(run, vars(settings))
         client = MlflowClient()
         with nullcontext() if settings.dry_run else claimed(client, name, run.info.run_id):
             former = alias_version(client, name, CHAMPION)
+            if settings.rollback and alias_version(client, name, PREVIOUS) is None:
+                raise RefusedError(f"{name} has no previous champion to roll back to; promote another version first.")
             uri = f"models:/{name}@{PREVIOUS}" if settings.rollback else settings.candidate
             candidate = fetch_model(uri, Path(folder) / "candidate")
             assert candidate.version is not None  # a registered name has versions alone
@@ -210,11 +212,11 @@ def _golden(candidate: Bundle) -> Check:
 
 def _schema(candidate: Bundle, champion: Bundle) -> Check:
     """Whoever sends rows to the champion must be able to send the same rows to the candidate."""
-    known = {column.name: column.kind for column in champion.schema.columns} | dict.fromkeys(champion.schema.dropped)
+    known = {column.name: column.kind for column in champion.schema.columns}
     problems = [
-        f"{column.name} is new" if column.name not in known else f"{column.name} is {column.kind}"
+        f"{column.name} is {column.kind}" if column.name in known else f"{column.name} is new"
         for column in candidate.schema.columns
-        if known.get(column.name, "") not in (column.kind, None)
+        if known.get(column.name) != column.kind
     ]
     return Check("columns", ", ".join(problems[:20]) or "compatible", "the champion's, of the same kinds", not problems)
 

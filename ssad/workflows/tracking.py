@@ -39,8 +39,13 @@ MLFLOW_DEFAULTS = {
 
 
 @contextmanager
-def tracked_run() -> Iterator[Run]:
+def tracked_run(system_metrics: bool = True) -> Iterator[Run]:
     """The run that `mlflow run` opened, or a new one; it ends as FAILED if the body raises.
+
+    Args:
+        system_metrics: whether to log the load of the machine meanwhile. Not around `mlflow.models.evaluate`:
+            that imports libraries under a lock of MLflow's, which the monitor's own imports wait for, and the
+            two have been seen to wait for each other.
 
     Raises:
         TrackingError: the server does not answer, or fails on the way; the disk is full.
@@ -49,7 +54,7 @@ def tracked_run() -> Iterator[Run]:
         os.environ.setdefault(name, value)
     check_server(mlflow.get_tracking_uri())
     try:
-        with mlflow.start_run(log_system_metrics=True) as run:
+        with mlflow.start_run(log_system_metrics=system_metrics) as run:
             mlflow.set_tags(git_state())
             try:
                 yield run

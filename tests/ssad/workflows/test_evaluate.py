@@ -120,9 +120,13 @@ def test_one_class_has_no_ranking_but_all_else(client: MlflowClient, labelled: s
     assert result.regions["anomalies"].sum() == 0
 
 
-def test_a_bundles_folder_is_evaluated_without_a_registry(client: MlflowClient, bundle: Bundle, labelled: str) -> None:
+def test_a_bundles_folder_and_a_runs_model_are_evaluated_alike(
+    client: MlflowClient, bundle: Bundle, labelled: str
+) -> None:
     of_version = evaluate(EvaluateSettings(CHAMPION, labelled)).metrics
-    assert evaluate(EvaluateSettings(str(bundle.path), labelled)).metrics == pytest.approx(of_version)
+    run_id = client.get_model_version("ssad", "1").run_id
+    for model in (str(bundle.path), f"runs:/{run_id}/model"):
+        assert evaluate(EvaluateSettings(model, labelled)).metrics == pytest.approx(of_version)
 
 
 @pytest.mark.parametrize(

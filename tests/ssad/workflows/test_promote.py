@@ -174,7 +174,7 @@ def test_without_labels_the_same_scores_pass_and_rows_that_drifted_do_not(
 def test_a_rollback_changes_places_with_the_previous_champion(
     own_store: MlflowClient, champion: Bundle, labelled: str, tmp_path: Path
 ) -> None:
-    with pytest.raises(TrackingError, match="previous"):
+    with pytest.raises(RefusedError, match="no previous champion"):
         promote(PromoteSettings(rollback=True))
     challenger(champion, tmp_path / "same")
     promote(PromoteSettings(dataset=labelled))
@@ -223,23 +223,15 @@ def test_a_deleted_version_is_named(own_store: MlflowClient, champion: Bundle, l
             promote(PromoteSettings(candidate, labelled))
 
 
-def test_columns_that_the_champions_clients_do_not_send_are_refused(
-    own_store: MlflowClient, champion: Bundle, tmp_path: Path
-) -> None:
+def test_columns_that_the_champions_clients_do_not_send_are_refused(champion: Bundle) -> None:
     first, *others = champion.schema.columns
-    schema = TableSchema((replace(first, kind="boolean", name=first.name), *others), champion.schema.dropped)
-    challenger_schema = promotion._schema(
-        _with_schema(champion, TableSchema((replace(first, name="more"), *schema.columns))), champion
-    )
-    assert not challenger_schema.passed
-    assert challenger_schema.value == f"more is new, {first.name} is boolean"
+    more = Bundle(champion.path)
+    more.schema = TableSchema((replace(first, name="more"), replace(first, kind="boolean"), *others))
     assert promotion._schema(champion, champion).passed
-
-
-def _with_schema(bundle: Bundle, schema: TableSchema) -> Bundle:
-    other = Bundle(bundle.path)
-    other.schema = schema
-    return other
+    assert promotion._schema(champion, more).passed is False
+    refused = promotion._schema(more, champion)
+    assert not refused.passed
+    assert refused.value == f"more is new, {first.name} is boolean"
 
 
 def test_the_second_of_two_promoters_stops(own_store: MlflowClient, champion: Bundle, tmp_path: Path) -> None:
