@@ -23,8 +23,9 @@ from ssad.bundle import Bundle, ConfidenceCurve, TableSchema, Thresholds, write_
 from ssad.bundle.bundle import GRAPH, WEIGHTS
 from ssad.datasets.tables import read_table
 from ssad.errors import RefusedError, SettingsError, SsadError, TrackingError
-from ssad.workflows import promote as promotion
-from ssad.workflows.promote import PromoteSettings, gain_interval, promote
+from ssad.workflows import promotion_checks as checks
+from ssad.workflows.promote import PromoteSettings, promote
+from ssad.workflows.promotion_checks import gain_interval
 from ssad.workflows.registry import claimed, fetch_model, log_bundle, move_champion, register
 from ssad.workflows.train import TrainSettings, prepare
 from tests.ssad.workflows.support import QUIET_LIBRARIES
@@ -113,8 +114,8 @@ def test_a_challenger_as_good_becomes_champion_and_the_former_one_previous(
     run = own_store.get_run(told.tags["promotion_run"])
     assert run.info.status == "FINISHED"
     assert run.data.metrics["ap_gain"] == 0
-    checks = json.loads(Path(own_store.download_artifacts(run.info.run_id, "checks.json", str(tmp_path))).read_text())
-    assert all(pd.DataFrame(**checks)["passed"])
+    logged = json.loads(Path(own_store.download_artifacts(run.info.run_id, "checks.json", str(tmp_path))).read_text())
+    assert all(pd.DataFrame(**logged)["passed"])
     assert not [tag for tag in own_store.get_registered_model("ssad").tags if tag.startswith("ssad.promotion")]
 
 
@@ -227,9 +228,9 @@ def test_columns_that_the_champions_clients_do_not_send_are_refused(champion: Bu
     first, *others = champion.schema.columns
     more = Bundle(champion.path)
     more.schema = TableSchema((replace(first, name="more"), replace(first, kind="boolean"), *others))
-    assert promotion._schema(champion, champion).passed
-    assert promotion._schema(champion, more).passed is False
-    refused = promotion._schema(more, champion)
+    assert checks._schema(champion, champion).passed
+    assert checks._schema(champion, more).passed is False
+    refused = checks._schema(more, champion)
     assert not refused.passed
     assert refused.value == f"more is new, {first.name} is boolean"
 
