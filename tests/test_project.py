@@ -109,7 +109,10 @@ def test_conda_and_constraints_are_for_the_python_that_the_project_allows() -> N
     assert requirement.specifier.contains(line.removeprefix("python="))
 
 
-@pytest.mark.parametrize(("entry_point", "verb"), [("main", "train"), ("serve", "serve")])
+VERBS = [("main", "train"), *((verb, verb) for verb in ("evaluate", "recalibrate", "promote", "score", "serve"))]
+
+
+@pytest.mark.parametrize(("entry_point", "verb"), VERBS)
 def test_an_entry_point_has_the_parameters_and_defaults_of_its_verb(entry_point: str, verb: str) -> None:
     parameters = entry_points()[entry_point]["parameters"]
     expected = options(verb)
@@ -118,10 +121,10 @@ def test_an_entry_point_has_the_parameters_and_defaults_of_its_verb(entry_point:
         if "default" in parameter:
             assert str(parameter["default"]) == expected[name], name
         else:
-            assert name == "dataset"
+            assert name in ("dataset", "output")
 
 
-@pytest.mark.parametrize(("entry_point", "verb"), [("main", "train"), ("serve", "serve")])
+@pytest.mark.parametrize(("entry_point", "verb"), VERBS)
 def test_an_entry_point_passes_every_parameter_to_its_option(entry_point: str, verb: str) -> None:
     command = entry_points()[entry_point]["command"]
     assert command.startswith(f"python -m ssad.cli {verb} ")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import tempfile
-import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -13,8 +12,6 @@ import numpy.typing as npt
 import pandas as pd
 from lightning.pytorch.callbacks import TQDMProgressBar
 from lightning.pytorch.loggers import MLFlowLogger
-from mlflow.data.dataset import Dataset
-from mlflow.data.pandas_dataset import from_pandas
 
 from ssad.bundle import Bundle
 from ssad.datamodules.splits import MIN_ROWS, holdout_split, thin_anomalies
@@ -25,7 +22,7 @@ from ssad.errors import DatasetError, SettingsError, TrainingError
 from ssad.loggers import mlflow_logger as to_mlflow
 from ssad.metrics import threshold_metrics
 from ssad.workflows.registry import Registered, log_bundle, register
-from ssad.workflows.tracking import log_new_params, tracked_run
+from ssad.workflows.tracking import log_dataset, log_new_params, tracked_run
 
 TEST_SHARE = 0.3
 """Share of a labelled table that is held out for test: ADBench's [Han et al., NeurIPS 2022]."""
@@ -166,14 +163,7 @@ def _log_inputs(settings: TrainSettings, tables: Tables) -> None:
         ("test", tables.test, settings.test_dataset or settings.dataset),
     ):
         if rows is not None:
-            name = Path(source).stem or source
-            mlflow.log_input(_dataset(rows, name, source), context=context)
-
-
-def _dataset(rows: pd.DataFrame, name: str, source: str) -> Dataset:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # hints on whole numbers and on sources MLflow cannot resolve
-        return from_pandas(rows, source=source, name=name)
+            log_dataset(rows, source, context)
 
 
 def _flat_params(settings: TrainSettings) -> dict[str, object]:
