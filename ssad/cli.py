@@ -71,9 +71,14 @@ def train(
     learning_rate: Annotated[str, typer.Option(metavar="auto|X", help="Of Adam.")] = "auto",
     seed: Annotated[int, typer.Option(help="Fixes the result.")] = 0,
     model_name: Annotated[str, typer.Option(help="Name in the registry.")] = "ssad",
+    resume: Annotated[str, typer.Option(help="Id of a run that was cut off, to go on from.")] = "",
+    devices: Annotated[int, typer.Option(help="Processes on each machine, with a GPU each where there are any.")] = 1,
+    strategy: Annotated[str, typer.Option(help="auto or ddp.")] = "auto",
+    num_nodes: Annotated[int, typer.Option(help="Machines.")] = 1,
+    precision: Annotated[str, typer.Option(help="32-true, 16-mixed or bf16-mixed.")] = "32-true",
 ) -> None:
     """Train on a table, track the run and register the detector."""
-    from ssad.detectors import FitSettings
+    from ssad.detectors import FitSettings, Hardware
     from ssad.workflows.summary import show
     from ssad.workflows.train import TrainSettings
     from ssad.workflows.train import train as run
@@ -94,7 +99,9 @@ def train(
         confidence,
         _parsed("contamination", contamination, float),
         model_name,
+        resume,
         fit,
+        Hardware(devices, strategy, num_nodes, precision),
     )
     show(settings, run(settings))
 

@@ -20,18 +20,22 @@ from ssad.bundle.intervals import Floats
 from ssad.bundle.schema import GraphInputs
 from ssad.confidence_estimators import GradedConfidence, confidence_curve
 from ssad.datamodules import SelfSupervisionDataModule
-from ssad.datasets.rows import TensorRows, row_loader
+from ssad.datasets.rows import RowBatches, TensorRows, row_loader
 from ssad.datasets.schema import infer_schema
 from ssad.detectors.presets import Preset, preset
 from ssad.detectors.scoring_graph import export_onnx
-from ssad.errors import SettingsError
+from ssad.errors import SettingsError, nearest
 from ssad.models import TableEncoder
-from ssad.modules import SelfSupervisionModule
+from ssad.modules import SelfSupervisionCallback, SelfSupervisionModule
 
 EPOCH_BATCHES = 16
 """Batches an epoch of a small table is cut into, so that each epoch makes some progress."""
 
 MIN_BATCH, MAX_BATCH = 32, 1024
+
+PRECISIONS = ("32-true", "16-mixed", "bf16-mixed")
+STRATEGIES = ("auto", "ddp")
+"""Those of Lightning's under which every process has the whole network, which scores and the bundle need."""
 
 GOLDEN_ROWS = 16
 """Training rows that a bundle keeps with their scores, from the least to the most abnormal."""
@@ -68,6 +72,36 @@ class FitSettings:
             problems.append(f"learning_rate must be above 0, got {self.learning_rate}")
         if not 0 <= self.seed < 2**32:
             problems.append(f"seed must be in [0, 2**32), got {self.seed}")
+        if problems:
+            raise SettingsError("; ".join(problems) + ".")
+
+
+@dataclass(frozen=True)
+class Hardware:
+    """Where training runs; the names are those of Lightning's `Trainer`.
+
+    Attributes:
+        devices: processes on each node, at least 1, each with a GPU where there are any.
+        strategy: how they work together: `auto`, `ddp` or another of Lightning's.
+        num_nodes: machines, at least 1.
+        precision: of training; scores of the final weights are always in float64.
+    """
+
+    devices: int = 1
+    strategy: str = "auto"
+    num_nodes: int = 1
+    precision: str = "32-true"
+
+    def __post_init__(self) -> None:
+        problems = [
+            f"{name} must be at least 1, got {value}"
+            for name in ("devices", "num_nodes")
+            if (value := getattr(self, name)) < 1
+        ]
+        if self.precision not in PRECISIONS:
+            problems.append(f"there is no precision {self.precision!r}; {nearest(self.precision, PRECISIONS)}")
+        if self.strategy not in STRATEGIES:
+            problems.append(f"there is no strategy {self.strategy!r}; {nearest(self.strategy, STRATEGIES)}")
         if problems:
             raise SettingsError("; ".join(problems) + ".")
 
@@ -119,7 +153,7 @@ class EncodedRows(L.LightningDataModule):
 
     def train_dataloader(self) -> DataLoader[Any]:
         """Training batches in order."""
-        return row_loader(self.train, self.batch_size)
+        return row_loader(self.train, RowBatches(len(self.train), self.batch_size))
 
     def val_dataloader(self) -> Any:
         """Nothing: validation needs labels, and training may not see any."""
@@ -213,9 +247,8 @@ def fit_detector(
     rows: pd.DataFrame,
     settings: FitSettings,
     confidence: Path | None = None,
-    logger: Any = False,
-    callbacks: Sequence[L.Callback] = (),
-    progress: bool = False,
+    checkpoint: Path | None = None,
+    **trainer: Any,
 ) -> FittedDetector:
     """Train a detector on unlabelled rows.
 
@@ -223,9 +256,8 @@ def fit_detector(
         rows: raw columns; there must be no label among them.
         settings: the detector and what the user sets of it.
         confidence: a CSV with the initial confidence of each row; None leaves it to the detector.
-        logger: a Lightning logger, or False for none.
-        callbacks: further Lightning callbacks.
-        progress: whether to show a progress bar.
+        checkpoint: of a training on the same rows with the same settings, to go on from.
+        trainer: what else Lightning's `Trainer` takes: logger, callbacks, devices, strategy, precision.
 
     Raises:
         DatasetError: nothing to learn from, or the confidence does not fit the rows.
@@ -245,16 +277,24 @@ def fit_detector(
     if confidence is None and chosen.first_confidence is not None:
         datamodule.train.confidence.copy_(chosen.first_confidence(features, plan.seed))
     module = chosen.build(features, plan.every_n_epochs, plan.learning_rate)
-    trainer = L.Trainer(
-        max_epochs=plan.max_epochs,
-        accelerator="auto",
-        devices=1,
-        logger=logger,
-        callbacks=list(callbacks),
-        enable_checkpointing=False,
-        enable_model_summary=False,
-        enable_progress_bar=progress,
-        deterministic="warn",
-    )
-    trainer.fit(module, datamodule=datamodule)
+    fit = lightning_trainer(plan, **trainer)
+    fit.fit(module, datamodule=datamodule, ckpt_path=checkpoint, weights_only=True)
     return FittedDetector(plan, encoder, module, datamodule, inputs, exact)
+
+
+def lightning_trainer(plan: Plan, callbacks: Sequence[L.Callback] = (), **settings: Any) -> L.Trainer:
+    """A trainer for a plan; `settings` are further ones of Lightning's, and go before those here."""
+    return L.Trainer(
+        max_epochs=plan.max_epochs,
+        callbacks=[SelfSupervisionCallback(stop_when_settled=True), *callbacks],
+        deterministic="warn",
+        **{
+            "accelerator": "auto",
+            "devices": 1,
+            "logger": False,
+            "enable_checkpointing": False,
+            "enable_model_summary": False,
+            "enable_progress_bar": False,
+            **settings,
+        },
+    )

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -31,15 +32,15 @@ BLUE, GREY, ORANGE = REGION_COLORS.values()
 
 @dataclass(frozen=True)
 class Recalibration:
-    """One recalibration, as much of it as figures need.
+    """One recalibration, as much of it as figures need: at most `SAMPLE` rows, evenly spread over their order.
 
     Attributes:
         epoch: after which it was.
         thresholds: that it found.
-        shares: of the training rows in each region.
-        scores: evenly spread quantiles of the training scores, ascending, at most `SAMPLE`.
-        before: confidence of some training rows until then, at most `SAMPLE`, in [-1, 1].
-        after: confidence of the same rows from then on.
+        shares: of all training rows in each region.
+        scores: of the sampled rows.
+        before: their confidence until then, in [-1, 1].
+        after: their confidence from then on.
     """
 
     epoch: int
@@ -51,8 +52,18 @@ class Recalibration:
 
     @classmethod
     def of(cls, epoch: int, thresholds: Thresholds, scores: Floats, before: Floats, after: Floats) -> Recalibration:
-        """From the scores of all training rows, shape (n,), and the confidence of a sample."""
-        return cls(epoch, thresholds, thresholds.shares(scores), spread(np.sort(scores)), before, after)
+        """From the scores of all training rows, shape (n,), and the confidence of the sampled ones."""
+        return cls(epoch, thresholds, thresholds.shares(scores), spread(scores), before, after)
+
+    def to_plain(self) -> dict[str, Any]:
+        """As numbers, lists and dicts alone, which a checkpoint may hold."""
+        return asdict(self) | {name: getattr(self, name).tolist() for name in ("scores", "before", "after")}
+
+    @classmethod
+    def from_plain(cls, plain: dict[str, Any]) -> Recalibration:
+        """The inverse of `to_plain`."""
+        arrays = {name: np.asarray(plain[name]) for name in ("scores", "before", "after")}
+        return cls(plain["epoch"], Thresholds(**plain["thresholds"]), plain["shares"], **arrays)
 
 
 def spread(rows: Floats) -> Floats:

@@ -64,6 +64,26 @@ def log_history(history: Sequence[Recalibration], mlf_logger: MLFlowLogger) -> N
     log_figure(figures.confidence_change_figure(history), mlf_logger, "confidence_before_after.svg")
 
 
+CHECKPOINTS = ("checkpoint/0.ckpt", "checkpoint/1.ckpt")
+"""Artifacts that hold the last two checkpoints of a run: a crash while one is written leaves the other."""
+
+
+def log_checkpoint(trainer: L.Trainer, number: int) -> None:
+    """Log all that training needs to go on from here, in the place of the last checkpoint but one.
+
+    Every process calls it; it does nothing without an MLflow logger.
+    """
+    mlf_logger = get_mlflow_logger(trainer)
+    if mlf_logger is None:
+        return
+    folder, name = CHECKPOINTS[number % len(CHECKPOINTS)].split("/")
+    with tempfile.TemporaryDirectory() as temporary:
+        path = Path(temporary) / name
+        trainer.save_checkpoint(path)
+        if trainer.is_global_zero:
+            _client(mlf_logger).log_artifact(_run_id(mlf_logger), str(path), folder)
+
+
 def log_test_metrics(metrics: Mapping[str, float], mlf_logger: MLFlowLogger, threshold: float) -> None:
     """Log the test metrics at one threshold as `test_metrics_threshold=<t>.json`."""
     name = f"test_metrics_threshold={threshold:.6g}.json"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -47,11 +48,21 @@ def test_a_sample_has_both_ends_and_no_more_rows_than_asked(rows: int) -> None:
 
 
 def test_a_recalibration_keeps_shares_of_all_rows_and_a_sample_of_their_scores() -> None:
-    scores = np.random.default_rng(0).permutation(10.0 * np.arange(2 * SAMPLE))
+    scores = np.arange(0.0, 20.0 * SAMPLE, 10.0)
     step = Recalibration.of(3, Thresholds(10.0 * SAMPLE - 1, np.inf), scores, np.ones(1), np.ones(1))
     assert step.shares == {"normal": 0.5, "unknown": 0.5, "abnormal": 0}
     assert len(step.scores) == SAMPLE
     assert (np.diff(step.scores) > 0).all()
+
+
+def test_a_recalibration_comes_back_from_a_checkpoint_as_it_was(tmp_path: Path) -> None:
+    import torch
+
+    step = Recalibration.of(3, Thresholds(0.5, np.inf), np.arange(4.0), np.ones(4), -np.ones(4))
+    torch.save(step.to_plain(), tmp_path / "step.ckpt")
+    again = Recalibration.from_plain(torch.load(tmp_path / "step.ckpt", weights_only=True))
+    assert again.to_plain() == step.to_plain()
+    assert (again.epoch, again.thresholds, again.shares) == (step.epoch, step.thresholds, step.shares)
 
 
 @pytest.mark.parametrize("length", [1, 2, PANELS, 20])

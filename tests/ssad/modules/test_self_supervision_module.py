@@ -165,11 +165,11 @@ def test_it_recalibrates_every_n_epochs_and_once_at_the_end() -> None:
     at: list[int] = []
     update = module.update_confidence
 
-    def recorded(datamodule: SelfSupervisionDataModule) -> torch.Tensor:
+    def recorded(datamodule: SelfSupervisionDataModule, dtype: torch.dtype) -> torch.Tensor:
         at.append(module.current_epoch)
-        return update(datamodule)
+        return update(datamodule, dtype)
 
-    module.update_confidence = recorded  # type: ignore[method-assign]
+    module.update_confidence = recorded  # type: ignore[method-assign, assignment]
     trainer(9).fit(module, datamodule=datamodule)
     assert at[:2] == [3, 6]
     assert len(at) == 3
