@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import ast
 import re
+import shlex
 from collections.abc import Iterator
 from importlib import import_module
 from inspect import get_annotations, getdoc, isabstract, signature
 from pathlib import Path
 
 import pytest
+import typer
 
+from ssad.cli import app
 from tests.conftest import PROJECT
 
 DOCS = PROJECT / "docs"
@@ -91,5 +94,23 @@ def test_a_diagram_names_what_the_code_has(path: Path) -> None:
 
 
 def test_every_package_with_public_classes_has_a_diagram() -> None:
-    packages = {path.parent.name for path in (PROJECT / "ssad").glob("*/__init__.py")} - {"workflows"}
-    assert packages | {"ssad"} <= {path.stem for path in DIAGRAMS}
+    packages = {path.parent.name for path in (PROJECT / "ssad").glob("*/__init__.py")}
+    assert packages | {"ssad", "serving"} <= {path.stem for path in DIAGRAMS}
+
+
+def commands() -> Iterator[tuple[str, list[str]]]:
+    """Every `ssad` command of the documentation, as its words, with where it stands."""
+    for page in [PROJECT / "README.md", *DOCS.rglob("*.md")]:
+        for block in re.findall(r"^```bash\n(.*?)^```$", page.read_text(), re.DOTALL | re.MULTILINE):
+            for line in block.replace("\\\n", " ").splitlines():
+                if line.startswith("ssad "):
+                    yield page.name, shlex.split(line, comments=True)
+
+
+@pytest.mark.parametrize(
+    ("page", "words"), list(commands()), ids=lambda value: value if isinstance(value, str) else None
+)
+def test_a_documented_command_has_options_that_exist(page: str, words: list[str]) -> None:
+    verbs = typer.main.get_command(app).commands  # type: ignore[attr-defined]
+    known = {option for parameter in verbs[words[1]].params for option in parameter.opts}
+    assert {word for word in words[2:] if word.startswith("--")} <= known
