@@ -32,8 +32,13 @@ def create_app(settings: Settings) -> Gate:
     service = Service(settings)
     follower = Follower(service)
     follower.load_first()
+    return app_around(service, follower)
+
+
+def app_around(service: Service, follower: Follower) -> Gate:
+    """The application of a service that has a bundle, or will have one."""
     app = FastAPI(
-        title=f"ssad: {settings.model}",
+        title=f"ssad: {service.settings.model}",
         description="Score, confidence and region (normal, unknown, abnormal) for every row.",
         version=__version__,
         lifespan=_following,

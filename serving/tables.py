@@ -164,26 +164,37 @@ def _values(array: Any, kind: str, name: str) -> Any:
     import pyarrow.compute as pc
 
     if kind == "categorical":
-        return _words(array)
+        return _words(array, name)
     if pa.types.is_floating(array.type):
         _refuse_nan(pc.is_nan(array), name)
     if pa.types.is_temporal(array.type) != (kind == "date"):
-        return array.to_pylist()
+        return _listed(array, name)
     try:
         wanted = pa.timestamp("us") if kind == "date" else pa.float64()
         return array.cast(wanted).to_numpy(zero_copy_only=False)
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
-        return array.to_pylist()
+        return _listed(array, name)
 
 
-def _words(array: Any) -> Any:
+def _words(array: Any, name: str) -> Any:
     import pyarrow as pa
 
     if not pa.types.is_dictionary(array.type):
-        return array.to_pylist()
-    words = np.asarray([*array.dictionary.to_pylist(), None], dtype=object)
+        return _listed(array, name)
+    words = np.asarray([*_listed(array.dictionary, name), None], dtype=object)
     places = array.indices.fill_null(len(words) - 1) if array.indices.null_count else array.indices
     return words[places.to_numpy(zero_copy_only=False)]
+
+
+def _listed(array: Any, name: str) -> list[Any]:
+    """The values as Python has them; not every moment or text that Arrow can hold is one."""
+    import pyarrow as pa
+
+    try:
+        values: list[Any] = array.to_pylist()
+    except (OverflowError, ValueError, pa.ArrowException) as error:
+        raise RowsError(f"column {name!r} holds values of another type; see /docs for the columns.") from error
+    return values
 
 
 def _refuse_nan(is_nan: Any, name: str) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib import metadata
 
 from fastapi import APIRouter, Request, Response
-from fastapi.responses import ORJSONResponse
+from fastapi.responses import JSONResponse
 
 from serving.state import Service
 
@@ -33,7 +33,7 @@ async def readyz(request: Request) -> Response:
     ready = service.served is not None and not service.draining
     status = "draining" if service.draining else "ready" if ready else "loading"
     document = {"status": status, "stale": service.stale, "registry_age_seconds": service.registry_age}
-    return ORJSONResponse(document, 200 if ready else 503)
+    return JSONResponse(document, 200 if ready else 503)
 
 
 @router.get("/version")

@@ -236,8 +236,11 @@ def _plain_numbers(rows: Sequence[Any], keys: list[Any], truths: list[int]) -> n
         numbers = np.array(picked, dtype=np.float64)
     except (KeyError, TypeError, ValueError, OverflowError):
         return None
-    if numbers.ndim != 2 or numbers.size - np.count_nonzero(np.isfinite(numbers)) != sum(r.count(None) for r in picked):
-        return None  # a list in a cell; or a word for nan or infinity
+    if numbers.ndim != 2:
+        return None  # a list in a cell
+    finite = np.isfinite(numbers)
+    if not finite.all() and numbers.size - np.count_nonzero(finite) != sum(row.count(None) for row in picked):
+        return None  # a word for nan or infinity
     return numbers if not truths or _are_truths(numbers[:, truths]) else None
 
 
