@@ -13,6 +13,7 @@ import yaml  # type: ignore[import-untyped]
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+import ssad
 from ssad.cli import app
 from tests.conftest import PROJECT
 
@@ -68,6 +69,11 @@ def test_the_readme_has_exactly_two_commands() -> None:
     assert len(commands) == 2
     assert commands[0].endswith("mlflow run . --env-manager local -P dataset=breast-cancer")
     assert commands[1].endswith("pytest")
+
+
+def test_the_citation_and_the_changelog_know_the_version() -> None:
+    assert yaml.safe_load(text("CITATION.cff"))["version"] == ssad.__version__
+    assert re.search(rf"^## \[({re.escape(ssad.__version__)}|Unreleased)\]", text("CHANGELOG.md"), re.MULTILINE)
 
 
 def test_every_constraint_is_one_exact_version() -> None:
