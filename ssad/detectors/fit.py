@@ -49,7 +49,7 @@ class FitSettings:
     """What the user may set; None leaves it to the detector.
 
     Attributes:
-        detector: name of a preset.
+        detector: name of a preset, or `module:attribute` of your own.
         max_epochs: epochs, at least 1.
         every_n_epochs: epochs between recalibrations, at least 1.
         batch_size: rows in a batch, at least 1.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import pkgutil
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -114,11 +115,27 @@ PRESETS = {
 
 
 def preset(name: str) -> Preset:
-    """The preset of that name.
+    """The preset of that name, or the one of your own at `module:attribute`, which is imported.
 
     Raises:
         SettingsError: there is none; names the nearest.
     """
+    if ":" in name:
+        return _imported(name)
     if name not in PRESETS:
-        raise SettingsError(f"there is no detector {name!r}; {nearest(name, PRESETS)}.")
+        raise SettingsError(
+            f"there is no detector {name!r}; {nearest(name, PRESETS)}, or your own as module:attribute."
+        )
     return PRESETS[name]
+
+
+def _imported(name: str) -> Preset:
+    try:
+        found = pkgutil.resolve_name(name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise SettingsError(
+            f"detector {name!r} cannot be imported ({error}); name a Preset as module:attribute."
+        ) from error
+    if not isinstance(found, Preset):
+        raise SettingsError(f"detector {name!r} is of type {type(found).__name__}, expected a Preset; name that one.")
+    return found
