@@ -28,8 +28,8 @@ class SelfSupervisionCallback(L.Callback):
 
     After every `every_n_epochs` epochs, and once more from the final weights: the intervals left behind are
     always those of the final weights, in the precision of scoring. Those on the way only steer training, and are
-    computed in float32. Where the trainer logs to MLflow each of them leaves a checkpoint in the run, from which training
-    goes on after a crash to the same end.
+    computed in float32. Where the trainer logs to MLflow each of them leaves a checkpoint in the run, from which
+    training goes on after a crash to the same end.
     """
 
     def __init__(self, stop_when_settled: bool = False) -> None:
