@@ -15,7 +15,7 @@ from serving.follower import Follower
 from serving.gate import Gate
 from serving.openapi import openapi
 from serving.problems import RefusalError, problem_body, problem_type, rows_refusal_body
-from serving.routers import admin, inference_protocol, probes, state
+from serving.routers import admin, inference_protocol, page, probes, state
 from serving.routers.scoring import scoring_routes
 from serving.settings import Settings
 from serving.state import Service
@@ -47,7 +47,7 @@ def app_around(service: Service, follower: Follower) -> Gate:
     app.state.service, app.state.follower, app.state.deliveries = service, follower, admin.Deliveries()
     hot = scoring_routes(service)
     app.router.routes.extend([*hot, *inference_protocol.infer_routes(service)])
-    for router in (probes.router, state.router, admin.router, inference_protocol.router):
+    for router in (page.router, probes.router, state.router, admin.router, inference_protocol.router):
         app.include_router(router)
     app.openapi = partial(openapi, app, service)  # type: ignore[method-assign]
     app.add_exception_handler(RefusalError, _refused)

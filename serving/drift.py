@@ -8,6 +8,7 @@ from collections import deque
 import numpy as np
 
 from ssad.bundle import Bundle, Drift
+from ssad.bundle.drift import RowCounts
 from ssad.bundle.intervals import Floats
 from ssad.bundle.schema import GraphInputs
 
@@ -35,6 +36,10 @@ class DriftWindow:
 
     def drift(self) -> Drift:
         """Compare what is remembered with the training rows."""
+        return self._bundle.reference.drift(self.counts())
+
+    def counts(self) -> RowCounts:
+        """What is remembered, counted in the cells of the training rows."""
         with self._lock:
             recent = list(self._recent)
         reference, schema = self._bundle.reference, self._bundle.schema
@@ -42,4 +47,4 @@ class DriftWindow:
         words = [np.empty((0, len(schema.categorical)), dtype=object)] + [inputs.categorical for _, inputs in recent]
         inputs = GraphInputs(np.concatenate(numeric), np.concatenate(words))
         scores = np.concatenate([np.empty(0)] + [scores for scores, _ in recent])
-        return reference.drift(reference.count(scores, inputs))
+        return reference.count(scores, inputs)

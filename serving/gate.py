@@ -15,17 +15,28 @@ from serving.keys import given_key
 from serving.limits import RateLimit
 from serving.logs import AccessLog
 from serving.problems import RefusalError, busy, problem_body, problem_type, rows_refusal_body
+from serving.routers import page
 from serving.state import Service
 from ssad.errors import RowsError
 
 PROBES = {"/livez", "/readyz", "/startupz", "/ping", "/health", "/version", "/v2/health/live", "/v2/health/ready"}
 
-OPEN = PROBES | {"/docs", "/openapi.json", "/hooks/mlflow"}
-"""Paths that need no key: probes, the documentation (no training row is in it), and a hook that is signed."""
+OPEN = PROBES | page.FILES.keys() | {"/docs", "/openapi.json", "/hooks/mlflow"}
+"""Paths that need no key: probes, the page and the documentation (no training row is in them), and a hook that is
+signed."""
 
 ADMIN = "/admin/"
 
-KNOWN = OPEN | {"/v1/score", "/invocations", "/metrics", "/v1/model", "/v1/drift", "/v2", "/admin/reload"}
+KNOWN = OPEN | {
+    "/v1/score",
+    "/invocations",
+    "/metrics",
+    "/v1/model",
+    "/v1/drift",
+    "/v1/histogram",
+    "/v2",
+    "/admin/reload",
+}
 """Paths that have a name of their own in metrics; any client can invent others."""
 
 METHODS = frozenset(("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"))

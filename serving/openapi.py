@@ -54,10 +54,9 @@ def openapi(app: FastAPI, service: Service) -> dict[str, Any]:
 
 def example(bundle: Bundle) -> dict[str, Any]:
     """A row that scores: each column's middle value or most frequent word. It is nobody's row."""
-    middle = [bundle.reference.typical_values(name) for name in bundle.schema.graph_order]
-    numeric = np.asarray([[values[len(values) // 2] for values in middle[: len(bundle.schema.numeric)]]])
-    words = np.asarray([[values[0] for values in middle[len(bundle.schema.numeric) :]]], dtype=object)
-    inputs = GraphInputs(numeric.reshape(1, -1).astype(np.float64), words.reshape(1, -1))
+    middle = [bundle.reference.middle_value(name) for name in bundle.schema.graph_order]
+    numeric, words = middle[: len(bundle.schema.numeric)], middle[len(bundle.schema.numeric) :]
+    inputs = GraphInputs(np.asarray([numeric], dtype=np.float64), np.asarray([words], dtype=object))
     values = bundle.schema.plain_values(inputs)
     row = {column.name: values[column.name][0] for column in bundle.schema.columns}
     truths = {column.name for column in bundle.schema.columns if column.kind == "boolean"}

@@ -71,6 +71,10 @@ class BundleError(SsadError):
     """A bundle is incomplete, damaged or of a version this code does not read."""
 
 
+class RefusedError(SsadError):
+    """A change to the registry was asked for that its checks do not let pass; nothing was changed."""
+
+
 class TrackingError(SsadError):
     """The tracking server or the registry cannot do what was asked."""
 

@@ -168,6 +168,14 @@ class Reference:
             return np.asarray(cells["categories"] or [MISSING_CATEGORY], dtype=object)
         return np.unique(np.asarray(cells["edges"] or [np.nan], np.float64))
 
+    def middle_value(self, column: str) -> Any:
+        """The median of a column, as nearly as its bins tell, or its most frequent category; a graph input."""
+        cells = self._cells[column]
+        if "categories" in cells or not cells["edges"]:
+            return self.typical_values(column)[0]
+        counts = np.cumsum(cells["counts"])
+        return cells["edges"][1 + int(np.searchsorted(counts, counts[-1] / 2))]
+
     def drift(self, recent: RowCounts) -> Drift:
         """Compare recent rows with the training rows."""
         rows = len(recent)

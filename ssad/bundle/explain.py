@@ -8,9 +8,25 @@ import numpy as np
 import numpy.typing as npt
 
 from ssad.bundle.bundle import Bundle
+from ssad.bundle.intervals import Floats
 from ssad.bundle.schema import GraphInputs
 
 Ints = npt.NDArray[np.intp]
+
+CONTRIBUTORS, CONTRIBUTOR_SHARES = "contributors", "contributor_shares"
+"""Columns of a table of answers: the names of the columns that contribute most to a row, and their shares."""
+
+
+def contributions(bundle: Bundle, inputs: GraphInputs, most: int) -> tuple[Ints, Floats]:
+    """The columns that contribute most to each row's deviation, the largest first.
+
+    Returns:
+        Their places in the graph's order and their shares of the row's deviation in [0, 1], shape (n, most).
+    """
+    errors = bundle.errors_of_inputs(inputs)
+    top = np.argsort(-errors, axis=1, kind="stable")[:, :most]
+    total = np.maximum(errors.sum(axis=1, keepdims=True), np.finfo(np.float64).tiny)
+    return top, np.take_along_axis(errors / total, top, axis=1)
 
 
 def explain(bundle: Bundle, inputs: GraphInputs, most: int) -> list[list[dict[str, Any]]]:
@@ -28,10 +44,7 @@ def explain(bundle: Bundle, inputs: GraphInputs, most: int) -> list[list[dict[st
         For each row dicts with `column`, `share` of the row's deviation in [0, 1], `given` and `expected`,
         both plain JSON values.
     """
-    errors = bundle.errors_of_inputs(inputs)
-    top = np.argsort(-errors, axis=1, kind="stable")[:, :most]
-    total = np.maximum(errors.sum(axis=1, keepdims=True), np.finfo(np.float64).tiny)
-    shares = np.take_along_axis(errors / total, top, axis=1).tolist()
+    top, shares = contributions(bundle, inputs, most)
     names, given = bundle.schema.graph_order, bundle.schema.plain_values(inputs)
     expected = {at: _expected(bundle, inputs, at, np.flatnonzero((top == at).any(axis=1))) for at in np.unique(top)}
     return [
@@ -39,7 +52,7 @@ def explain(bundle: Bundle, inputs: GraphInputs, most: int) -> list[list[dict[st
             {"column": names[at], "share": share, "given": given[names[at]][row], "expected": expected[at][row]}
             for at, share in zip(columns, row_shares, strict=True)
         ]
-        for row, (columns, row_shares) in enumerate(zip(top.tolist(), shares, strict=True))
+        for row, (columns, row_shares) in enumerate(zip(top.tolist(), shares.tolist(), strict=True))
     ]
 
 

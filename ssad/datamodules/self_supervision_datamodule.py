@@ -9,7 +9,13 @@ import lightning as L
 from torch.utils.data import DataLoader
 
 from ssad.datasets.interfaces import DatasetWithInputDim
-from ssad.datasets.rows import DatasetWithConfidence, collate, data_and_label, init_confidence_from_csv
+from ssad.datasets.rows import (
+    DatasetWithConfidence,
+    RowBatches,
+    data_and_label,
+    init_confidence_from_csv,
+    row_loader,
+)
 
 
 class SelfSupervisionDataModule(L.LightningDataModule):
@@ -45,7 +51,15 @@ class SelfSupervisionDataModule(L.LightningDataModule):
 
     def train_dataloader(self) -> DataLoader[Any]:
         """Training batches in random order, dicts with `data`, `label` and `confidence`."""
-        return DataLoader(self.train, batch_size=self.batch_size, shuffle=True, collate_fn=collate)
+        return self._loader(self.batch_size, shuffle=True)
+
+    def state_dict(self) -> dict[str, Any]:
+        """For a checkpoint: every row's confidence."""
+        return {"confidence": self.train.confidence}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take up the confidence of a checkpoint."""
+        self.train.confidence.copy_(state_dict["confidence"])
 
     def val_dataloader(self) -> Any:
         """The wrapped module's validation batches."""
@@ -56,12 +70,16 @@ class SelfSupervisionDataModule(L.LightningDataModule):
         return self.datamodule.test_dataloader()
 
     def supervision_dataloader(self) -> DataLoader[Any]:
-        """Every training row once, in dataset order."""
-        return DataLoader(self.train, batch_size=SCORING_BATCH, collate_fn=collate)
+        """Every training row once, in dataset order; of several processes each has a stretch of it."""
+        return self._loader(SCORING_BATCH)
+
+    def _loader(self, batch_size: int, shuffle: bool = False) -> DataLoader[Any]:
+        ranks, rank = (self.trainer.world_size, self.trainer.global_rank) if self.trainer else (1, 0)
+        return row_loader(self.train, RowBatches(len(self.train), batch_size, shuffle, ranks, rank))
 
 
-SCORING_BATCH = 8192
-"""Rows scored at once: large enough that the cost of a call does not count, small enough for any memory."""
+SCORING_BATCH = 4096
+"""Rows scored at once: large enough that the cost of a call does not count, small enough for a cache."""
 
 
 def _training_rows(datamodule: L.LightningDataModule) -> tuple[Any, int]:

@@ -1,7 +1,17 @@
 """Presets: which parts make RADON, GRAnD and the default, and how one is fitted."""
 
 from ssad.detectors.anomaly_detector import AnomalyDetector
-from ssad.detectors.fit import FitSettings, FittedDetector, Plan, fit_detector
+from ssad.detectors.fit import FitSettings, FittedDetector, Hardware, Plan, fit_detector
 from ssad.detectors.presets import PRESETS, Preset, preset
 
-__all__ = ["PRESETS", "AnomalyDetector", "FitSettings", "FittedDetector", "Plan", "Preset", "fit_detector", "preset"]
+__all__ = [
+    "PRESETS",
+    "AnomalyDetector",
+    "FitSettings",
+    "FittedDetector",
+    "Hardware",
+    "Plan",
+    "Preset",
+    "fit_detector",
+    "preset",
+]

@@ -11,13 +11,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+from lightning.pytorch.utilities.seed import isolate_rng
 from sklearn.base import BaseEstimator, OutlierMixin
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from ssad.bundle import Bundle
 from ssad.bundle.intervals import Floats
-from ssad.detectors.fit import FitSettings, fit_detector
+from ssad.detectors.fit import FitSettings, FittedDetector, fit_detector
+from ssad.errors import DatasetError
 
 MIN_FIT_ROWS = 2
 """One row has no distribution."""
@@ -26,14 +28,20 @@ MIN_FIT_ROWS = 2
 class AnomalyDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]
     """A scikit-learn outlier detector: `fit` on unlabelled rows with anomalies among them.
 
-    It scores with the same bundle that MLflow and the service use. DataFrames keep their columns, of any
-    kind a table may have; arrays are numeric, and NaN in them is a missing value.
+    DataFrames keep their columns, of any kind a table may have; arrays are numeric. A NaN or infinite cell
+    is a missing value. Fitting leaves the global random states as they are. The bundle that MLflow and the
+    service use, which scores the same to 1e-5, is written when it is first asked for: exporting takes longer
+    than a small table trains.
 
     Attributes:
-        bundle_: the trained detector.
+        curve_: thresholds and confidence.
         offset_: `score_samples` where confidence crosses 0: below it a row is an outlier.
         n_features_in_: number of columns.
     """
+
+    # One of the two scores: what has just been trained, or what has been loaded.
+    _fitted: FittedDetector | None
+    _bundle: Bundle | None
 
     def __init__(
         self,
@@ -43,14 +51,19 @@ class AnomalyDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]
         every_n_epochs: int | None = None,
         batch_size: int | None = None,
         learning_rate: float | None = None,
+        alpha: float | None = None,
     ) -> None:
-        """Choose the preset; None leaves a setting to it, and the seed to NumPy's global state."""
+        """Choose the preset; None leaves a setting to it, and the seed to NumPy's global state.
+
+        With `alpha`, at most that share of normal rows is in region `abnormal`, see `ConformalThresholding`.
+        """
         self.detector = detector
         self.random_state = random_state
         self.max_epochs = max_epochs
         self.every_n_epochs = every_n_epochs
         self.batch_size = batch_size
         self.learning_rate = learning_rate
+        self.alpha = alpha
 
     def fit(self, X: Any, y: Any = None) -> AnomalyDetector:  # noqa: N803 - scikit-learn's name
         """Train on rows X, shape (n, d); `y` is ignored.
@@ -58,6 +71,7 @@ class AnomalyDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]
         Raises:
             DatasetError: there is nothing to learn from.
             SettingsError: a setting has a value that cannot be used.
+            ValueError: X is not a table of numbers, or has too few rows or columns.
         """
         rows = self._rows(X, reset=True)
         settings = FitSettings(
@@ -67,25 +81,38 @@ class AnomalyDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]
             self.batch_size,
             self.learning_rate,
             seed=int(check_random_state(self.random_state).randint(2**31)),
+            alpha=self.alpha,
         )
-        fitted = fit_detector(rows, settings)
-        folder = self._new_folder()
-        fitted.write_bundle(folder)
-        self._adopt(Bundle(folder))
+        with isolate_rng():
+            fitted = fit_detector(rows, settings)
+        self._adopt(fitted)
         return self
+
+    @property
+    def bundle_(self) -> Bundle:
+        """The trained detector as a bundle, in a folder that lives as long as this object."""
+        check_is_fitted(self)
+        if self._bundle is None:
+            assert self._fitted is not None  # one of the two is there
+            folder = self._new_folder()
+            self._fitted.write_bundle(folder)
+            self._bundle = Bundle(folder)
+        return self._bundle
 
     def anomaly_score(self, X: Any) -> Floats:  # noqa: N803
         """Score of each row, shape (n,), float64; higher is more abnormal."""
         check_is_fitted(self)
-        return self.bundle_.score(self._rows(X, reset=False)).score
+        rows = self._rows(X, reset=False)
+        return self.bundle_.score(rows).score if self._fitted is None else self._fitted.score(rows)
 
     def confidence(self, X: Any) -> Floats:  # noqa: N803
         """Confidence of each row, shape (n,), in [-1, 1]."""
-        return self.bundle_.decide(self.anomaly_score(X)).confidence
+        return self.curve_(self.anomaly_score(X))
 
     def region(self, X: Any) -> npt.NDArray[np.str_]:  # noqa: N803
         """Region of each row, shape (n,): normal, unknown or abnormal."""
-        return self.bundle_.decide(self.anomaly_score(X)).region
+        scores = self.anomaly_score(X)
+        return self.curve_.thresholds.regions(scores)
 
     def score_samples(self, X: Any) -> Floats:  # noqa: N803
         """The opposite of the score, shape (n,): scikit-learn's sign, lower is more abnormal."""
@@ -101,7 +128,6 @@ class AnomalyDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]
 
     def save(self, path: str | Path) -> None:
         """Write the bundle into a folder, which `Bundle`, `load` and the service read."""
-        check_is_fitted(self)
         shutil.copytree(self.bundle_.path, path, dirs_exist_ok=True)
 
     @classmethod
@@ -117,22 +143,22 @@ class AnomalyDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]
         detector._adopt(bundle)
         return detector
 
-    def _adopt(self, bundle: Bundle) -> None:
-        self.bundle_ = bundle
-        self.offset_ = -bundle.curve.decision
+    def _adopt(self, trained: FittedDetector | Bundle) -> None:
+        self._fitted = trained if isinstance(trained, FittedDetector) else None
+        self._bundle = trained if isinstance(trained, Bundle) else None
+        self.curve_ = trained.curve
+        self.offset_ = -self.curve_.decision
 
     def _rows(self, X: Any, reset: bool) -> pd.DataFrame:  # noqa: N803
         """Rows as a table: a DataFrame's own columns, or those of an array by position."""
+        min_rows = MIN_FIT_ROWS if reset else 1
         if isinstance(X, pd.DataFrame):
+            _check_frame(X, min_rows)
             validate_data(self, X, reset=reset, skip_check_array=True)
             return X.reset_index(drop=True).set_axis(X.columns.map(str), axis=1)
+        _check_no_text(X)
         array = validate_data(
-            self,
-            X,
-            reset=reset,
-            dtype=np.float64,
-            ensure_all_finite=False,
-            ensure_min_samples=MIN_FIT_ROWS if reset else 1,
+            self, X, reset=reset, dtype=np.float64, ensure_all_finite=False, ensure_min_samples=min_rows
         )
         return pd.DataFrame(array).add_prefix("x")
 
@@ -142,22 +168,47 @@ class AnomalyDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]
         return tags
 
     def __getstate__(self) -> dict[str, Any]:
+        """The settings and, once fitted, the bundle's files instead of what trained."""
         state = dict(super().__getstate__())
-        if "bundle_" in state:
-            state["bundle_"] = {path.name: path.read_bytes() for path in state["bundle_"].path.iterdir()}
+        if "_bundle" in state:
+            state["_fitted"] = None
+            state["_bundle"] = {path.name: path.read_bytes() for path in self.bundle_.path.iterdir()}
         return state
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        files = state.pop("bundle_", None)
+        files = state.pop("_bundle", None)
         super().__setstate__(state)
         if files is not None:
             folder = self._new_folder()
             for name, content in files.items():
                 (folder / name).write_bytes(content)
-            self.bundle_ = Bundle(folder)
+            self._bundle = Bundle(folder)
 
     def _new_folder(self) -> Path:
         """A folder for the bundle that lives as long as the detector."""
         folder = tempfile.mkdtemp(prefix="ssad-")
         weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
         return Path(folder)
+
+
+def _check_frame(frame: pd.DataFrame, min_rows: int) -> None:
+    """What `validate_data` checks of an array, for columns of any kind."""
+    repeated = frame.columns[frame.columns.map(str).duplicated()]
+    if len(repeated):
+        raise DatasetError(
+            f"{len(repeated)} column names are not unique ({', '.join(map(str, repeated[:10]))}); rename them."
+        )
+    if len(frame) < min_rows or not frame.shape[1]:
+        raise DatasetError(
+            f"the table has {len(frame)} row(s) and {frame.shape[1]} column(s), expected at least {min_rows} and 1; "
+            "bring more data."
+        )
+
+
+def _check_no_text(array: Any) -> None:
+    """Refuse an array of words: by position alone, nothing says which columns are categories."""
+    values = np.asarray(array) if isinstance(array, np.ndarray | list | tuple) else np.empty(0)
+    if values.dtype.kind in "US" or (values.dtype == object and any(isinstance(value, str) for value in values.flat)):
+        raise DatasetError(
+            "the array holds text, expected numbers; pass a DataFrame, whose text columns are categories."
+        )

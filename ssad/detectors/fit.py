@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,18 +20,25 @@ from ssad.bundle.intervals import Floats
 from ssad.bundle.schema import GraphInputs
 from ssad.confidence_estimators import GradedConfidence, confidence_curve
 from ssad.datamodules import SelfSupervisionDataModule
-from ssad.datasets.rows import TensorRows, row_loader
+from ssad.datamodules.splits import holdout_split
+from ssad.datasets.rows import RowBatches, TensorRows, row_loader
 from ssad.datasets.schema import infer_schema
 from ssad.detectors.presets import Preset, preset
 from ssad.detectors.scoring_graph import export_onnx
-from ssad.errors import SettingsError
+from ssad.distribution_analyzers import ConformalThresholding
+from ssad.distribution_analyzers.conformal import can_promise
+from ssad.errors import DatasetError, SettingsError, nearest
 from ssad.models import TableEncoder
-from ssad.modules import SelfSupervisionModule
+from ssad.modules import SelfSupervisionCallback, SelfSupervisionModule
 
 EPOCH_BATCHES = 16
 """Batches an epoch of a small table is cut into, so that each epoch makes some progress."""
 
 MIN_BATCH, MAX_BATCH = 32, 1024
+
+PRECISIONS = ("32-true", "16-mixed", "bf16-mixed")
+STRATEGIES = ("auto", "ddp")
+"""Those of Lightning's under which every process has the whole network, which scores and the bundle need."""
 
 GOLDEN_ROWS = 16
 """Training rows that a bundle keeps with their scores, from the least to the most abnormal."""
@@ -42,12 +49,14 @@ class FitSettings:
     """What the user may set; None leaves it to the detector.
 
     Attributes:
-        detector: name of a preset.
+        detector: name of a preset, or `module:attribute` of your own.
         max_epochs: epochs, at least 1.
         every_n_epochs: epochs between recalibrations, at least 1.
         batch_size: rows in a batch, at least 1.
         learning_rate: of Adam, above 0.
         seed: fixes the result, bit for bit on one machine.
+        alpha: share of normal rows that may be called abnormal, in (0, 1): a part of the training rows is held
+            back to keep that; None for no such promise.
     """
 
     detector: str = "ssad"
@@ -56,6 +65,7 @@ class FitSettings:
     batch_size: int | None = None
     learning_rate: float | None = None
     seed: int = 0
+    alpha: float | None = None
 
     def __post_init__(self) -> None:
         preset(self.detector)
@@ -66,8 +76,40 @@ class FitSettings:
         ]
         if self.learning_rate is not None and not 0 < self.learning_rate < math.inf:
             problems.append(f"learning_rate must be above 0, got {self.learning_rate}")
+        if self.alpha is not None and not 0 < self.alpha < 1:
+            problems.append(f"alpha must be in (0, 1), got {self.alpha}")
         if not 0 <= self.seed < 2**32:
             problems.append(f"seed must be in [0, 2**32), got {self.seed}")
+        if problems:
+            raise SettingsError("; ".join(problems) + ".")
+
+
+@dataclass(frozen=True)
+class Hardware:
+    """Where training runs; the names are those of Lightning's `Trainer`.
+
+    Attributes:
+        devices: processes on each node, at least 1, each with a GPU where there are any.
+        strategy: how they work together: `auto`, `ddp` or another of Lightning's.
+        num_nodes: machines, at least 1.
+        precision: of training; scores of the final weights are always in float64.
+    """
+
+    devices: int = 1
+    strategy: str = "auto"
+    num_nodes: int = 1
+    precision: str = "32-true"
+
+    def __post_init__(self) -> None:
+        problems = [
+            f"{name} must be at least 1, got {value}"
+            for name in ("devices", "num_nodes")
+            if (value := getattr(self, name)) < 1
+        ]
+        if self.precision not in PRECISIONS:
+            problems.append(f"there is no precision {self.precision!r}; {nearest(self.precision, PRECISIONS)}")
+        if self.strategy not in STRATEGIES:
+            problems.append(f"there is no strategy {self.strategy!r}; {nearest(self.strategy, STRATEGIES)}")
         if problems:
             raise SettingsError("; ".join(problems) + ".")
 
@@ -82,6 +124,7 @@ class Plan:
     batch_size: int
     learning_rate: float
     seed: int
+    alpha: float | None = None
 
     @classmethod
     def of(cls, settings: FitSettings, rows: int) -> Plan:
@@ -119,7 +162,7 @@ class EncodedRows(L.LightningDataModule):
 
     def train_dataloader(self) -> DataLoader[Any]:
         """Training batches in order."""
-        return row_loader(self.train, self.batch_size)
+        return row_loader(self.train, RowBatches(len(self.train), self.batch_size))
 
     def val_dataloader(self) -> Any:
         """Nothing: validation needs labels, and training may not see any."""
@@ -171,6 +214,19 @@ class FittedDetector:
         scores: Floats = self.module.score_rows(torch.split(features, MAX_BATCH)).numpy()
         return scores
 
+    def promise(self, alpha: float, held_back: pd.DataFrame) -> None:
+        """Move the abnormal threshold so that at most a share `alpha` of normal rows is called abnormal.
+
+        Args:
+            alpha: in (0, 1).
+            held_back: raw rows that training has not seen.
+        """
+        estimator, scores = self.module.confidence_estimator, torch.from_numpy(self.score(held_back))
+        analyzer = ConformalThresholding(alpha)
+        estimator.configuration = analyzer.analyze_distribution(scores, estimator.configuration)
+        self.plan = replace(self.plan, alpha=alpha)
+        self.curve = served_curve(self.module, self.training_scores)
+
     def write_bundle(self, path: Path) -> None:
         """Write the bundle into a folder."""
         weights = {name: tensor.contiguous() for name, tensor in self.module.state_dict().items()}
@@ -209,28 +265,51 @@ def served_curve(module: SelfSupervisionModule, training_scores: Floats) -> Conf
     return confidence_curve(estimator, training_scores)
 
 
+HELD_BACK_SHARE = 0.3
+"""Of the training rows, where a promise is asked for: ADBench's share of a test part."""
+
+
+def hold_back(rows: pd.DataFrame, alpha: float, seed: int) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Training rows, and random rows that training may not see.
+
+    Raises:
+        DatasetError: too few are held back for a conformal p-value as small as `alpha`.
+    """
+    train, held_back = holdout_split(len(rows), None, HELD_BACK_SHARE, seed)
+    if not can_promise(len(held_back), alpha):
+        raise DatasetError(
+            f"alpha={alpha:g} needs at least {math.ceil(1 / alpha) - 1} held-back rows, {HELD_BACK_SHARE:.0%} of "
+            f"{len(rows)} training rows are {len(held_back)}; bring more rows or ask for a larger alpha."
+        )
+    return rows.iloc[train].reset_index(drop=True), rows.iloc[held_back]
+
+
 def fit_detector(
     rows: pd.DataFrame,
     settings: FitSettings,
     confidence: Path | None = None,
-    logger: Any = False,
-    callbacks: Sequence[L.Callback] = (),
-    progress: bool = False,
+    checkpoint: Path | None = None,
+    **trainer: Any,
 ) -> FittedDetector:
     """Train a detector on unlabelled rows.
 
     Args:
         rows: raw columns; there must be no label among them.
         settings: the detector and what the user sets of it.
-        confidence: a CSV with the initial confidence of each row; None leaves it to the detector.
-        logger: a Lightning logger, or False for none.
-        callbacks: further Lightning callbacks.
-        progress: whether to show a progress bar.
+        confidence: a CSV with the initial confidence of each row that is not held back; None leaves it to the
+            detector.
+        checkpoint: of a training on the same rows with the same settings, to go on from.
+        trainer: what else Lightning's `Trainer` takes: logger, callbacks, devices, strategy, precision.
 
     Raises:
         DatasetError: nothing to learn from, or the confidence does not fit the rows.
         TrainingError: the loss or a score is not finite.
     """
+    if settings.alpha is not None:
+        train, held_back = hold_back(rows, settings.alpha, settings.seed)
+        detector = fit_detector(train, replace(settings, alpha=None), confidence, checkpoint, **trainer)
+        detector.promise(settings.alpha, held_back)
+        return detector
     plan = Plan.of(settings, len(rows))
     chosen: Preset = preset(plan.detector)
     L.seed_everything(plan.seed, workers=True, verbose=False)
@@ -245,16 +324,24 @@ def fit_detector(
     if confidence is None and chosen.first_confidence is not None:
         datamodule.train.confidence.copy_(chosen.first_confidence(features, plan.seed))
     module = chosen.build(features, plan.every_n_epochs, plan.learning_rate)
-    trainer = L.Trainer(
-        max_epochs=plan.max_epochs,
-        accelerator="auto",
-        devices=1,
-        logger=logger,
-        callbacks=list(callbacks),
-        enable_checkpointing=False,
-        enable_model_summary=False,
-        enable_progress_bar=progress,
-        deterministic="warn",
-    )
-    trainer.fit(module, datamodule=datamodule)
+    fit = lightning_trainer(plan, **trainer)
+    fit.fit(module, datamodule=datamodule, ckpt_path=checkpoint, weights_only=True)
     return FittedDetector(plan, encoder, module, datamodule, inputs, exact)
+
+
+def lightning_trainer(plan: Plan, callbacks: Sequence[L.Callback] = (), **settings: Any) -> L.Trainer:
+    """A trainer for a plan; `settings` are further ones of Lightning's, and go before those here."""
+    return L.Trainer(
+        max_epochs=plan.max_epochs,
+        callbacks=[SelfSupervisionCallback(stop_when_settled=True), *callbacks],
+        deterministic="warn",
+        **{
+            "accelerator": "auto",
+            "devices": 1,
+            "logger": False,
+            "enable_checkpointing": False,
+            "enable_model_summary": False,
+            "enable_progress_bar": False,
+            **settings,
+        },
+    )

@@ -9,14 +9,23 @@ from ssad.confidence_estimators import ConfidenceIntervalsConfiguration
 from ssad.distribution_analyzers.analyzer import HistogramPlotAnalyzer
 from ssad.distribution_analyzers.histogram import score_histogram, spreads
 
+MAJORITY = 0.5
+"""Share of the rows that the normal region holds at least: what is abnormal is rare, whatever its share."""
+
 
 class TriangularThresholding(HistogramPlotAnalyzer):
     """Thresholds at the corners of the score histogram [Najari et al., SIN 2021; Rosin 2001].
 
     The first analysis puts one threshold at the corner right of the peak: normal below, abnormal above,
-    nothing unknown. Later ones split the scores at the middle of the unknown interval in force and look
-    for a corner in each half: right of the normal peak, and left of the abnormal one. The paper leaves
-    open where the halves meet; the middle of the unknown interval keeps each half with its own mode.
+    nothing unknown. Later ones look for a corner in each half of the histogram: right of the normal peak,
+    and left of the abnormal one.
+
+    Three choices that the paper leaves open. The halves meet in the middle of the histogram's range, which
+    goes with the scores; a border kept from the first threshold would keep its mistakes. The normal peak
+    must be that of the main population: rows that repeat make a spike, whose corner cuts off most of the
+    others, so the corner is looked for again among the scores right of it until at least `MAJORITY` of all
+    rows are normal. And a peak of the upper half that lies nearer to its lower end than to its upper one is
+    the tail of the normal population: then nothing seen is abnormal.
     """
 
     def __init__(
@@ -38,14 +47,16 @@ class TriangularThresholding(HistogramPlotAnalyzer):
         self.normal_threshold = normal_threshold
 
     def _thresholds(self, scores: Floats, current_conf: ConfidenceIntervalsConfiguration | None) -> tuple[float, float]:
-        border = None if current_conf is None else _middle(current_conf)
-        if border is None:
-            normal = abnormal = self._corner(scores)
+        majority = MAJORITY * len(scores)
+        if current_conf is None or not np.isfinite(current_conf.thresholds.abnormal):
+            # Nothing has been cut yet, or only scores without spread.
+            normal = abnormal = self._corner_of_majority(scores, majority)
         else:
+            border = float(scores[0] + scores[-1]) / 2
             low, high = scores[scores <= border], scores[scores > border]
-            # An empty half, or one without spread, has no corner: the border takes its place.
-            normal = self._corner(low) if spreads(low) else border
-            abnormal = -self._corner(-high) if spreads(high) else border
+            # A half without spread has no corner: the border takes its place.
+            normal = self._corner_of_majority(low, majority) if spreads(low) else border
+            abnormal = self._abnormal_corner(high, border) if spreads(high) else border
         return self._with_given(normal, abnormal)
 
     def _thresholds_without_spread(
@@ -61,9 +72,23 @@ class TriangularThresholding(HistogramPlotAnalyzer):
             return min(normal, abnormal), abnormal
         return normal, max(normal, abnormal)
 
-    def _corner(self, scores: Floats) -> float:
-        counts, edges = score_histogram(scores, self.bin_estimator)
-        return corner_right_of_peak(counts, edges)
+    def _corner_of_majority(self, scores: Floats, majority: float) -> float:
+        """The first corner with at least so many of the ascending scores below it; their end if there is none."""
+        beyond = scores
+        while spreads(beyond):
+            corner = corner_right_of_peak(*score_histogram(beyond, self.bin_estimator))
+            beyond = scores[scores > corner]
+            if len(scores) - len(beyond) >= majority:
+                return corner
+        return float(scores[-1])
+
+    def _abnormal_corner(self, scores: Floats, border: float) -> float:
+        """The corner left of the peak of the ascending scores above the border; above them all if it has no peak."""
+        counts, mirrored = score_histogram(-scores, self.bin_estimator)
+        peak = -float(mirrored[np.argmax(counts) :][:2].mean())
+        if peak - border < scores[-1] - peak:
+            return float(np.nextafter(scores[-1], np.inf))
+        return -corner_right_of_peak(counts, mirrored)
 
 
 def corner_right_of_peak(counts: Floats, edges: Floats) -> float:
@@ -88,9 +113,3 @@ def corner_right_of_peak(counts: Floats, edges: Floats) -> float:
     # Distance from the line is proportional to the height below it.
     line = counts[peak] + (counts[last] - counts[peak]) * (at - peak) / (last - peak)
     return float(edges[peak + int(np.argmax(line - counts[at])) + 1])
-
-
-def _middle(configuration: ConfidenceIntervalsConfiguration) -> float | None:
-    """Middle of the unknown interval; None where it has none because it is unbounded."""
-    low, high = configuration.thresholds.normal, configuration.thresholds.abnormal
-    return (low + high) / 2 if np.isfinite([low, high]).all() else None

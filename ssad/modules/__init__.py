@@ -3,11 +3,8 @@
 from ssad.modules.cosine_reconstruction_module import CosineReconstructionModule
 from ssad.modules.ensemble_module import EnsembleModule
 from ssad.modules.free_energy_module import FreeEnergyScoringModule
-from ssad.modules.self_supervision_module import (
-    SelfSupervisionCallback,
-    SelfSupervisionModule,
-    SupportsSelfSupervision,
-)
+from ssad.modules.self_supervision_callback import SelfSupervisionCallback
+from ssad.modules.self_supervision_module import SelfSupervisionModule, SupportsSelfSupervision
 
 __all__ = [
     "CosineReconstructionModule",

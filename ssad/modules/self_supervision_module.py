@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import logging
-import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict
 from typing import Any, Literal, Protocol, cast, runtime_checkable
 
 import lightning as L
@@ -14,7 +14,11 @@ import torch
 from torch import nn
 
 from ssad.bundle.intervals import Floats
-from ssad.confidence_estimators import SupportsConfidenceEstimation, fit_estimator
+from ssad.confidence_estimators import (
+    ConfidenceIntervalsConfiguration,
+    SupportsConfidenceEstimation,
+    fit_estimator,
+)
 from ssad.datamodules import SelfSupervisionDataModule
 from ssad.datasets.rows import UNLABELLED, Batch, data_and_label
 from ssad.distribution_analyzers import SupportsDistributionAnalysis
@@ -37,6 +41,10 @@ DECIDED = 0.5
 """A row whose confidence is smaller in size than this is undecided: (1 + confidence) / 2 is in (1/4, 3/4)."""
 
 
+INTERVALS = "intervals"
+"""The intervals in force under this name in a checkpoint, as their two thresholds."""
+
+
 @runtime_checkable
 class SupportsSelfSupervision(Protocol):
     """Anything that scores a batch of rows."""
@@ -52,8 +60,12 @@ class SelfSupervisionModule(L.LightningModule, ABC, SupportsSelfSupervision):
     A subclass says how rows are scored and what each region's loss is.
 
     Attributes:
+        scoring_dtype: precision of scoring, in the exported graph too. Double where a score is a small difference
+            of large numbers, as a similarity's distance from 1; it costs twice the time.
         thresholds: scores that decide in test: above one is called an anomaly.
     """
+
+    scoring_dtype: torch.dtype = torch.float64
 
     def __init__(
         self,
@@ -134,7 +146,8 @@ class SelfSupervisionModule(L.LightningModule, ABC, SupportsSelfSupervision):
             (abnormal, self._negative_loss),
             (~(normal | abnormal), self._uncertain_loss),
         )
-        losses = [loss(data[rows], confidence[rows]).reshape(-1) for rows, loss in parts if rows.any()]
+        members = [(rows.nonzero().flatten(), loss) for rows, loss in parts]
+        losses = [loss(data.index_select(0, at), confidence[at]).reshape(-1) for at, loss in members if len(at)]
         return torch.cat(losses).mean()
 
     def score(self, batch: torch.Tensor) -> torch.Tensor:
@@ -150,23 +163,28 @@ class SelfSupervisionModule(L.LightningModule, ABC, SupportsSelfSupervision):
     def prepare_scoring(self, datamodule: SelfSupervisionDataModule) -> None:
         """Learn from the training rows what scoring compares a row with; by default nothing."""
 
+    def may_stop(self) -> bool:
+        """Whether training may end here, with these weights; a module that plans its epochs to the end says no."""
+        return True
+
     # Scores and intervals.
 
-    def score_rows(self, batches: Iterable[Any]) -> torch.Tensor:
-        """Score rows in evaluation mode and float64, in the order given.
+    def score_rows(self, batches: Iterable[Any], dtype: torch.dtype | None = None) -> torch.Tensor:
+        """Score rows in evaluation mode, in the order given.
 
-        Double precision makes the scores those of the exported graph, on whatever runtime; training goes
-        on in the precision it had.
+        The scores are those of the exported graph, which has the same precision; training goes on in its own.
 
         Args:
             batches: dicts with `data`, pairs, or features alone.
+            dtype: what is computed in; None for `scoring_dtype`.
 
         Returns:
             Shape (n,), float64, on the CPU.
         """
         scorer = _Scorer(self)
-        # MPS has no float64.
-        dtype = torch.float32 if self.device.type == "mps" else torch.float64
+        dtype = dtype or self.scoring_dtype
+        if self.device.type == "mps":  # which has no float64
+            dtype = torch.float32
         state = {
             name: tensor.to(dtype) if tensor.is_floating_point() else tensor
             for name, tensor in [*scorer.named_parameters(), *scorer.named_buffers()]
@@ -181,12 +199,19 @@ class SelfSupervisionModule(L.LightningModule, ABC, SupportsSelfSupervision):
                 ]
         finally:
             self.train(was_training)
-        return torch.cat(scores).to("cpu", torch.float64)
+        return torch.cat([torch.empty(0), *(part.to("cpu", torch.float64) for part in scores)])
 
-    def update_confidence(self, datamodule: SelfSupervisionDataModule) -> torch.Tensor:
+    def update_confidence(
+        self, datamodule: SelfSupervisionDataModule, dtype: torch.dtype | None = None
+    ) -> torch.Tensor:
         """Recalibrate: score the training rows, cut the distribution, set each row's confidence.
 
-        What scoring compares rows with is prepared first, from the confidence in force.
+        What scoring compares rows with is prepared first, from the confidence in force. Of several processes
+        each scores its stretch of the rows, and all cut the same distribution.
+
+        Args:
+            datamodule: the training rows.
+            dtype: what scores are computed in; None for `scoring_dtype`, in which those of the final weights are served.
 
         Returns:
             The training rows' scores in dataset order, shape (n,), float64.
@@ -195,7 +220,8 @@ class SelfSupervisionModule(L.LightningModule, ABC, SupportsSelfSupervision):
             TrainingError: a score is not finite.
         """
         self.prepare_scoring(datamodule)
-        scores = self.score_rows(datamodule.supervision_dataloader())
+        stretch = self.score_rows(datamodule.supervision_dataloader(), dtype)
+        scores = self._joined(stretch, len(datamodule.train))
         if not torch.isfinite(scores).all():
             raise TrainingError(
                 f"{int((~torch.isfinite(scores)).sum())} training rows have no finite score at epoch "
@@ -209,6 +235,16 @@ class SelfSupervisionModule(L.LightningModule, ABC, SupportsSelfSupervision):
         datamodule.train.confidence.copy_(confidence)
         self.thresholds = self.update_thresholds()
         return scores
+
+    def _joined(self, stretch: torch.Tensor, rows: int) -> torch.Tensor:
+        """Scores of all `rows` from each process's stretch of them, which are of one size but for the last ones."""
+        trainer = self._trainer
+        if trainer is None or trainer.world_size == 1:
+            return stretch
+        padded = torch.zeros(-(-rows // trainer.world_size), dtype=stretch.dtype)
+        padded[: len(stretch)] = stretch
+        gathered = trainer.strategy.all_gather(padded.to(self.device))
+        return gathered.flatten()[:rows].cpu()
 
     def update_thresholds(self) -> list[float]:
         """Scores at which to test, ascending: the ends of the unknown interval, or the manual one."""
@@ -225,11 +261,13 @@ class SelfSupervisionModule(L.LightningModule, ABC, SupportsSelfSupervision):
         return self.model(i, *args, **kwargs)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        """Adam over all parameters."""
-        return torch.optim.Adam(self.parameters(), lr=self.learning_rate)
+        """Adam over all parameters, in one kernel for all of them: small networks wait for calls, not for sums."""
+        return torch.optim.Adam(self.parameters(), lr=self.learning_rate, fused=True)
 
     def configure_callbacks(self) -> Sequence[L.Callback]:
         """The callback that recalibrates, unless the trainer has one."""
+        from ssad.modules.self_supervision_callback import SelfSupervisionCallback  # which knows this class
+
         callbacks: list[Any] = getattr(self.trainer, "callbacks", [])
         present = any(isinstance(callback, SelfSupervisionCallback) for callback in callbacks)
         return [] if present else [SelfSupervisionCallback()]
@@ -239,6 +277,21 @@ class SelfSupervisionModule(L.LightningModule, ABC, SupportsSelfSupervision):
         loss = self.compute_loss(batch["data"], batch["confidence"], batch_idx)
         self.epoch_losses.append(loss.detach())
         return loss
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Add the intervals in force."""
+        configuration = self.confidence_estimator.configuration
+        checkpoint[INTERVALS] = None if configuration is None else asdict(configuration.thresholds)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Take up the intervals; make room for what scoring compares rows with, whose size training decides."""
+        ends = checkpoint[INTERVALS]
+        self.confidence_estimator.configuration = (
+            None if ends is None else ConfidenceIntervalsConfiguration.from_thresholds(**ends)
+        )
+        for name, _ in list(self.named_buffers()):
+            owner, _, leaf = name.rpartition(".")
+            setattr(self.get_submodule(owner), leaf, torch.empty_like(checkpoint["state_dict"][name]))
 
     def validation_step(self, batch: Any, batch_idx: int, *args: Any, **kwargs: Any) -> None:
         """Score one batch."""
@@ -300,85 +353,3 @@ class _Scorer(nn.Module):
 def _measurable(scores: Floats, labels: Labels) -> bool:
     known = bool(np.isin(labels, (0, 1)).all())
     return known and has_both_classes(labels) and bool(np.isfinite(scores).all())
-
-
-class SelfSupervisionCallback(L.Callback):
-    """Recalibrates a `SelfSupervisionModule` while it trains, and logs what came of it.
-
-    After every `every_n_epochs` epochs, and once more from the final weights if the last epoch did not
-    end in a recalibration: the intervals left behind are always those of the final weights.
-    """
-
-    def __init__(self) -> None:
-        self._recalibrated_at = -1
-        self._epoch_start = 0.0
-
-    def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Check that module and data module are the ones this callback knows.
-
-        Raises:
-            TypeError: the trainer fits something else.
-        """
-        datamodule = _datamodule(trainer)
-        if not isinstance(pl_module, SelfSupervisionModule) or not isinstance(datamodule, SelfSupervisionDataModule):
-            raise TypeError(
-                "self-supervision needs a SelfSupervisionModule and a SelfSupervisionDataModule, got "
-                f"{type(pl_module).__name__} and {type(datamodule).__name__}; "
-                "wrap the data module: SelfSupervisionDataModule(datamodule)"
-            )
-        self._recalibrated_at = -1
-
-    def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Start the epoch's clock."""
-        self._epoch_start = time.monotonic()
-
-    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Check and log the epoch's loss; recalibrate when it is time.
-
-        Raises:
-            TrainingError: the loss is not finite.
-        """
-        module = cast("SelfSupervisionModule", pl_module)
-        epoch = trainer.current_epoch
-        if module.epoch_losses:
-            loss = torch.stack(module.epoch_losses).mean()
-            module.epoch_losses.clear()
-            if not torch.isfinite(loss):
-                raise TrainingError(
-                    f"the loss is {loss.item()} at epoch {epoch}; lower the learning rate "
-                    f"(now {module.learning_rate:g}) or look for extreme values in the data."
-                )
-            module.log("train_loss", loss, prog_bar=True)
-        mlf_logger = to_mlflow.get_mlflow_logger(trainer)
-        if mlf_logger is not None:
-            seconds = {"epoch_duration_seconds": time.monotonic() - self._epoch_start}
-            mlf_logger.log_metrics(seconds, step=epoch)
-            to_mlflow.log_system_metrics(mlf_logger, epoch)
-        if epoch != 0 and epoch % module.every_n_epochs == 0:
-            self._recalibrate(trainer, module, epoch)
-
-    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Recalibrate from the final weights, if they have changed since the last time."""
-        last_epoch = trainer.current_epoch - 1
-        if self._recalibrated_at != last_epoch:
-            self._recalibrate(trainer, cast("SelfSupervisionModule", pl_module), last_epoch)
-
-    def _recalibrate(self, trainer: L.Trainer, module: SelfSupervisionModule, epoch: int) -> None:
-        datamodule = cast("SelfSupervisionDataModule", _datamodule(trainer))
-        scores = module.update_confidence(datamodule)
-        self._recalibrated_at = epoch
-        mlf_logger = to_mlflow.get_mlflow_logger(trainer)
-        if mlf_logger is None or module.confidence_estimator.configuration is None:
-            return
-        thresholds = module.confidence_estimator.configuration.thresholds
-        counts = {f"rows_{region}": float(rows) for region, rows in thresholds.counts(scores.numpy()).items()}
-        ends = {"threshold_normal": thresholds.normal, "threshold_abnormal": thresholds.abnormal}
-        finite_ends = {name: end for name, end in ends.items() if np.isfinite(end)}
-        mlf_logger.log_metrics(counts | finite_ends, step=epoch)
-        to_mlflow.log_confidence_analysis(module.distr_analyzer, mlf_logger, epoch)
-        to_mlflow.log_confidence_intervals(module.confidence_estimator, mlf_logger, epoch)
-        to_mlflow.log_confidence(mlf_logger, datamodule.train, epoch)
-
-
-def _datamodule(trainer: L.Trainer) -> Any:
-    return getattr(trainer, "datamodule", None)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import sys
 import tempfile
-import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -13,22 +13,25 @@ import numpy.typing as npt
 import pandas as pd
 from lightning.pytorch.callbacks import TQDMProgressBar
 from lightning.pytorch.loggers import MLFlowLogger
-from mlflow.data.dataset import Dataset
-from mlflow.data.pandas_dataset import from_pandas
+from lightning.pytorch.utilities import rank_zero_only
 
 from ssad.bundle import Bundle
 from ssad.datamodules.splits import MIN_ROWS, holdout_split, thin_anomalies
 from ssad.datasets.labels import AUTO, check_two_classes, split_labels
 from ssad.datasets.tables import LABEL, read_table
-from ssad.detectors import FitSettings, FittedDetector, fit_detector
+from ssad.detectors import FitSettings, FittedDetector, Hardware, Plan, fit_detector
 from ssad.errors import DatasetError, SettingsError, TrainingError
 from ssad.loggers import mlflow_logger as to_mlflow
 from ssad.metrics import threshold_metrics
 from ssad.workflows.registry import Registered, log_bundle, register
-from ssad.workflows.tracking import log_new_params, tracked_run
+from ssad.workflows.resume import newest_checkpoint, take_over
+from ssad.workflows.tracking import log_dataset, log_new_params, tracked_run
 
 TEST_SHARE = 0.3
 """Share of a labelled table that is held out for test: ADBench's [Han et al., NeurIPS 2022]."""
+
+PROGRESS_BATCHES = 20
+"""Batches between two steps of the progress bar, each of which takes as long as a small batch."""
 
 EXAMPLE_ROWS = 5
 PARITY_ROWS = 1000
@@ -48,7 +51,9 @@ class TrainSettings:
         confidence: path of a CSV with the initial confidence; empty for the detector's own.
         contamination: share to which training anomalies are thinned; None leaves them.
         model_name: name in the registry.
+        resume: id of a run that was cut off, to go on from; empty for none.
         fit: the detector and its settings.
+        hardware: where training runs.
     """
 
     dataset: str
@@ -58,7 +63,9 @@ class TrainSettings:
     confidence: str = ""
     contamination: float | None = None
     model_name: str = "ssad"
+    resume: str = ""
     fit: FitSettings = field(default_factory=FitSettings)
+    hardware: Hardware = field(default_factory=Hardware)
 
     def __post_init__(self) -> None:
         if self.contamination is not None and not 0 <= self.contamination < 0.5:
@@ -130,32 +137,49 @@ def prepare(settings: TrainSettings) -> Tables:
 def train(settings: TrainSettings, progress: bool = True) -> TrainResult:
     """Train, track, bundle, test and register.
 
+    A process that Lightning started to help the first one trains with it, and then exits.
+
     Raises:
         SsadError: a mistake of the user, or a server or disk that fails; then nothing is registered.
     """
     tables = prepare(settings)
+    if getattr(rank_zero_only, "rank", 0):
+        _fit(settings, tables, MLFlowLogger(), progress=False)
+        sys.exit()
     with tracked_run() as run:
         run_id = run.info.run_id
         mlf_logger = MLFlowLogger(tracking_uri=mlflow.get_tracking_uri(), run_id=run_id)
         _log_inputs(settings, tables)
-        detector = fit_detector(
-            tables.train,
-            settings.fit,
-            Path(settings.confidence) if settings.confidence else None,
-            mlf_logger,
-            [TQDMProgressBar()] if progress else [],
-            progress,
-        )
-        log_new_params(run, _flat_params(settings) | {f"plan.{k}": v for k, v in vars(detector.plan).items()})
+        plan = Plan.of(settings.fit, len(tables.train))
+        log_new_params(run, _flat_params(settings) | {f"plan.{k}": v for k, v in vars(plan).items()})
+        if settings.resume:
+            take_over(settings.resume, run)
+        detector = _fit(settings, tables, mlf_logger, progress)
         with tempfile.TemporaryDirectory() as folder:
             bundle_path = Path(folder) / "bundle"
             detector.write_bundle(bundle_path)
             _check_bundle(Bundle(bundle_path), detector, tables.train)
             metrics = _test(detector, tables, mlf_logger)
+            to_mlflow.log_report(mlf_logger)
             model_uri = log_bundle(bundle_path, _example(detector, tables.train))
         registered = register(model_uri, settings.model_name)
     region_shares = detector.curve.thresholds.shares(detector.training_scores)
     return TrainResult(run_id, registered, detector, metrics, region_shares)
+
+
+def _fit(settings: TrainSettings, tables: Tables, mlf_logger: MLFlowLogger, progress: bool) -> FittedDetector:
+    """Train, from the last checkpoint of the run to resume if there is one."""
+    with tempfile.TemporaryDirectory() as folder:
+        return fit_detector(
+            tables.train,
+            settings.fit,
+            Path(settings.confidence) if settings.confidence else None,
+            newest_checkpoint(settings.resume, Path(folder)) if settings.resume else None,
+            logger=mlf_logger,
+            enable_progress_bar=progress,
+            callbacks=[TQDMProgressBar(PROGRESS_BATCHES)] if progress else [],
+            **vars(settings.hardware),
+        )
 
 
 def _log_inputs(settings: TrainSettings, tables: Tables) -> None:
@@ -165,19 +189,13 @@ def _log_inputs(settings: TrainSettings, tables: Tables) -> None:
         ("test", tables.test, settings.test_dataset or settings.dataset),
     ):
         if rows is not None:
-            name = Path(source).stem or source
-            mlflow.log_input(_dataset(rows, name, source), context=context)
-
-
-def _dataset(rows: pd.DataFrame, name: str, source: str) -> Dataset:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # hints on whole numbers and on sources MLflow cannot resolve
-        return from_pandas(rows, source=source, name=name)
+            log_dataset(rows, source, context)
 
 
 def _flat_params(settings: TrainSettings) -> dict[str, object]:
     """The settings under the names of the entry point's parameters."""
-    flat = {name: value for name, value in vars(settings).items() if name != "fit"} | vars(settings.fit)
+    flat = {**vars(settings), **vars(settings.fit), **vars(settings.hardware)}
+    del flat["fit"], flat["hardware"]
     return {name: AUTO if value is None else value for name, value in flat.items()}
 
 
@@ -210,6 +228,7 @@ def _test(detector: FittedDetector, tables: Tables, mlf_logger: MLFlowLogger) ->
     finite = [t for t in sorted({ends.normal, decision, ends.abnormal}) if np.isfinite(t)]
     at_thresholds = [threshold_metrics(scores, labels, threshold) for threshold in finite]
     to_mlflow.log_test_results(scores, labels, at_thresholds, mlf_logger)
+    to_mlflow.log_test_confidence(detector.curve(scores), labels, mlf_logger)
     forced = threshold_metrics(scores, labels, decision)
     metrics = {f"test_{name}": value for name, value in forced.items() if np.isfinite(value)}
     mlflow.log_metrics(metrics)

@@ -24,7 +24,7 @@ from ssad import (
     init_confidence_from_csv,
     save_confidence_to_csv,
 )
-from ssad.datasets.rows import UNLABELLED, TensorRows, collate
+from ssad.datasets.rows import UNLABELLED, RowBatches, TensorRows, collate, row_loader
 from ssad.errors import DatasetError
 from tests.ssad.workflows.support import QUIET_LIBRARIES
 
@@ -175,3 +175,59 @@ def test_supervision_gives_every_row_once_in_order(dataset: Any) -> None:
     found = torch.cat([batch["data"] for batch in module.supervision_dataloader()])
     assert torch.equal(found, torch.stack([module.train[row]["data"] for row in range(7)]))
     assert (module.input_dim, module.batch_size) == (2, 3)
+
+
+@every_dataset
+@pytest.mark.parametrize("at", [slice(2, 5), torch.tensor([5, 0, 3])], ids=["stretch", "positions"])
+def test_a_batch_by_positions_is_the_batch_of_its_rows(dataset: Any, at: Any) -> None:
+    rows = DatasetWithConfidence(dataset, torch.linspace(-1, 1, 7))
+    expected = rows.__getitems__(torch.arange(7)[at].tolist())
+    for name, value in rows[at].items():
+        assert torch.equal(value, expected[name]), name
+
+
+def test_a_stretch_of_rows_is_not_copied() -> None:
+    rows = DatasetWithConfidence(TensorRows(torch.rand(7, 2)), torch.ones(7))
+    assert rows[slice(2, 5)]["data"].data_ptr() == rows.dataset.data[2:].data_ptr()
+
+
+every_split = settings(max_examples=50, deadline=None)(
+    given(rows=st.integers(1, 50), batch_size=st.integers(1, 20), ranks=st.integers(1, 4))
+)
+
+
+@every_split
+def test_stretches_of_all_processes_joined_are_the_rows_in_order(rows: int, batch_size: int, ranks: int) -> None:
+    each = [RowBatches(rows, batch_size, ranks=ranks, rank=rank) for rank in range(ranks)]
+    stretches = [at for batches in each for at in batches]
+    assert [row for at in stretches for row in range(rows)[at]] == list(range(rows))
+    assert [len(batches) for batches in each] == [len(list(batches)) for batches in each]
+
+
+@every_split
+def test_shuffled_batches_of_all_processes_joined_are_those_of_one(rows: int, batch_size: int, ranks: int) -> None:
+    alone = list(RowBatches(rows, batch_size, shuffle=True))
+    each = [list(RowBatches(rows, batch_size, shuffle=True, ranks=ranks, rank=rank)) for rank in range(ranks)]
+    assert {len(batches) for batches in each} == {len(alone)}
+    for whole, *shares in zip(alone, *each, strict=True):
+        assert set(torch.cat(shares).tolist()) == set(whole.tolist())
+        assert min(len(share) for share in shares) >= 1
+        assert sum(map(len, shares)) == max(len(whole), ranks)
+
+
+def test_the_order_depends_on_seed_and_epoch_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    def order(epoch: int) -> list[int]:
+        batches = RowBatches(40, 40, shuffle=True)
+        batches.set_epoch(epoch)
+        torch.rand(7)  # what else draws random numbers does not matter
+        return torch.cat(list(batches)).tolist()
+
+    assert order(0) == order(0) != order(1)
+    first = order(0)
+    monkeypatch.setenv("PL_GLOBAL_SEED", "9")
+    assert order(0) != first
+
+
+def test_a_loader_counts_its_batches() -> None:
+    loader = row_loader(TensorRows(torch.rand(7, 2)), RowBatches(7, 3, shuffle=True))
+    assert len(loader) == len(list(loader)) == 3

@@ -8,13 +8,17 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from sklearn.base import clone, is_outlier_detector
 from sklearn.exceptions import NotFittedError
-from sklearn.pipeline import make_pipeline
+from sklearn.metrics import make_scorer, roc_auc_score
+from sklearn.model_selection import GridSearchCV, StratifiedKFold
+from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import check_estimator
 
 from ssad import AnomalyDetector
+from ssad.detectors import PRESETS
 from ssad.errors import SettingsError
 from tests.ssad.workflows.support import QUIET_LIBRARIES
 
@@ -65,11 +69,38 @@ def test_fit_predict_is_fit_and_predict(points: Any, detector: AnomalyDetector) 
     assert (AnomalyDetector(random_state=0, max_epochs=3).fit_predict(points) == detector.predict(points)).all()
 
 
-def test_a_random_state_makes_it_reproducible(points: Any, detector: AnomalyDetector) -> None:
-    same = AnomalyDetector(random_state=0, max_epochs=3).fit(points)
-    other = AnomalyDetector(random_state=1, max_epochs=3).fit(points)
-    assert (same.score_samples(points) == detector.score_samples(points)).all()
-    assert (other.score_samples(points) != detector.score_samples(points)).any()
+@pytest.mark.parametrize("detector", sorted(PRESETS))
+def test_a_random_state_fixes_every_bit(detector: str, points: Any) -> None:
+    first, same, other = (
+        AnomalyDetector(detector, random_state=state, max_epochs=2).fit(points)
+        for state in (0, np.random.RandomState(0), 1)
+    )
+    assert first.score_samples(points).tobytes() == same.score_samples(points).tobytes()
+    assert (other.score_samples(points) != first.score_samples(points)).any()
+    for name in ("detector.onnx", "intervals.json", "columns.json"):
+        assert (first.bundle_.path / name).read_bytes() == (same.bundle_.path / name).read_bytes()
+
+
+def test_fitting_leaves_the_global_random_states_alone(points: Any) -> None:
+    np.random.seed(5)
+    torch.manual_seed(5)
+    expected = np.random.random(), float(torch.rand(1))
+    np.random.seed(5)
+    torch.manual_seed(5)
+    AnomalyDetector(random_state=0, max_epochs=1).fit(points)
+    assert (np.random.random(), float(torch.rand(1))) == expected
+
+
+def test_without_a_random_state_the_seed_comes_from_numpys(points: Any) -> None:
+    np.random.seed(5)
+    first = AnomalyDetector("radon", max_epochs=1).fit(points).score_samples(points)
+    second = AnomalyDetector("radon", max_epochs=1).fit(points).score_samples(points)
+    assert (first != second).any()
+
+
+def test_an_unfitted_detector_has_no_bundle(tmp_path: Any) -> None:
+    with pytest.raises(NotFittedError):
+        AnomalyDetector().save(tmp_path / "detector")
 
 
 def test_a_clone_has_the_settings_and_nothing_fitted(detector: AnomalyDetector, points: Any) -> None:
@@ -106,6 +137,25 @@ def test_it_works_at_the_end_of_a_pipeline(points: Any) -> None:
     assert pipeline.score_samples(points).shape == (200,)
 
 
+@pytest.mark.parametrize("detector", sorted(PRESETS))
+def test_a_grid_search_picks_what_ranks_labelled_rows_best(detector: str, points: Any) -> None:
+    outliers = np.where(np.arange(200) < 190, 1, -1)
+    search = GridSearchCV(
+        Pipeline([("scale", StandardScaler()), ("detect", AnomalyDetector(detector, random_state=0))]),
+        {"detect__max_epochs": [1, 2]},
+        scoring={"auc": "roc_auc", "mine": make_scorer(roc_auc_score, response_method="decision_function")},
+        refit="auc",
+        cv=StratifiedKFold(2, shuffle=True, random_state=0),
+        error_score="raise",
+    ).fit(points, outliers)
+    assert search.cv_results_["mean_test_auc"].tolist() == search.cv_results_["mean_test_mine"].tolist()
+    assert search.best_score_ == search.cv_results_["mean_test_auc"].max()
+    alone = AnomalyDetector(detector, random_state=0, **{"max_epochs": search.best_params_["detect__max_epochs"]})
+    scaled = StandardScaler().fit_transform(points)
+    # The labels chose; they did not train.
+    assert search.best_estimator_.score_samples(points).tolist() == alone.fit(scaled).score_samples(scaled).tolist()
+
+
 def test_an_unknown_detector_is_refused_when_it_is_fitted(points: Any) -> None:
     with pytest.raises(SettingsError, match="did you mean 'grand'"):
         AnomalyDetector("grnd").fit(points)
@@ -121,6 +171,21 @@ def test_it_saves_and_loads(detector: AnomalyDetector, points: Any, tmp_path: An
     loaded = AnomalyDetector.load(tmp_path / "detector")
     assert loaded.score_samples(points) == pytest.approx(detector.score_samples(points))
     assert loaded.predict(points).tolist() == detector.predict(points).tolist()
+    assert loaded.region(points).tolist() == detector.region(points).tolist()
+    assert loaded.get_params()["detector"] == "ssad"
+    loaded.save(tmp_path / "again")
+    assert (
+        AnomalyDetector.load(tmp_path / "again").score_samples(points).tolist() == loaded.score_samples(points).tolist()
+    )
+
+
+def test_saving_does_not_change_its_scores(points: Any, tmp_path: Any) -> None:
+    detector = AnomalyDetector("radon", random_state=0, max_epochs=1).fit(points)
+    before = detector.score_samples(points)
+    detector.save(tmp_path / "detector")
+    assert (detector.score_samples(points) == before).all()
+    refitted = detector.fit(points[:100])
+    assert refitted.bundle_.manifest["training_rows"] == 100
 
 
 def test_it_survives_pickling(detector: AnomalyDetector, points: Any) -> None:
@@ -129,7 +194,8 @@ def test_it_survives_pickling(detector: AnomalyDetector, points: Any) -> None:
 
 
 @pytest.mark.slow
-def test_scikit_learns_own_checks_pass() -> None:
-    results = check_estimator(AnomalyDetector(random_state=0, max_epochs=1), on_fail=None, on_skip=None)
+@pytest.mark.parametrize("detector", sorted(PRESETS))
+def test_scikit_learns_own_checks_pass(detector: str) -> None:
+    results = check_estimator(AnomalyDetector(detector, random_state=0, max_epochs=1), on_fail=None, on_skip=None)
     failed = {r["check_name"]: f"{type(r['exception']).__name__}: {r['exception']}" for r in results if r["exception"]}
     assert {name: text for name, text in failed.items() if "SkipTest" not in text} == {}

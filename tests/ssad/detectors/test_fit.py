@@ -14,6 +14,7 @@ import pytest
 from ssad.bundle import REGIONS, Bundle
 from ssad.bundle.bundle import FILES, FORMAT_VERSION, MANIFEST
 from ssad.detectors import PRESETS, FitSettings, FittedDetector, Plan, fit_detector
+from ssad.detectors.fit import hold_back
 from ssad.errors import BundleError, DatasetError, SettingsError, TrainingError
 from tests.conftest import PROJECT, SHARED_DATA
 from tests.ssad.workflows.support import QUIET_LIBRARIES
@@ -369,3 +370,30 @@ def test_nsl_kdd_at_a_tenth_of_anomalies_is_ranked_well() -> None:
     assert tables.test is not None
     assert tables.test_anomalous is not None
     assert roc_auc_score(tables.test_anomalous, detector.score(tables.test)) >= 0.955
+
+
+def test_a_promise_holds_on_average_over_seeds_whatever_the_detector() -> None:
+    alpha, shares = 0.1, []
+    for seed in range(20):
+        generator = np.random.default_rng(seed)
+        rows, new = (pd.DataFrame(generator.normal(size=(size, 3)), columns=["a", "b", "c"]) for size in (200, 1000))
+        detector = fitted(rows, "radon", seed=seed, max_epochs=1, alpha=alpha)
+        shares.append((detector.curve.thresholds.regions(detector.score(new)) == "abnormal").mean())
+    # 6 of 61 ranks are called; a share is distributed as Beta(6, 55).
+    assert np.mean(shares) == pytest.approx(6 / 61, abs=4 * np.sqrt(6 * 55 / (61**2 * 62) / len(shares)))
+
+
+def test_rows_that_are_held_back_teach_nothing(blobs: pd.DataFrame, tmp_path: Path) -> None:
+    detector = fitted(blobs, "radon", alpha=0.05)
+    train, held_back = hold_back(blobs, 0.05, seed=0)
+    assert (len(train), len(held_back)) == (210, 90)
+    np.testing.assert_array_equal(detector.training_scores, fitted(train, "radon").training_scores)
+    manifest = bundle_of(detector, tmp_path).manifest
+    assert (manifest["training_rows"], manifest["plan"]["alpha"]) == (210, 0.05)
+
+
+def test_a_promise_that_too_few_rows_can_keep_is_refused(blobs: pd.DataFrame) -> None:
+    with pytest.raises(DatasetError, match=r"alpha=0.01 needs at least 99 held-back rows, 30% of 300 .* are 90"):
+        fitted(blobs, alpha=0.01)
+    with pytest.raises(SettingsError, match=r"alpha must be in \(0, 1\)"):
+        FitSettings(alpha=1.0)

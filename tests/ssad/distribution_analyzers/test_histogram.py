@@ -180,23 +180,47 @@ def test_later_analyses_have_a_corner_in_each_half() -> None:
 
 
 def test_the_halves_are_mirror_images() -> None:
-    low = np.random.default_rng(0).exponential(size=400)
-    mirrored = np.concatenate([low, 40 - low]).tolist()
-    normal, abnormal = thresholds(TriangularThresholding("sturges"), mirrored, (20.0, 20.0))
-    assert normal == pytest.approx(40 - abnormal)
+    tail = np.random.default_rng(0).exponential(size=400)
+    _, abnormal = thresholds(TriangularThresholding("sturges"), [*BULK, *(40 - tail)], (20.0, 20.0))
+    corner_of_the_tail, _ = thresholds(TriangularThresholding("sturges"), tail.tolist())
+    assert 40 - abnormal == pytest.approx(corner_of_the_tail)
 
 
-@pytest.mark.parametrize(
-    ("current", "empty"), [((1e3, 1e3), "abnormal"), ((-1e3, -1e3), "normal")], ids=["right", "left"]
-)
-def test_the_border_takes_the_place_of_the_corner_of_an_empty_half(current: tuple[float, float], empty: str) -> None:
-    normal, abnormal = thresholds(TriangularThresholding(), BULK, current)
-    assert (normal if empty == "normal" else abnormal) == current[0]
-    assert normal <= abnormal
+@pytest.mark.parametrize("current", [(1e3, 1e3), (-1e3, -1e3), (0.0, 0.0)], ids=str)
+def test_the_halves_meet_in_the_middle_of_the_scores_wherever_the_last_border_was(current: tuple[float, float]) -> None:
+    assert thresholds(TriangularThresholding(), BULK + TAIL, current) == thresholds(
+        TriangularThresholding(), BULK + TAIL, (9.0, 11.0)
+    )
 
 
 def test_the_border_takes_the_place_of_the_corner_of_a_half_without_spread() -> None:
-    assert thresholds(TriangularThresholding(), [*BULK, 50.0, 50.0, 50.0], (20.0, 20.0))[1] == 20.0
+    border = (min(BULK) + 50) / 2
+    assert thresholds(TriangularThresholding(), [*BULK, 50.0, 50.0, 50.0], (20.0, 20.0))[1] == border
+    assert thresholds(TriangularThresholding(), [0.0] * 50 + [100.0, 101.0, 130.0], (20.0, 20.0))[0] == 65.0
+
+
+def test_a_tail_without_a_peak_of_its_own_holds_nothing_abnormal() -> None:
+    tail = np.random.default_rng(0).exponential(size=1000).tolist()
+    normal, abnormal = thresholds(TriangularThresholding(), tail, (2.0, 3.0))
+    assert normal < max(tail) < abnormal < max(tail) + 1e-9
+    peak = [*tail, *np.random.default_rng(1).normal(max(tail), 0.1, 50)]
+    assert thresholds(TriangularThresholding(), peak, (2.0, 3.0))[1] < max(tail)
+
+
+SPIKE = np.random.default_rng(2).normal(-3, 1e-3, 300).tolist()
+
+
+@pytest.mark.parametrize("current", [None, (9.0, 11.0)], ids=["first", "later"])
+def test_a_spike_of_repeated_rows_is_not_taken_for_the_main_population(current: tuple[float, float] | None) -> None:
+    normal, abnormal = thresholds(TriangularThresholding(), SPIKE + BULK + TAIL, current)
+    assert 1 < normal <= abnormal < 20
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.floats(-1e3, 1e3), min_size=1, max_size=60))
+def test_the_first_analysis_calls_at_least_half_of_the_rows_normal(scores: list[float]) -> None:
+    normal, _ = thresholds(TriangularThresholding("sturges"), scores)
+    assert (np.asarray(scores) <= normal).mean() >= 0.5
 
 
 def test_an_unbounded_unknown_interval_starts_again_with_one_threshold() -> None:

@@ -1,0 +1,155 @@
+"""When training recalibrates, what it logs of that, when it stops, and what it leaves for after a crash."""
+
+from __future__ import annotations
+
+import time
+from typing import Any, cast
+
+import lightning as L
+import numpy as np
+import torch
+
+from ssad.bundle import Thresholds
+from ssad.datamodules import SelfSupervisionDataModule
+from ssad.errors import TrainingError
+from ssad.loggers import mlflow_logger as to_mlflow
+from ssad.loggers.figures import Recalibration, spread
+from ssad.modules.self_supervision_module import SelfSupervisionModule
+
+SETTLED_SHARE = 0.001
+"""Regions have settled when a recalibration moves at most one row in a thousand to another region."""
+
+SETTLED_RECALIBRATIONS = 2
+"""So many in a row: one may be still by chance."""
+
+
+class SelfSupervisionCallback(L.Callback):
+    """Recalibrates a `SelfSupervisionModule` while it trains, and logs what came of it.
+
+    After every `every_n_epochs` epochs, and once more from the final weights: the intervals left behind are
+    always those of the final weights, in float64. Those on the way only steer training, and are computed in
+    float32. Where the trainer logs to MLflow each of them leaves a checkpoint in the run, from which training
+    goes on after a crash to the same end.
+    """
+
+    def __init__(self, stop_when_settled: bool = False) -> None:
+        """Say whether training may end before `max_epochs`, when the rows' regions have settled."""
+        self.stop_when_settled = stop_when_settled
+        self._epoch_start = 0.0
+        self._codes: torch.Tensor | None = None
+        self._settled = 0
+        self._history: list[Recalibration] = []
+        self._random_state: dict[str, Any] | None = None
+
+    def state_dict(self) -> dict[str, Any]:
+        """For a checkpoint: the rows' regions, how long they are settled, the figures' data, torch's random state."""
+        cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
+        random_state = {"cpu": torch.get_rng_state(), "cuda": cuda}
+        history = [step.to_plain() for step in self._history]
+        return {"codes": self._codes, "settled": self._settled, "history": history, "random_state": random_state}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take up what `state_dict` gave."""
+        self._codes, self._settled = state_dict["codes"], state_dict["settled"]
+        self._history = [Recalibration.from_plain(step) for step in state_dict["history"]]
+        self._random_state = state_dict["random_state"]
+
+    def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Check that module and data module are the ones this callback knows.
+
+        Raises:
+            TypeError: the trainer fits something else.
+        """
+        datamodule = _datamodule(trainer)
+        if not isinstance(pl_module, SelfSupervisionModule) or not isinstance(datamodule, SelfSupervisionDataModule):
+            raise TypeError(
+                "self-supervision needs a SelfSupervisionModule and a SelfSupervisionDataModule, got "
+                f"{type(pl_module).__name__} and {type(datamodule).__name__}; "
+                "wrap the data module: SelfSupervisionDataModule(datamodule)"
+            )
+
+    def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Start the epoch's clock; after a crash, draw the random numbers that would have been drawn."""
+        self._epoch_start = time.monotonic()
+        if self._random_state is not None:
+            torch.set_rng_state(self._random_state["cpu"])
+            torch.cuda.set_rng_state_all(self._random_state["cuda"])
+            self._random_state = None
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Check and log the epoch's loss; recalibrate when it is time.
+
+        Raises:
+            TrainingError: the loss is not finite.
+        """
+        module, epoch = cast("SelfSupervisionModule", pl_module), trainer.current_epoch
+        _log_loss(trainer, module)
+        mlf_logger = to_mlflow.get_mlflow_logger(trainer)
+        if mlf_logger is not None:
+            seconds = {"epoch_duration_seconds": time.monotonic() - self._epoch_start}
+            mlf_logger.log_metrics(seconds, step=epoch)
+            to_mlflow.log_system_metrics(mlf_logger, epoch)
+        last = epoch + 1 == trainer.max_epochs  # after which `on_train_end` recalibrates
+        if epoch != 0 and epoch % module.every_n_epochs == 0 and not last:
+            self._recalibrate(trainer, module, epoch, torch.float32)
+            if self.stop_when_settled and self._settled >= SETTLED_RECALIBRATIONS and module.may_stop():
+                trainer.should_stop = True
+            to_mlflow.log_checkpoint(trainer, epoch // module.every_n_epochs)
+
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Recalibrate from the final weights."""
+        self._recalibrate(trainer, cast("SelfSupervisionModule", pl_module), trainer.current_epoch - 1, torch.float64)
+        mlf_logger = to_mlflow.get_mlflow_logger(trainer)
+        if mlf_logger is not None and self._history:
+            to_mlflow.log_history(self._history, mlf_logger)
+
+    def _recalibrate(self, trainer: L.Trainer, module: SelfSupervisionModule, epoch: int, dtype: torch.dtype) -> None:
+        datamodule = cast("SelfSupervisionDataModule", _datamodule(trainer))
+        before = spread(datamodule.train.confidence.numpy())
+        scores = module.update_confidence(datamodule, dtype)
+        configuration = module.confidence_estimator.configuration
+        if configuration is None:
+            return
+        changed = self._changed(configuration.thresholds, scores)
+        mlf_logger = to_mlflow.get_mlflow_logger(trainer)
+        if mlf_logger is None or not trainer.is_global_zero:
+            return
+        after = spread(datamodule.train.confidence.numpy())
+        self._history.append(Recalibration.of(epoch, configuration.thresholds, scores.numpy(), before, after))
+        mlf_logger.log_metrics(changed | _interval_metrics(configuration.thresholds, scores), step=epoch)
+        to_mlflow.log_confidence_analysis(module.distr_analyzer, mlf_logger, epoch)
+        to_mlflow.log_confidence_intervals(module.confidence_estimator, mlf_logger, epoch)
+        to_mlflow.log_confidence(mlf_logger, datamodule.train, epoch)
+
+    def _changed(self, thresholds: Thresholds, scores: torch.Tensor) -> dict[str, float]:
+        """Share of the rows that this recalibration moved to another region, as a metric; none for the first."""
+        before, self._codes = self._codes, torch.from_numpy(thresholds.codes(scores.numpy()))
+        if before is None or len(before) != len(self._codes):
+            return {}
+        share = float((before != self._codes).float().mean())
+        self._settled = self._settled + 1 if share <= SETTLED_SHARE else 0
+        return {"region_changes": share}
+
+
+def _log_loss(trainer: L.Trainer, module: SelfSupervisionModule) -> None:
+    """Log the mean loss of the epoch's batches, over all processes; they stop together if it is not finite."""
+    if not module.epoch_losses:
+        return
+    loss = trainer.strategy.reduce(torch.stack(module.epoch_losses).mean(), reduce_op="mean")
+    module.epoch_losses.clear()
+    if not torch.isfinite(loss):
+        raise TrainingError(
+            f"the loss is {loss.item()} at epoch {trainer.current_epoch}; lower the learning rate "
+            f"(now {module.learning_rate:g}) or look for extreme values in the data."
+        )
+    module.log("train_loss", loss, prog_bar=True, rank_zero_only=True)
+
+
+def _interval_metrics(thresholds: Thresholds, scores: torch.Tensor) -> dict[str, float]:
+    counts = {f"rows_{region}": float(rows) for region, rows in thresholds.counts(scores.numpy()).items()}
+    ends = {"threshold_normal": thresholds.normal, "threshold_abnormal": thresholds.abnormal}
+    return counts | {name: end for name, end in ends.items() if np.isfinite(end)}
+
+
+def _datamodule(trainer: L.Trainer) -> Any:
+    return getattr(trainer, "datamodule", None)

@@ -1,0 +1,86 @@
+"""Going on with a training that was cut off, from the checkpoints it left in its run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import mlflow
+import torch
+from mlflow import MlflowClient
+from mlflow.entities import Run
+from mlflow.exceptions import MlflowException
+
+from ssad.errors import DatasetError, SettingsError
+from ssad.loggers.mlflow_logger import CHECKPOINTS
+
+RESUMES, RESUMED_BY = "ssad.resumes", "ssad.resumed_by"
+"""Tags that name the other run: of the one that goes on, and of the one that was cut off."""
+
+
+def take_over(run_id: str, successor: Run) -> None:
+    """Let a run go on where another was cut off: each names the other, and the old one is no longer RUNNING.
+
+    Args:
+        run_id: the run that was cut off.
+        successor: the active run, its plan and its data sets already logged.
+
+    Raises:
+        SettingsError: there is no such run, it came to its end, or it trained by another plan.
+        DatasetError: it trained on other rows.
+    """
+    client = MlflowClient()
+    run, successor = _run(client, run_id), client.get_run(successor.info.run_id)
+    if run.info.status == "FINISHED":
+        raise SettingsError(f"run {run_id} came to its end, there is nothing to resume; train without resume.")
+    _check_plan(run, successor)
+    if _training_digest(run) != _training_digest(successor):
+        raise DatasetError(
+            f"run {run_id} trained on other rows than these; resume with the dataset, label, contamination and seed "
+            "it had, or train without resume."
+        )
+    client.set_tag(successor.info.run_id, RESUMES, run_id)
+    client.set_tag(run_id, RESUMED_BY, successor.info.run_id)
+    if run.info.status == "RUNNING":
+        client.set_terminated(run_id, "KILLED")
+
+
+def newest_checkpoint(run_id: str, folder: Path) -> Path | None:
+    """The last whole checkpoint of a run, fetched into a folder; None if it left none and starts anew."""
+    client = MlflowClient()
+    epochs = {}
+    for name in CHECKPOINTS:
+        try:
+            path = Path(client.download_artifacts(run_id, name, str(folder)))
+            epochs[path] = torch.load(path, map_location="cpu", weights_only=True)["epoch"]
+        except (MlflowException, OSError, RuntimeError, EOFError):  # not there, or cut off while it was written
+            continue
+    return max(epochs, key=epochs.__getitem__, default=None)
+
+
+def _run(client: MlflowClient, run_id: str) -> Run:
+    try:
+        return client.get_run(run_id)
+    except MlflowException as error:
+        raise SettingsError(f"there is no run {run_id!r} at {mlflow.get_tracking_uri()} to resume.") from error
+
+
+def _plan(run: Run) -> dict[str, str]:
+    return {name: value for name, value in run.data.params.items() if name.startswith("plan.")}
+
+
+def _check_plan(run: Run, successor: Run) -> None:
+    before, now = _plan(run), _plan(successor)
+    if not before:
+        raise SettingsError(f"run {run.info.run_id} did not begin to train; train without resume.")
+    differing = [f"{name} was {before.get(name)}, is {now[name]}" for name in now if before.get(name) != now[name]]
+    if differing:
+        raise SettingsError(
+            f"run {run.info.run_id} trained by another plan ({'; '.join(differing)}); resume with the settings it had."
+        )
+
+
+def _training_digest(run: Run) -> str | None:
+    for entry in run.inputs.dataset_inputs if run.inputs else ():
+        if any(tag.key == "mlflow.data.context" and tag.value == "training" for tag in entry.tags):
+            return str(entry.dataset.digest)
+    return None
