@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -105,6 +106,7 @@ def copy(file: Path, place: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.skipif("SSAD_TEST_IMAGE" not in os.environ, reason="installs for minutes; set SSAD_TEST_IMAGE to run it")
 @pytest.mark.filterwarnings("ignore::ResourceWarning")
 def test_the_image_has_nothing_of_training_and_serves(image: Path, registry: Registry, tmp_path: Path) -> None:
     python = image / "bin" / "python"
