@@ -1,184 +1,103 @@
-"""The service: rows in, score, confidence and region out."""
+"""The service as an ASGI application."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from functools import partial
 
-import orjson
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
-from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 
-from serving.decoding import Columns, invocation_columns, score_columns
-from serving.registry import Source
+from serving.draining import drain_on_sigterm
+from serving.follower import Follower
+from serving.gate import Gate
+from serving.openapi import openapi
+from serving.problems import RefusalError, problem_body, problem_type, rows_refusal_body
+from serving.routers import admin, inference_protocol, page, probes, state
+from serving.routers.scoring import scoring_routes
+from serving.settings import Settings
+from serving.state import Service
 from ssad import __version__
-from ssad.bundle import Bundle, Scores
 from ssad.errors import RowsError
 
-PROBLEM = "application/problem+json"
 
-INLINE_ROWS = 1000
-"""Up to so many rows are scored on the event loop: a hop to a thread costs more than they do."""
+def create_app(settings: Settings) -> Gate:
+    """The application, with a bundle loaded; it follows the registry while it runs.
 
-MAX_ROWS = 1_000_000
-MAX_BODY_BYTES = 256 * 2**20
-
-
-@dataclass(frozen=True)
-class Served:
-    """A bundle and where it came from: one reference, so that a request never mixes two versions."""
-
-    bundle: Bundle
-    source: Source
-
-    @property
-    def headers(self) -> dict[str, str]:
-        """Response headers that name the version."""
-        named = {"X-Model-Name": self.source.name, "X-Model-Version": self.source.version}
-        return {name: value for name, value in named.items() if value is not None}
+    Raises:
+        SsadError: there is no bundle that could be served.
+    """
+    service = Service(settings)
+    follower = Follower(service)
+    follower.load_first()
+    return app_around(service, follower)
 
 
-class RequestError(Exception):
-    """A request that is refused: `status` and one sentence."""
-
-    def __init__(self, status: int, detail: str) -> None:
-        super().__init__(detail)
-        self.status = status
-        self.detail = detail
-
-
-def create_app(served: Served) -> FastAPI:
-    """The application around one loaded bundle."""
+def app_around(service: Service, follower: Follower) -> Gate:
+    """The application of a service that has a bundle, or will have one."""
     app = FastAPI(
-        title=f"ssad: {served.source.name or served.source.uri}",
+        title=f"ssad: {service.settings.model}",
         description="Score, confidence and region (normal, unknown, abnormal) for every row.",
         version=__version__,
+        lifespan=_following,
+        redoc_url=None,
     )
-    app.state.served = served
-    _add_scoring(app)
-    _add_state(app)
-    app.add_exception_handler(RequestError, _refuse)
-    app.add_exception_handler(RowsError, _refuse_rows)
-    app.add_exception_handler(HTTPException, _refuse_http)
-    app.add_exception_handler(RequestValidationError, _refuse_rows)
-    return app
+    app.state.service, app.state.follower, app.state.deliveries = service, follower, admin.Deliveries()
+    hot = scoring_routes(service)
+    app.router.routes.extend([*hot, *inference_protocol.infer_routes(service)])
+    for router in (page.router, probes.router, state.router, admin.router, inference_protocol.router):
+        app.include_router(router)
+    app.openapi = partial(openapi, app, service)  # type: ignore[method-assign]
+    app.add_exception_handler(RefusalError, _refused)
+    app.add_exception_handler(RowsError, _refused_rows)
+    app.add_exception_handler(HTTPException, _refused_by_framework)
+    app.add_exception_handler(RequestValidationError, _refused_by_framework)
+    return Gate(app, service, {route.path: route.app for route in hot})
 
 
-def _add_scoring(app: FastAPI) -> None:
-    served: Served = app.state.served
-    example = _example(served.bundle)
+def fetch_first(settings: Settings) -> None:
+    """Have a bundle on disk that processes to come can start with.
 
-    @app.post("/v1/score", openapi_extra=_body_schema({"records": [example]}))
-    async def score(request: Request) -> Response:
-        """Score rows, given as records or as columns and rows."""
-        served: Served = request.app.state.served
-        columns = score_columns(await _body(request), served.bundle.schema)
-        scores = await _scored(served.bundle, columns)
-        model = {"name": served.source.name, "version": served.source.version}
-        return _json({"predictions": scores.records(), "model": model}, headers=served.headers)
-
-    @app.post("/invocations", openapi_extra=_body_schema({"dataframe_records": [example]}))
-    async def invocations(request: Request) -> Response:
-        """Score rows in any of MLflow's layouts; its clients work unchanged."""
-        served: Served = request.app.state.served
-        content_type = request.headers.get("content-type", "application/json")
-        columns = invocation_columns(await _body(request), content_type, served.bundle.schema)
-        scores = await _scored(served.bundle, columns)
-        return _json({"predictions": scores.records()}, headers=served.headers)
+    Raises:
+        SsadError: there is none that could be served.
+    """
+    follower = Follower(Service(settings))
+    follower.load_first()
+    follower.stop()
 
 
-def _add_state(app: FastAPI) -> None:
-    @app.get("/ping")
-    @app.get("/health")
-    @app.get("/livez")
-    @app.get("/readyz")
-    async def health() -> Response:
-        """Up, with a model loaded: the service does not start without one."""
-        return Response(status_code=200)
-
-    @app.get("/v1/model")
-    async def model(request: Request) -> Response:
-        """What is served: version, thresholds, columns."""
-        served: Served = request.app.state.served
-        source, bundle = served.source, served.bundle
-        return _json(
-            {
-                "name": source.name,
-                "version": source.version,
-                "uri": source.uri,
-                "run_id": source.run_id,
-                "detector": bundle.manifest["detector"],
-                "training_rows": bundle.manifest["training_rows"],
-                "thresholds": bundle.curve.to_json()["thresholds"],
-                "region_shares": bundle.histogram["region_shares"],
-                "columns": bundle.schema.to_json()["columns"],
-            }
-        )
+@asynccontextmanager
+async def _following(app: FastAPI) -> AsyncIterator[None]:
+    drain_on_sigterm(app.state.service)
+    app.state.follower.start()
+    yield
+    app.state.follower.stop()
+    app.state.service.pool.shutdown(wait=False)
 
 
-async def _body(request: Request) -> bytes:
-    """The body, refused as soon as it is known to be too large."""
-    too_large = RequestError(413, f"the body is larger than {MAX_BODY_BYTES} bytes; send fewer rows at a time.")
-    if int(request.headers.get("content-length") or 0) > MAX_BODY_BYTES:
-        raise too_large
-    chunks, size = [], 0
-    async for chunk in request.stream():
-        size += len(chunk)
-        if size > MAX_BODY_BYTES:
-            raise too_large
-        chunks.append(chunk)
-    return b"".join(chunks)
+async def _refused(request: Request, error: Exception) -> Response:
+    assert isinstance(error, RefusalError)
+    request.app.state.service.metrics.rejected.labels(error.reason).inc()
+    return _problem(request, error.status, error.detail, error.headers)
 
 
-async def _scored(bundle: Bundle, columns: Columns) -> Scores:
-    rows = max((len(values) for values in columns.values()), default=0)
-    if rows > MAX_ROWS:
-        raise RequestError(413, f"{rows} rows are more than {MAX_ROWS}; send fewer at a time.")
-    if rows <= INLINE_ROWS:
-        return bundle.score(columns)
-    return await run_in_threadpool(bundle.score, columns)
+async def _refused_rows(request: Request, error: Exception) -> Response:
+    assert isinstance(error, RowsError)
+    request.app.state.service.metrics.rejected.labels("rows").inc()
+    path = request.url.path
+    return Response(rows_refusal_body(error, path), 422, media_type=problem_type(path))
 
 
-def _example(bundle: Bundle) -> dict[str, Any]:
-    """The least abnormal golden row: a request that works."""
-    return {name: values[0] for name, values in bundle.golden["rows"].items()}
+async def _refused_by_framework(request: Request, error: Exception) -> Response:
+    if not isinstance(error, HTTPException):
+        return _problem(request, 422, "the parameters do not fit; see /docs.")
+    detail = {404: "there is no such path; see /docs.", 405: "this path has other methods; see /docs."}
+    said = detail.get(error.status_code, "the request cannot be answered; see /docs.")
+    return _problem(request, error.status_code, said, dict(error.headers or {}))
 
 
-def _body_schema(example: dict[str, Any]) -> dict[str, Any]:
-    content = {"application/json": {"schema": {"type": "object"}, "example": example}}
-    return {"requestBody": {"required": True, "content": content}}
-
-
-def _json(document: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
-    return Response(orjson.dumps(document), status, headers, media_type="application/json")
-
-
-def _problem(request: Request, status: int, title: str, detail: str) -> Response:
-    """A problem document [RFC 9457], with the two fields that MLflow's clients read."""
-    document = {
-        "type": "about:blank",
-        "title": title,
-        "status": status,
-        "detail": detail,
-        "instance": request.url.path,
-        "error_code": "BAD_REQUEST" if status < 500 else "INTERNAL_ERROR",
-        "message": detail,
-    }
-    return Response(orjson.dumps(document), status, media_type=PROBLEM)
-
-
-async def _refuse(request: Request, error: Exception) -> Response:
-    assert isinstance(error, RequestError)
-    return _problem(request, error.status, "Request refused", error.detail)
-
-
-async def _refuse_rows(request: Request, error: Exception) -> Response:
-    return _problem(request, 422, "Rows cannot be scored", str(error))
-
-
-async def _refuse_http(request: Request, error: Exception) -> Response:
-    assert isinstance(error, HTTPException)
-    return _problem(request, error.status_code, str(error.detail), str(error.detail))
+def _problem(request: Request, status: int, detail: str, headers: dict[str, str] | None = None) -> Response:
+    path = request.url.path
+    return Response(problem_body(status, detail, path), status, headers, media_type=problem_type(path))

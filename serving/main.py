@@ -1,31 +1,86 @@
-"""Start the service: fetch the model, check it, listen."""
+"""Start the service: load a bundle, listen, drain at the end."""
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 import tempfile
-from pathlib import Path
+from typing import Any
 
 import uvicorn
+from uvicorn.supervisors import Multiprocess
 
-from serving.app import Served, create_app
-from serving.registry import fetch
-from ssad.bundle import Bundle
+from serving.logs import setup_logs
+from serving.settings import PREFIX, Settings, read_settings
+
+KEEP_ALIVE_SECONDS = 75
+"""Longer than load balancers keep idle connections (60 s is usual): the side that closes must be theirs."""
+
+MULTIPROCESS = "PROMETHEUS_MULTIPROC_DIR"
+"""The folder by which worker processes share their metrics; prometheus_client reads it when it is imported."""
 
 
 def run(model: str, host: str, port: int) -> None:
     """Serve the model at a URI until the process is told to stop.
 
     Raises:
-        TrackingError: the model cannot be fetched.
+        SettingsError: a setting cannot be used.
+        TrackingError: the model cannot be fetched, and none was kept from before.
         BundleError: it is damaged, or scores differently from training time.
     """
-    # uvicorn stops gracefully and then raises the signal again; leaving by an exception cleans up the folder.
+    # uvicorn stops gracefully and then raises the signal again; leaving by an exception cleans up.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-    with tempfile.TemporaryDirectory(prefix="ssad-serve-") as folder:
-        source = fetch(model, Path(folder))
-        bundle = Bundle(Path(source.path))
-        bundle.check_golden()
-        print(f"serving {source.uri} (version {source.version or 'unregistered'}) at http://{host}:{port}/docs")
-        uvicorn.run(create_app(Served(bundle, source)), host=host, port=port, log_level="warning")
+    settings = read_settings(model=model, host=host, port=port)
+    setup_logs(settings.log_level)
+    scheme = "https" if settings.tls_certificate else "http"
+    print(f"serving {model} at {scheme}://{host}:{port}/docs", flush=True)
+    if settings.workers == 1:
+        from serving.app import create_app
+
+        uvicorn.Server(server_config(settings, create_app(settings))).run()
+    else:
+        _run_workers(settings)
+
+
+def _run_workers(settings: Settings) -> None:
+    """Several processes at one port: the first bundle is fetched before they start, each follows by itself."""
+    given = {"MODEL": settings.model, "HOST": settings.host, "PORT": str(settings.port)}
+    os.environ.update({f"{PREFIX}{name}": value for name, value in given.items()})
+    with tempfile.TemporaryDirectory(prefix="ssad-metrics-") as folder:
+        os.environ[MULTIPROCESS] = folder
+        from serving.app import fetch_first
+
+        fetch_first(settings)
+        config = server_config(settings, "serving.main:worker_app")
+        Multiprocess(config, sockets=[config.bind_socket()]).run()
+
+
+def worker_app() -> Any:
+    """The application of a worker process, whose settings are in its environment."""
+    from serving.app import create_app
+
+    settings = read_settings()
+    setup_logs(settings.log_level)
+    return create_app(settings)
+
+
+def server_config(settings: Settings, app: Any) -> uvicorn.Config:
+    """How uvicorn serves an application, or what the name of a factory makes."""
+    return uvicorn.Config(
+        app,
+        factory=isinstance(app, str),
+        host=settings.host,
+        port=settings.port,
+        workers=settings.workers,
+        ssl_certfile=settings.tls_certificate,
+        ssl_keyfile=settings.tls_key,
+        timeout_keep_alive=KEEP_ALIVE_SECONDS,
+        timeout_graceful_shutdown=settings.shutdown_seconds,
+        ws="none",
+        lifespan="on",
+        log_config=None,
+        access_log=False,
+        proxy_headers=False,
+        server_header=False,
+    )

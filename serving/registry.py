@@ -1,93 +1,234 @@
-"""From a model URI to a bundle on disk, in a process of its own.
+"""Looking into the registry and fetching from it, without MLflow in the serving process.
 
-MLflow takes a second and 150 MiB to import; the service does not need it to score. Run as
-`python -m serving.registry URI FOLDER`: it downloads into FOLDER and prints what it found as JSON.
+MLflow takes a second and 150 MiB to import, and none of it is needed to score. Where the registry is a
+server, its alias is read over REST; what else there is to do, a child process does: `python -m
+serving.registry` reads one question a line, and answers each with a line.
 """
 
 from __future__ import annotations
 
 import json
+import os
+import selectors
 import subprocess
 import sys
+import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import IO, Any
+from urllib.parse import urlparse
 
+from serving.settings import Settings
+from serving.source import Source
 from ssad.errors import TrackingError
 
-FETCH_SECONDS = 120
-"""How long fetching a model may take before the service gives up."""
+BUNDLE_LOADER = "ssad.bundle.pyfunc"
+"""The `loader_module` of a logged model that is a bundle of this project."""
+
+CHILD_ENVIRONMENT = {
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
+}
+"""The next poll tries again: MLflow's own retries would last for minutes."""
 
 
 @dataclass(frozen=True)
-class Source:
-    """Where a served bundle came from.
+class Fetched:
+    """A model that was downloaded.
 
     Attributes:
-        uri: the model URI that was asked for.
-        name: name in the registry; None for a model that is not registered.
-        version: its version; None likewise.
-        run_id: the run that logged it; None if unknown.
-        path: the bundle on disk.
+        source: where it came from, its version resolved.
+        path: its bundle.
     """
 
-    uri: str
-    name: str | None
-    version: str | None
-    run_id: str | None
-    path: str
+    source: Source
+    path: Path
 
 
-def fetch(uri: str, folder: Path) -> Source:
-    """Download the model at `uri` into `folder`.
+class Registry:
+    """The registry that the settings name."""
 
-    Raises:
-        TrackingError: there is no such model, it is no bundle of this project, or the registry is away.
-    """
-    command = [sys.executable, "-m", "serving.registry", uri, str(folder)]
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._child = Child()
+        self._over_http = urlparse(settings.registry_uri).scheme in ("http", "https")
+
+    def resolve(self, name: str, alias: str) -> str:
+        """The version an alias stands at.
+
+        Raises:
+            TrackingError: the registry does not answer, or has no such alias.
+        """
+        if self._over_http:
+            return _resolve_over_http(self._settings, name, alias)
+        question = {"do": "resolve", "name": name, "alias": alias}
+        # The first question waits for MLflow to be imported.
+        found: str = self._child.ask(question, self._settings.fetch_timeout_seconds)
+        return found
+
+    def fetch(self, uri: str, folder: Path) -> Fetched:
+        """Download the model at a URI that has no alias.
+
+        Raises:
+            TrackingError: there is none, it is no bundle of this project, or the registry is away.
+        """
+        question = {"do": "fetch", "uri": uri, "folder": str(folder)}
+        try:
+            found = self._child.ask(question, self._settings.fetch_timeout_seconds)
+        finally:
+            if self._over_http:
+                self._child.stop()  # the next alias is read without it
+        return Fetched(Source(**found["source"]), Path(found["path"]))
+
+    def close(self) -> None:
+        """End the child process."""
+        self._child.stop()
+
+
+def _resolve_over_http(settings: Settings, name: str, alias: str) -> str:
+    import requests
+
+    url = f"{settings.registry_uri.rstrip('/')}/api/2.0/mlflow/registered-models/alias"
+    user, password = os.environ.get("MLFLOW_TRACKING_USERNAME"), os.environ.get("MLFLOW_TRACKING_PASSWORD")
+    token = os.environ.get("MLFLOW_TRACKING_TOKEN")
+    insecure = os.environ.get("MLFLOW_TRACKING_INSECURE_TLS", "").lower() in ("1", "true")
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=FETCH_SECONDS, check=False)
-    except subprocess.TimeoutExpired as error:
-        raise TrackingError(
-            f"fetching {uri} took longer than {FETCH_SECONDS} s; check that the tracking server answers."
-        ) from error
-    if done.returncode:
-        reason = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
-        raise TrackingError(f"{uri} cannot be loaded ({reason}); train first, or name a version that is there.")
-    return Source(**json.loads(done.stdout.splitlines()[-1]))
+        answer = requests.get(
+            url,
+            params={"name": name, "alias": alias},
+            auth=(user, password) if user and password else None,
+            headers={"Authorization": f"Bearer {token}"} if token else None,
+            verify=os.environ.get("MLFLOW_TRACKING_SERVER_CERT_PATH") or not insecure,
+            timeout=settings.registry_timeout_seconds,
+        )
+        document = answer.json()
+        if answer.ok:
+            return str(document["model_version"]["version"])
+        reason = f"{answer.status_code} {document.get('message', '')}"
+    except (requests.RequestException, ValueError, KeyError, TypeError, AttributeError) as error:
+        reason = type(error).__name__
+    raise TrackingError(
+        f"the registry at {settings.registry_uri} does not tell where {alias} of {name} stands ({reason[:200]}); "
+        "check that it runs and has that alias."
+    )
 
 
-def _download(uri: str, folder: Path) -> Source:
+class Child:
+    """The process that has MLflow; started by the first question."""
+
+    def __init__(self) -> None:
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def ask(self, question: dict[str, Any], seconds: float) -> Any:
+        """Send a question and wait for its answer.
+
+        Raises:
+            TrackingError: it is an error, or does not come in time.
+        """
+        process = self._running()
+        assert process.stdin is not None
+        assert process.stdout is not None
+        try:
+            process.stdin.write(json.dumps(question).encode() + b"\n")
+            process.stdin.flush()
+            line = _read_line(process.stdout, seconds)
+        except OSError:
+            line = b""
+        if not line:
+            self.stop()
+            raise TrackingError(f"the registry did not answer within {seconds:.0f} s; check that it runs.")
+        answer = json.loads(line)
+        if "error" in answer:
+            raise TrackingError(answer["error"])
+        return answer["found"]
+
+    def stop(self) -> None:
+        """End it."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.communicate()
+            self._process = None
+
+    def _running(self) -> subprocess.Popen[bytes]:
+        if self._process is None or self._process.poll() is not None:
+            command = [sys.executable, "-m", "serving.registry"]
+            pipe = subprocess.PIPE
+            environment = CHILD_ENVIRONMENT | os.environ
+            self._process = subprocess.Popen(command, stdin=pipe, stdout=pipe, env=environment)
+        return self._process
+
+
+def _read_line(stream: IO[bytes], seconds: float) -> bytes:
+    """One line, or nothing where it does not come in time or the stream ends."""
+    deadline, line = time.monotonic() + seconds, b""
+    with selectors.DefaultSelector() as selector:
+        selector.register(stream, selectors.EVENT_READ)
+        while not line.endswith(b"\n"):
+            if not selector.select(max(0.0, deadline - time.monotonic())):
+                return b""
+            part = os.read(stream.fileno(), 65536)
+            if not part:
+                return b""
+            line += part
+    return line
+
+
+def _answer(question: dict[str, Any]) -> Any:
+    """What the child does with a question."""
+    from mlflow import MlflowClient
+
+    if question["do"] == "resolve":
+        found = MlflowClient().get_model_version_by_alias(question["name"], question["alias"])
+        return str(found.version)
+    return _fetch(question["uri"], Path(question["folder"]))
+
+
+def _fetch(uri: str, folder: Path) -> dict[str, Any]:
     import mlflow
     from mlflow import MlflowClient
     from mlflow.models import Model
 
-    name, version, run_id = None, None, None
-    pinned = uri
-    if uri.startswith("models:/"):
-        reference = uri.removeprefix("models:/")
-        client = MlflowClient()
-        if "@" in reference:
-            found = client.get_model_version_by_alias(*reference.split("@", 1))
-            pinned, name, version, run_id = (
-                f"models:/{found.name}/{found.version}",
-                found.name,
-                found.version,
-                found.run_id,
-            )
-        elif "/" in reference:
-            found = client.get_model_version(*reference.split("/", 1))
-            name, version, run_id = found.name, found.version, found.run_id
-    local = Path(mlflow.artifacts.download_artifacts(artifact_uri=pinned, dst_path=str(folder)))
-    flavor = Model.load(local).flavors.get("python_function", {})
-    if flavor.get("loader_module") != "ssad.bundle.pyfunc":
+    client, name, version, run_id = MlflowClient(), None, None, None
+    reference = uri.removeprefix("models:/").lstrip("/").split("/")
+    if uri.startswith("models:/") and len(reference) == 2:
+        found = client.get_model_version(*reference)
+        name, version, run_id = found.name, str(found.version), found.run_id
+    local = Path(mlflow.artifacts.download_artifacts(artifact_uri=uri, dst_path=str(folder)))
+    model = Model.load(local)
+    flavor = model.flavors.get("python_function", {})
+    if flavor.get("loader_module") != BUNDLE_LOADER:
         raise ValueError("it is not a model of this project")
-    version = None if version is None else str(version)
-    return Source(uri, name, version, run_id, str(local / flavor["data"]))
+    run_id = run_id or model.run_id
+    trained_at, metrics = _run_facts(client, run_id)
+    source = Source(uri, name, version, None, run_id, trained_at, metrics)
+    return {"source": asdict(source), "path": str(local / flavor["data"])}
+
+
+def _run_facts(client: Any, run_id: str | None) -> tuple[int | None, dict[str, float]]:
+    """When a run began and its metrics; nothing where the run is gone, which the model does not need."""
+    try:
+        run = client.get_run(run_id)
+    except Exception:
+        return None, {}
+    metrics = {k: v for k, v in run.data.metrics.items() if not k.startswith("system/")}
+    return run.info.start_time, metrics
+
+
+def _serve_questions() -> None:
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # what libraries print is no answer
+    for line in sys.stdin:
+        question = json.loads(line)
+        try:
+            answer = {"found": _answer(question)}
+        except Exception as error:  # whatever MLflow raises; the parent makes one sentence of it
+            what = question.get("uri") or f"models:/{question['name']}@{question['alias']}"
+            reason = " ".join(str(error).split())[:300]
+            advice = "train first, or name a version that is there"
+            answer = {"error": f"{what} cannot be loaded ({reason}); {advice}."}
+        print(json.dumps(answer), file=answers, flush=True)
 
 
 if __name__ == "__main__":
-    try:
-        print(json.dumps(asdict(_download(sys.argv[1], Path(sys.argv[2])))))
-    except Exception as error:  # whatever MLflow raises; the parent makes one sentence of it
-        print(" ".join(str(error).split())[:300], file=sys.stderr)
-        sys.exit(1)
+    _serve_questions()

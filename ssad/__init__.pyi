@@ -21,6 +21,7 @@ from .datasets import DatasetWithLabels as DatasetWithLabels
 from .datasets import init_confidence_from_csv as init_confidence_from_csv
 from .datasets import save_confidence_to_csv as save_confidence_to_csv
 from .detectors import AnomalyDetector as AnomalyDetector
+from .distribution_analyzers import ConformalThresholding as ConformalThresholding
 from .distribution_analyzers import ConsensusThresholding as ConsensusThresholding
 from .distribution_analyzers import EVTThresholding as EVTThresholding
 from .distribution_analyzers import SupportsDistributionAnalysis as SupportsDistributionAnalysis

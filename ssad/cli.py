@@ -6,9 +6,10 @@ import logging
 import sys
 import warnings
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import typer
+from typer.core import TyperCommand
 
 from ssad.errors import SettingsError, SsadError
 from ssad.loggers.logging_config import setup_logging
@@ -18,6 +19,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="From an unlabelled table to a registered detector that answers over REST.",
 )
+
+CHAMPION = "models:/ssad@champion"
 
 USER_MISTAKE = 2
 """Exit status of a mistake the user can mend: argparse's and click's own."""
@@ -37,6 +40,13 @@ def _parsed(name: str, text: str, kind: type[Parsed]) -> Parsed | None:
         raise SettingsError(f"{name} must be auto or {expected}, got {text!r}.") from error
 
 
+def _switch(name: str, text: str) -> bool:
+    """An option that is on or off; `mlflow run` passes every one with a value."""
+    if text.lower() not in ("true", "false"):
+        raise SettingsError(f"{name} must be true or false, got {text!r}.")
+    return text.lower() == "true"
+
+
 @app.callback()
 def _setup() -> None:
     setup_logging("WARNING")
@@ -51,7 +61,7 @@ def train(
     label: Annotated[str, typer.Option(help="The label column; used for evaluation alone.")] = "label",
     normal: Annotated[str, typer.Option(help="Label values that mean normal, by commas.")] = "auto",
     confidence: Annotated[str, typer.Option(help="A CSV with the initial confidence of each row.")] = "",
-    detector: Annotated[str, typer.Option(help="ssad, radon or grand.")] = "ssad",
+    detector: Annotated[str, typer.Option(help="ssad, radon, grand, or your own Preset as module:attribute.")] = "ssad",
     contamination: Annotated[
         str, typer.Option(metavar="auto|X", help="Thin training anomalies to this share.")
     ] = "auto",
@@ -60,6 +70,9 @@ def train(
     batch_size: Annotated[str, typer.Option(metavar="auto|N", help="Rows in a batch.")] = "auto",
     learning_rate: Annotated[str, typer.Option(metavar="auto|X", help="Of Adam.")] = "auto",
     seed: Annotated[int, typer.Option(help="Fixes the result.")] = 0,
+    alpha: Annotated[
+        str, typer.Option(metavar="auto|X", help="Call at most this share of normal rows abnormal.")
+    ] = "auto",
     model_name: Annotated[str, typer.Option(help="Name in the registry.")] = "ssad",
     resume: Annotated[str, typer.Option(help="Id of a run that was cut off, to go on from.")] = "",
     devices: Annotated[int, typer.Option(help="Processes on each machine, with a GPU each where there are any.")] = 1,
@@ -80,6 +93,7 @@ def train(
         _parsed("batch_size", batch_size, int),
         _parsed("learning_rate", learning_rate, float),
         seed,
+        _parsed("alpha", alpha, float),
     )
     settings = TrainSettings(
         dataset,
@@ -97,25 +111,121 @@ def train(
 
 
 @app.command()
-def benchmark(
-    suite: Annotated[str, typer.Option(help="adbench or nsl-kdd.")],
-    data: Annotated[str, typer.Option(help="Folder with the suite's files.")],
-    peers: Annotated[str, typer.Option(help="all, none, or names of PyOD's detectors by commas.")] = "all",
-    detectors: Annotated[str, typer.Option(help="Presets by commas.")] = "ssad",
-    seeds: Annotated[str, typer.Option(help="Seeds by commas.")] = "1,2,3",
-    results: Annotated[str, typer.Option(help="CSV file to go on with.")] = "benchmark.csv",
+def evaluate(
+    dataset: Annotated[str, typer.Option(help="A name of the catalogue, a path or a URI.")],
+    model: Annotated[str, typer.Option(help="A model URI of MLflow, or a bundle's folder.")] = CHAMPION,
+    label: Annotated[str, typer.Option(help="The label column; a table without it is unlabelled.")] = "label",
+    normal: Annotated[str, typer.Option(help="Label values that mean normal, by commas.")] = "auto",
 ) -> None:
-    """Compare the presets with other libraries' detectors."""
-    from ssad.workflows.benchmark import BenchmarkSettings, summarize
-    from ssad.workflows.benchmark import benchmark as run
+    """Measure a model on a table, labelled or not."""
+    from ssad.workflows.evaluate import EvaluateSettings
+    from ssad.workflows.evaluate import evaluate as run
 
-    table = run(BenchmarkSettings(suite, Path(data), peers, detectors, seeds, Path(results)))
-    typer.echo(summarize(table).round(4).to_string())
+    result = run(EvaluateSettings(model, dataset, label, normal))
+    typer.echo(f"{result.model} on {dataset}, run {result.run_id}\n")
+    typer.echo(result.regions.round(4).to_string(index=False) + "\n")
+    typer.echo("\n".join(f"{name:24} {value:.4g}" for name, value in result.metrics.items()))
 
 
 @app.command()
+def recalibrate(
+    dataset: Annotated[str, typer.Option(help="New rows: a name of the catalogue, a path or a URI.")],
+    model: Annotated[str, typer.Option(help="A model URI of MLflow, or a bundle's folder.")] = CHAMPION,
+    max_drift: Annotated[float, typer.Option(help="Stability index beyond which rows are refused.")] = 1.0,
+    max_abnormal: Annotated[float, typer.Option(help="Share of the rows that may be abnormal.")] = 0.25,
+    force: Annotated[str, typer.Option(metavar="true|false", help="Go on beyond max_drift.")] = "false",
+    model_name: Annotated[str, typer.Option(help="Name in the registry; empty: the model's own.")] = "",
+) -> None:
+    """Register the same weights with new intervals."""
+    from ssad.workflows.recalibrate import RecalibrateSettings
+    from ssad.workflows.recalibrate import recalibrate as run
+
+    settings = RecalibrateSettings(model, dataset, max_drift, max_abnormal, _switch("force", force), model_name)
+    result = run(settings)
+    old, new = result.old, result.new
+    typer.echo(f"{result.registered.name} version {result.registered.version}: {result.parent} with new intervals")
+    typer.echo(f"normal up to {new.normal:.6g} (was {old.normal:.6g})")
+    typer.echo(f"abnormal from {new.abnormal:.6g} (was {old.abnormal:.6g})")
+    typer.echo(", ".join(f"{region} {share:.1%}" for region, share in result.shares.items()))
+
+
+@app.command()
+def promote(
+    candidate: Annotated[str, typer.Option(help="A registered version.")] = "models:/ssad@challenger",
+    dataset: Annotated[str, typer.Option(help="Rows to compare on, labelled or not; may be empty.")] = "",
+    label: Annotated[str, typer.Option(help="The label column; a table without it is unlabelled.")] = "label",
+    normal: Annotated[str, typer.Option(help="Label values that mean normal, by commas.")] = "auto",
+    min_gain: Annotated[float, typer.Option(help="Least gain in average precision, on labelled rows.")] = 0.0,
+    max_drift: Annotated[float, typer.Option(help="Stability index up to which rows are the candidate's.")] = 0.25,
+    max_abnormal: Annotated[float, typer.Option(help="Share of unlabelled rows that may be abnormal.")] = 0.25,
+    dry_run: Annotated[str, typer.Option(metavar="true|false", help="Only tell.")] = "false",
+    rollback: Annotated[str, typer.Option(metavar="true|false", help="Back to the previous champion.")] = "false",
+) -> None:
+    """Move the champion's alias to a version that passes every check, or back."""
+    from ssad.workflows.promote import PromoteSettings
+    from ssad.workflows.promote import promote as run
+
+    switches = _switch("dry_run", dry_run), _switch("rollback", rollback)
+    result = run(PromoteSettings(candidate, dataset, label, normal, min_gain, max_drift, max_abnormal, *switches))
+    for check in result.checks:
+        typer.echo(f"{'passed' if check.passed else 'FAILED'}  {check.name}: {check.value}, expected {check.limit}")
+    was = f"was version {result.former}" if result.former else "there was none"
+    told = "is" if result.moved else "would be" if all(check.passed for check in result.checks) else "would not be"
+    typer.echo(f"version {result.version} of {result.name} {told} champion ({was})")
+
+
+@app.command()
+def score(
+    dataset: Annotated[str, typer.Option(help="A name of the catalogue, a path or a URI.")],
+    output: Annotated[str, typer.Option(help="Folder of Parquet to write; must not exist.")],
+    model: Annotated[str, typer.Option(help="A model URI of MLflow, or a bundle's folder.")] = CHAMPION,
+    engine: Annotated[str, typer.Option(help="local or spark.")] = "local",
+    explain: Annotated[int, typer.Option(help="Write so many of the columns that contribute most.")] = 0,
+    keep: Annotated[str, typer.Option(help="Columns to write along, by commas.")] = "",
+    spark_master: Annotated[str, typer.Option(help="Where Spark runs.")] = "local[*]",
+) -> None:
+    """Score a table of any size to Parquet."""
+    from ssad.workflows.score import ScoreSettings
+    from ssad.workflows.score import score as run
+
+    result = run(ScoreSettings(model, dataset, output, engine, explain, keep, spark_master))
+    counts = ", ".join(f"{region} {rows:,}" for region, rows in result.rows.items())
+    typer.echo(f"{sum(result.rows.values()):,} rows scored by {result.model} to {result.output}: {counts}")
+
+
+@app.command()
+def benchmark(
+    suite: Annotated[str, typer.Option(help="adbench, nsl-kdd or thresholds.")],
+    data: Annotated[str, typer.Option(help="Folder with the suite's files.")],
+    peers: Annotated[str, typer.Option(help="all, none, or names by commas: detectors, or thresholds.")] = "all",
+    detectors: Annotated[str, typer.Option(help="Presets by commas.")] = "ssad",
+    seeds: Annotated[str, typer.Option(help="Seeds by commas.")] = "1,2,3",
+    results: Annotated[str, typer.Option(help="Folder to keep scores in, and to go on with.")] = "benchmark-results",
+) -> None:
+    """Compare the presets with other libraries' detectors, or our intervals with other thresholds."""
+    from ssad.workflows.benchmark import BenchmarkSettings
+    from ssad.workflows.benchmark import benchmark as run
+
+    report = run(BenchmarkSettings(suite, Path(data), peers, detectors, seeds, Path(results)))
+    typer.echo(report.tables["summary"].round(4).to_string())
+
+
+class ServeCommand(TyperCommand):
+    """The serve command; its help lists the settings that have no option, too."""
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        """Every setting by its variable, default and meaning, below the options."""
+        from serving.settings import listing
+
+        super().format_help(ctx, formatter)
+        typer.echo("Settings, from the environment (default):")
+        for name, default, meaning in listing():
+            typer.echo(f"  {name} ({default or 'empty'}): {meaning}")
+
+
+@app.command(cls=ServeCommand)
 def serve(
-    model: Annotated[str, typer.Option(help="A model URI of MLflow.")] = "models:/ssad@champion",
+    model: Annotated[str, typer.Option(help="A model URI of MLflow.")] = CHAMPION,
     host: Annotated[str, typer.Option(help="Address to listen at.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen at.")] = 8000,
 ) -> None:
@@ -127,6 +237,7 @@ def serve(
 
 def main() -> None:
     """Run the command line; the console script's entry."""
+    sys.path.insert(0, "")  # a detector of the user's own is found here, as `python -m ssad.cli` does
     warnings.simplefilter("ignore")  # libraries' deprecations are not the user's to mend
     try:
         app()

@@ -5,7 +5,8 @@ The message of each is one sentence: what came, what was expected, what to do.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 
 
@@ -21,8 +22,45 @@ class DatasetError(SsadError, ValueError):
     """A table cannot be read, or cannot be used for what was asked."""
 
 
+@dataclass(frozen=True)
+class CellProblem:
+    """A value that cannot be read; what it was is not told.
+
+    Attributes:
+        row: its row, from 0.
+        column: its column.
+        expected: what it should have been.
+    """
+
+    row: int
+    column: str
+    expected: str
+
+    def __str__(self) -> str:
+        return f"row {self.row}, column {self.column!r}: expected {self.expected}"
+
+
 class RowsError(DatasetError):
-    """Rows to score do not fit the columns the detector was trained on."""
+    """Rows to score do not fit the columns the detector was trained on.
+
+    Attributes:
+        cells: the values at fault, as far as they are known.
+    """
+
+    def __init__(self, message: str, cells: Iterable[CellProblem] = ()) -> None:
+        super().__init__(message)
+        self.cells = tuple(cells)
+
+    @classmethod
+    def of_cells(cls, cells: Sequence[CellProblem], more: bool = False) -> RowsError:
+        """The error that names these values; `more` says that there are others."""
+        return cls(f"{'; '.join(map(str, cells))}{'; and more' if more else ''}.", cells)
+
+    def moved(self, rows: int) -> RowsError:
+        """The same error of rows that stand so many rows further down."""
+        if not self.cells:
+            return self
+        return self.of_cells([replace(cell, row=cell.row + rows) for cell in self.cells], "; and more" in str(self))
 
 
 class TrainingError(SsadError, RuntimeError):
@@ -31,6 +69,10 @@ class TrainingError(SsadError, RuntimeError):
 
 class BundleError(SsadError):
     """A bundle is incomplete, damaged or of a version this code does not read."""
+
+
+class RefusedError(SsadError):
+    """A change to the registry was asked for that its checks do not let pass; nothing was changed."""
 
 
 class TrackingError(SsadError):

@@ -64,3 +64,73 @@ def precision_recall_figure(scores: Floats, labels: Labels) -> Figure:
     axes.set(xlabel="recall", ylabel="precision", ylim=(0, 1.02), title="Precision and recall, test rows")
     axes.legend(loc="upper right")
     return figure
+
+
+CALIBRATION_BINS = 15
+"""Of equal mass: the number most papers on calibration use since [Guo et al., ICML 2017]."""
+
+
+def calibration_bins(
+    probability: Floats, outcome: Labels, bins: int = CALIBRATION_BINS
+) -> tuple[Floats, Floats, Floats]:
+    """Group rows by probability into bins of equal mass; rows of equal probability stay together.
+
+    Args:
+        probability: of outcome 1, shape (n,), in [0, 1], n at least 1.
+        outcome: 0 or 1, shape (n,).
+        bins: at most so many.
+
+    Returns:
+        Mean probability, share of outcome 1 and share of the rows of each bin that is not empty, shape (m,) each.
+    """
+    edges = np.unique(np.quantile(probability, np.linspace(0, 1, bins + 1)[1:-1]))
+    member = np.searchsorted(edges, probability)
+    rows = np.bincount(member)
+    filled = rows > 0
+    mean = np.bincount(member, probability)[filled] / rows[filled]
+    share = np.bincount(member, outcome)[filled] / rows[filled]
+    return mean, share, rows[filled] / len(probability)
+
+
+def calibration_error(probability: Floats, outcome: Labels, bins: int = CALIBRATION_BINS) -> float:
+    """Expected calibration error: how far probability and share are apart in a bin, on average over the rows."""
+    mean, share, weight = calibration_bins(probability, outcome, bins)
+    return float((weight * np.abs(mean - share)).sum())
+
+
+def risk_at_coverage(confidence: Floats, labels: Labels, coverage: float) -> float:
+    """Share of wrong decisions among the surest rows, a decision being the sign of confidence.
+
+    Args:
+        confidence: shape (n,), in [-1, 1].
+        labels: shape (n,), 1 for an anomaly.
+        coverage: share of the rows to decide, in (0, 1]; rows as sure as the last of them are decided too.
+    """
+    sure = np.abs(confidence)
+    last = np.sort(sure)[::-1][int(np.ceil(coverage * len(sure))) - 1]
+    wrong = (confidence < 0) != (labels == 1)
+    return float(wrong[sure >= last].mean())
+
+
+def reliability_figure(curves: dict[str, tuple[Floats, Floats, Floats]]) -> Figure:
+    """Share of anomalies against claimed probability: by name, what `calibration_bins` gives."""
+    figure = Figure(figsize=(6, 6), layout="constrained")
+    axes = figure.subplots()
+    axes.plot([0, 1], [0, 1], color="#999999", linestyle="--", label="as claimed")
+    for name, (mean, share, _) in curves.items():
+        axes.plot(mean, share, marker="o", label=name)
+    axes.set(xlabel="claimed probability of an anomaly", ylabel="share of anomalies", title="Reliability, test rows")
+    axes.legend(loc="upper left")
+    return figure
+
+
+def risk_coverage_figure(curves: dict[str, tuple[Floats, Floats]]) -> Figure:
+    """Share of wrong decisions against share of rows decided: by name, coverages and risks."""
+    figure = Figure(figsize=(6, 6), layout="constrained")
+    axes = figure.subplots()
+    for name, (coverage, risk) in curves.items():
+        axes.plot(coverage, risk, marker=".", label=name)
+    axes.set(xlabel="share of the rows decided, surest first", ylabel="share decided wrongly", xlim=(0, 1.02))
+    axes.set_ylim(bottom=0)
+    axes.legend(loc="upper left")
+    return figure

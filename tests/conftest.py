@@ -25,6 +25,15 @@ def seeded() -> None:
     L.seed_everything(0, verbose=False)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def serving_environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Services keep nothing in the user's cache, and end at once."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SSAD_SERVE_CACHE", str(tmp_path_factory.mktemp("serving-cache")))
+        patch.setenv("SSAD_SERVE_DRAIN_SECONDS", "0")
+        yield
+
+
 @pytest.fixture
 def blobs() -> pd.DataFrame:
     """Rows of two numeric columns and a categorical one; the last tenth are far away. Unlabelled."""

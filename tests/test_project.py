@@ -13,6 +13,7 @@ import yaml  # type: ignore[import-untyped]
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+import ssad
 from ssad.cli import app
 from tests.conftest import PROJECT
 
@@ -70,6 +71,11 @@ def test_the_readme_has_exactly_two_commands() -> None:
     assert commands[1].endswith("pytest")
 
 
+def test_the_citation_and_the_changelog_know_the_version() -> None:
+    assert yaml.safe_load(text("CITATION.cff"))["version"] == ssad.__version__
+    assert re.search(rf"^## \[({re.escape(ssad.__version__)}|Unreleased)\]", text("CHANGELOG.md"), re.MULTILINE)
+
+
 def test_every_constraint_is_one_exact_version() -> None:
     for entry in constraints():
         assert re.fullmatch(r"==[^,*]+", str(entry.specifier)), entry
@@ -109,7 +115,10 @@ def test_conda_and_constraints_are_for_the_python_that_the_project_allows() -> N
     assert requirement.specifier.contains(line.removeprefix("python="))
 
 
-@pytest.mark.parametrize(("entry_point", "verb"), [("main", "train"), ("serve", "serve")])
+VERBS = [("main", "train"), *((verb, verb) for verb in ("evaluate", "recalibrate", "promote", "score", "serve"))]
+
+
+@pytest.mark.parametrize(("entry_point", "verb"), VERBS)
 def test_an_entry_point_has_the_parameters_and_defaults_of_its_verb(entry_point: str, verb: str) -> None:
     parameters = entry_points()[entry_point]["parameters"]
     expected = options(verb)
@@ -118,10 +127,10 @@ def test_an_entry_point_has_the_parameters_and_defaults_of_its_verb(entry_point:
         if "default" in parameter:
             assert str(parameter["default"]) == expected[name], name
         else:
-            assert name == "dataset"
+            assert name in ("dataset", "output")
 
 
-@pytest.mark.parametrize(("entry_point", "verb"), [("main", "train"), ("serve", "serve")])
+@pytest.mark.parametrize(("entry_point", "verb"), VERBS)
 def test_an_entry_point_passes_every_parameter_to_its_option(entry_point: str, verb: str) -> None:
     command = entry_points()[entry_point]["command"]
     assert command.startswith(f"python -m ssad.cli {verb} ")

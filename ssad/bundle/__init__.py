@@ -1,6 +1,7 @@
 """A trained detector as files, and scoring with it. Imports neither torch nor Lightning."""
 
 from ssad.bundle.bundle import Bundle, Scores
+from ssad.bundle.drift import Drift, Reference, RowCounts
 from ssad.bundle.intervals import REGIONS, ConfidenceCurve, Thresholds
 from ssad.bundle.schema import Column, TableSchema
 from ssad.bundle.writer import write_bundle
@@ -10,6 +11,9 @@ __all__ = [
     "Bundle",
     "Column",
     "ConfidenceCurve",
+    "Drift",
+    "Reference",
+    "RowCounts",
     "Scores",
     "TableSchema",
     "Thresholds",

@@ -12,11 +12,12 @@ import numpy as np
 import numpy.typing as npt
 import onnxruntime
 
-from ssad.bundle.intervals import ConfidenceCurve, Floats
+from ssad.bundle.drift import Reference
+from ssad.bundle.intervals import ConfidenceCurve, Floats, region_names
 from ssad.bundle.schema import GraphInputs, Table, TableSchema
 from ssad.errors import BundleError
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 
 MANIFEST = "manifest.json"
 GRAPH = "detector.onnx"
@@ -44,12 +45,17 @@ class Scores:
     Attributes:
         score: shape (n,), float64, higher is more abnormal.
         confidence: shape (n,), float64 in [-1, 1].
-        region: shape (n,), `normal`, `unknown` or `abnormal`.
+        codes: shape (n,), index of the region into `REGIONS`.
     """
 
     score: Floats
     confidence: Floats
-    region: npt.NDArray[np.str_]
+    codes: npt.NDArray[np.int8]
+
+    @property
+    def region(self) -> npt.NDArray[np.str_]:
+        """Shape (n,), `normal`, `unknown` or `abnormal`."""
+        return region_names(self.codes)
 
     def columns(self) -> dict[str, list[Any]]:
         """The three columns as lists, in the order every answer of this project has them."""
@@ -61,8 +67,8 @@ class Scores:
 
     def records(self) -> list[dict[str, Any]]:
         """One dict a row."""
-        names, values = zip(*self.columns().items(), strict=True)
-        return [dict(zip(names, row, strict=True)) for row in zip(*values, strict=True)]
+        columns = zip(*self.columns().values(), strict=True)
+        return [{"score": score, "confidence": confidence, "region": region} for score, confidence, region in columns]
 
 
 class Bundle:
@@ -72,7 +78,8 @@ class Bundle:
         manifest: versions, digests and what was trained, as in `manifest.json`.
         schema: the columns it expects.
         curve: thresholds and confidence, those of the final weights.
-        histogram: the training scores' histogram and region shares; drift is measured against it.
+        histogram: the training rows as counts, `histogram.json`.
+        reference: the same, to compare recent rows with.
         golden: a few training rows by column, with their scores.
     """
 
@@ -88,6 +95,7 @@ class Bundle:
         self.schema = TableSchema.from_json(_read_json(path, COLUMNS))
         self.curve = ConfidenceCurve.from_json(_read_json(path, INTERVALS))
         self.histogram = _read_json(path, HISTOGRAM)
+        self.reference = Reference(self.histogram, self.schema, self.curve.thresholds)
         self.golden = _read_json(path, GOLDEN)
         self._session = _session(path / GRAPH, threads)
         self._inputs = {node.name for node in self._session.get_inputs()}
@@ -102,15 +110,20 @@ class Bundle:
 
     def decide(self, score: Floats) -> Scores:
         """Confidence and region of given scores."""
-        return Scores(score, self.curve(score), self.curve.thresholds.regions(score))
+        codes = self.curve.thresholds.codes(score)
+        return Scores(score, self.curve.of_codes(score, codes), codes)
 
     def score_inputs(self, inputs: GraphInputs) -> Floats:
         """Scores of rows that are graph inputs already, shape (n,), float64."""
         return self._run(SCORE_OUTPUT, inputs)
 
-    def errors(self, table: Table) -> Floats:
+    def errors_of_inputs(self, inputs: GraphInputs) -> Floats:
         """How much each column adds to a row's deviation, shape (n, columns), in `schema.graph_order`."""
-        return self._run(ERRORS_OUTPUT, self.schema.inputs(table))
+        return self._run(ERRORS_OUTPUT, inputs)
+
+    def errors(self, table: Table) -> Floats:
+        """What `errors_of_inputs` says of rows given by column."""
+        return self.errors_of_inputs(self.schema.inputs(table))
 
     def check_golden(self) -> None:
         """Score the golden rows again.
@@ -128,9 +141,12 @@ class Bundle:
             )
 
     def _run(self, output: str, inputs: GraphInputs) -> Floats:
+        if len(inputs) <= CHUNK_ROWS:
+            alone: Floats = self._session.run([output], self._feed(inputs, slice(None)))[0]
+            return alone
         chunks = [
             self._session.run([output], self._feed(inputs, slice(start, start + CHUNK_ROWS)))[0]
-            for start in range(0, max(len(inputs), 1), CHUNK_ROWS)
+            for start in range(0, len(inputs), CHUNK_ROWS)
         ]
         result: Floats = np.concatenate(chunks)
         return result

@@ -12,6 +12,8 @@ Floats = npt.NDArray[np.float64]
 
 REGIONS = ("normal", "unknown", "abnormal")
 
+_REGION_NAMES = np.asarray(REGIONS)
+
 
 @dataclass(frozen=True)
 class Thresholds:
@@ -41,7 +43,7 @@ class Thresholds:
 
     def regions(self, scores: Floats) -> npt.NDArray[np.str_]:
         """Name of the region of each score, shape (n,)."""
-        return np.asarray(REGIONS)[self.codes(scores)]
+        return region_names(self.codes(scores))
 
     def counts(self, scores: Floats) -> dict[str, int]:
         """How many of the scores each region holds."""
@@ -67,15 +69,26 @@ class ConfidenceCurve:
 
     def __call__(self, scores: Floats) -> Floats:
         """Confidence of each score, shape (n,), in [-1, 1]."""
-        codes = self.thresholds.codes(scores)
+        return self.of_codes(scores, self.thresholds.codes(scores))
+
+    def of_codes(self, scores: Floats, codes: npt.NDArray[np.int8]) -> Floats:
+        """Confidence of scores whose regions are known, as `Thresholds.codes` has them."""
+        if len(scores) == 1:
+            return self._within(REGIONS[codes[0]], scores)
         confidence = np.zeros(len(scores))
         for code, region in enumerate(REGIONS):
             members = codes == code
-            at, value = self.knots[region]
-            if len(at) and members.any():
-                # Between knots a denormal apart the slope overflows.
-                confidence[members] = np.clip(np.interp(scores[members], at, value), -1, 1)
+            if members.any():
+                confidence[members] = self._within(region, scores[members])
         return confidence
+
+    def _within(self, region: str, scores: Floats) -> Floats:
+        """Confidence of scores of one region."""
+        at, value = self.knots[region]
+        if not len(at):
+            return np.zeros(len(scores))
+        # Between knots a denormal apart the slope overflows.
+        return np.minimum(np.maximum(np.interp(scores, at, value), -1), 1)
 
     @property
     def decision(self) -> float:
@@ -120,6 +133,11 @@ class ConfidenceCurve:
                 for region, knots in document["confidence"].items()
             },
         )
+
+
+def region_names(codes: npt.NDArray[np.int8]) -> npt.NDArray[np.str_]:
+    """Names of the regions with these indices into `REGIONS`, shape (n,)."""
+    return _REGION_NAMES[codes]
 
 
 def _finite_or_word(value: float) -> float | str:

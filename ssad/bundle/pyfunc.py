@@ -5,9 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from ssad.bundle.bundle import Bundle
+from ssad.bundle.explain import CONTRIBUTOR_SHARES, CONTRIBUTORS, contributions
 
 
 class PyFuncDetector:
@@ -19,10 +21,18 @@ class PyFuncDetector:
     def predict(self, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> pd.DataFrame:
         """Score, confidence and region of every row, with the index of the input.
 
+        Params `explain=k` adds the names of the k columns that contribute most, and their shares.
+
         Raises:
             RowsError: a column is missing or holds values of the wrong kind.
         """
-        return pd.DataFrame(self.bundle.score(model_input).columns(), index=model_input.index)
+        inputs = self.bundle.schema.inputs(model_input)
+        answer: dict[str, Any] = self.bundle.decide(self.bundle.score_inputs(inputs)).columns()
+        if k := int((params or {}).get("explain", 0)):
+            top, shares = contributions(self.bundle, inputs, k)
+            names = np.asarray(self.bundle.schema.graph_order)[top]
+            answer |= {CONTRIBUTORS: names.tolist(), CONTRIBUTOR_SHARES: shares.tolist()}
+        return pd.DataFrame(answer, index=model_input.index)
 
 
 def _load_pyfunc(path: str) -> PyFuncDetector:

@@ -10,12 +10,14 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import date, datetime, timezone
+from functools import cached_property
+from operator import itemgetter
 from typing import Any, Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from ssad.errors import RowsError
+from ssad.errors import CellProblem, RowsError
 
 logger = logging.getLogger(__name__)
 
@@ -26,7 +28,13 @@ MISSING_CATEGORY = ""
 """What a missing value of a categorical column is called in its list of categories."""
 
 MAX_REPORTED_PROBLEMS = 20
-"""An answer about bad rows names at most so many; the rest are counted."""
+"""An answer about bad rows names at most so many values."""
+
+SCANNED_ROWS = 1000
+"""Rows of a column that are tried together when one value of it cannot be read, to find that one soon."""
+
+MAX_SAID = 1000
+"""Names of unknown columns that are remembered as said; clients may send ever new ones."""
 
 
 class Table(Protocol):
@@ -71,6 +79,9 @@ class GraphInputs:
     def __len__(self) -> int:
         return len(self.numeric)
 
+    def __getitem__(self, rows: slice | npt.NDArray[Any]) -> GraphInputs:
+        return GraphInputs(self.numeric[rows], self.categorical[rows])
+
 
 @dataclass
 class TableSchema:
@@ -89,17 +100,17 @@ class TableSchema:
         """The columns whose kind is one of `kinds`, in order."""
         return tuple(column for column in self.columns if column.kind in kinds)
 
-    @property
+    @cached_property
     def numeric(self) -> tuple[Column, ...]:
         """Columns that enter the graph as numbers."""
         return self.of_kind(*NUMERIC_KINDS)
 
-    @property
+    @cached_property
     def categorical(self) -> tuple[Column, ...]:
         """Columns that enter the graph as strings."""
         return self.of_kind("categorical")
 
-    @property
+    @cached_property
     def graph_order(self) -> tuple[str, ...]:
         """Names of the columns in the order of the graph: numeric ones, then categorical ones."""
         return tuple(column.name for column in (*self.numeric, *self.categorical))
@@ -116,11 +127,12 @@ class TableSchema:
         )
         return cls(columns, dict(document["dropped"]))
 
-    def inputs(self, table: Table) -> GraphInputs:
+    def inputs(self, table: Table, strict: bool = False) -> GraphInputs:
         """Read a table into the arrays the scoring graph takes.
 
         Args:
             table: columns by name, all of one length; those training never saw are ignored, said once.
+            strict: whether infinity, and the word nan, are refused; else they are missing values.
 
         Returns:
             The arrays; a missing or infinite number is NaN, a missing category `MISSING_CATEGORY`.
@@ -129,20 +141,70 @@ class TableSchema:
             RowsError: columns are missing or values cannot be read; one error names them all.
         """
         self._check_names(table)
-        problems: list[str] = []
-        numeric = [_read(table, column, problems) for column in self.numeric]
-        categorical = [_read(table, column, problems) for column in self.categorical]
+        return self._read_columns(table, {}, strict)
+
+    def row_inputs(self, rows: Sequence[Any], keys: dict[str, Any], strict: bool = False) -> GraphInputs:
+        """Read rows into the arrays the scoring graph takes: what `inputs` does for columns, sooner for few rows.
+
+        Args:
+            rows: dicts or lists, at least one.
+            keys: name of each column of the rows -> its key or index there; a dict may lack some.
+            strict: as for `inputs`.
+
+        Raises:
+            RowsError: as for `inputs`.
+        """
+        self._check_names(keys)
+        names, truths = self._plain
+        read = _plain_numbers(rows, [keys[name] for name in names], truths)
+        if read is not None and len(names) == len(self.columns):
+            return GraphInputs(read, np.empty((len(rows), 0), dtype=object))
+        done = {} if read is None else dict(zip(names, read.T, strict=True))
+        rest = [column.name for column in self.columns if column.name not in done]
+        return self._read_columns({name: _column_of(rows, keys[name]) for name in rest}, done, strict)
+
+    def plain_values(self, inputs: GraphInputs) -> dict[str, list[Any]]:
+        """Graph inputs as columns of plain JSON values, which read back as the same inputs."""
+        columns: dict[str, list[Any]] = {}
+        for column, values in zip(self.numeric, inputs.numeric.T, strict=True):
+            if column.kind == "date":
+                moments = (values * 1e6).round().astype("datetime64[us]") if len(values) else values
+                columns[column.name] = [None if np.isnat(m) else str(m) for m in moments]
+            else:
+                columns[column.name] = [None if np.isnan(value) else value for value in values.tolist()]
+        for column, words in zip(self.categorical, inputs.categorical.T, strict=True):
+            columns[column.name] = [word or None for word in words.tolist()]
+        return columns
+
+    def _read_columns(self, table: Table, done: dict[str, npt.NDArray[Any]], strict: bool) -> GraphInputs:
+        """Read the columns that are not `done`, and put all of them together."""
+        problems: list[CellProblem] = []
+        numeric, categorical = (
+            [done[c.name] if c.name in done else _read(table[c.name], c, strict, problems) for c in columns]
+            for columns in (self.numeric, self.categorical)
+        )
         if problems:
-            shown = "; ".join(problems[:MAX_REPORTED_PROBLEMS])
-            more = len(problems) - MAX_REPORTED_PROBLEMS
-            raise RowsError(f"{shown}{f'; and {more} more' if more > 0 else ''}.")
+            shown = problems[:MAX_REPORTED_PROBLEMS]
+            raise RowsError.of_cells(shown, more=len(problems) > len(shown))
         lengths = {len(values) for values in numeric + categorical}
         if len(lengths) > 1:
             raise RowsError("the columns have different lengths; send one value a row in every column.")
         rows = lengths.pop()
         return GraphInputs(_stack(numeric, rows, np.dtype(np.float64)), _stack(categorical, rows, np.dtype(object)))
 
-    def _check_names(self, table: Table) -> None:
+    @cached_property
+    def _plain(self) -> tuple[list[str], list[int]]:
+        """Names of the columns of numbers and truth values, and which of them are the latter."""
+        plain = [column for column in self.numeric if column.kind != "date"]
+        return [column.name for column in plain], [at for at, c in enumerate(plain) if c.kind == "boolean"]
+
+    @cached_property
+    def _names(self) -> frozenset[str]:
+        return frozenset(self.graph_order)
+
+    def _check_names(self, table: Table | dict[str, Any]) -> None:
+        if self._names == set(table):
+            return
         missing = [column.name for column in self.columns if column.name not in table]
         if missing:
             raise RowsError(
@@ -150,9 +212,9 @@ class TableSchema:
                 f"{', '.join(missing[:MAX_REPORTED_PROBLEMS])}; send every column it was trained on, "
                 "with null where a value is missing."
             )
-        known = {column.name for column in self.columns} | set(self.dropped) | self._said
-        extra = [str(name) for name in table if name not in known]
-        if extra:
+        known = self._names | set(self.dropped) | self._said
+        extra = [str(name)[:100] for name in table if name not in known]
+        if extra and len(self._said) + len(extra) <= MAX_SAID:
             self._said.update(extra)
             logger.warning("columns the detector never saw are ignored: %s", ", ".join(extra))
 
@@ -161,23 +223,71 @@ def _stack(columns: list[npt.NDArray[Any]], rows: int, dtype: np.dtype[Any]) -> 
     return np.stack(columns, axis=1) if columns else np.empty((rows, 0), dtype=dtype)
 
 
-def _read(table: Table, column: Column, problems: list[str]) -> npt.NDArray[Any]:
+def _plain_numbers(rows: Sequence[Any], keys: list[Any], truths: list[int]) -> npt.NDArray[np.float64] | None:
+    """Numbers and truth values of rows that hold nothing else, shape (n, keys); None where they do.
+
+    Every row at once: reading each column alone costs more than scoring a row.
+    """
+    if not keys:
+        return None
+    getter = itemgetter(*keys)
+    try:
+        picked = [getter(row) for row in rows] if len(keys) > 1 else [(getter(row),) for row in rows]
+        numbers = np.array(picked, dtype=np.float64)
+    except (KeyError, TypeError, ValueError, OverflowError):
+        return None
+    if numbers.ndim != 2:
+        return None  # a list in a cell
+    finite = np.isfinite(numbers)
+    if not finite.all() and numbers.size - np.count_nonzero(finite) != sum(row.count(None) for row in picked):
+        return None  # a word for nan or infinity
+    return numbers if not truths or _are_truths(numbers[:, truths]) else None
+
+
+def _column_of(rows: Sequence[Any], key: Any) -> list[Any]:
+    return [row.get(key) if isinstance(row, dict) else row[key] for row in rows]
+
+
+def _read(values: Any, column: Column, strict: bool, problems: list[CellProblem]) -> npt.NDArray[Any]:
     """One column's values as an array; what cannot be read is added to `problems`."""
-    values = table[column.name]
     convert, expected = _CONVERSIONS[column.kind]
     if isinstance(values, str) or not hasattr(values, "__len__"):
         raise RowsError(f"column {column.name!r} is no list of values; send one value a row.")
     try:
-        return convert(_objects(values) if column.kind == "categorical" else _flat(values))
+        array = _objects(values) if column.kind == "categorical" else _flat(values)
+        read = convert(array)
+        wrong = _not_finite(array, read) if strict and column.kind == "numeric" else []
     except (TypeError, ValueError, OverflowError):
-        rows = [row for row, value in enumerate(values) if not _converts(convert, value)]
-        problems.extend(f"row {row}, column {column.name!r}: expected {expected}" for row in rows)
-        return np.empty(len(values), dtype=object)
+        read, wrong = np.empty(len(values), dtype=object), _unreadable(values, convert)
+    room = max(0, MAX_REPORTED_PROBLEMS + 1 - len(problems))
+    problems.extend(CellProblem(row, column.name, expected) for row in wrong[:room])
+    return read
 
 
-def _converts(convert: Callable[[npt.NDArray[Any]], npt.NDArray[Any]], value: Any) -> bool:
+def _not_finite(array: npt.NDArray[Any], read: npt.NDArray[np.float64]) -> list[int]:
+    """Rows of numbers that were infinite, or a word for nan; those that were missing are not among them."""
+    if array.dtype != object:
+        return np.flatnonzero(np.isinf(array)).tolist() if array.dtype.kind == "f" else []
+    return [row for row in np.flatnonzero(np.isnan(read)).tolist() if not _is_missing(array[row])]
+
+
+def _unreadable(values: Sequence[Any], convert: Callable[[npt.NDArray[Any]], npt.NDArray[Any]]) -> list[int]:
+    """The first rows that cannot be converted, at most one more than are reported."""
+    wrong: list[int] = []
+    listed = list(values)
+    for start in range(0, len(listed), SCANNED_ROWS):
+        block = listed[start : start + SCANNED_ROWS]
+        if not _convert(convert, block):
+            wrong += [start + at for at, value in enumerate(block) if not _convert(convert, [value])]
+        if len(wrong) > MAX_REPORTED_PROBLEMS:
+            break
+    return wrong
+
+
+def _convert(convert: Callable[[npt.NDArray[Any]], npt.NDArray[Any]], values: list[Any]) -> bool:
+    """Whether all of the values can be converted."""
     try:
-        convert(_flat([value]))
+        convert(_flat(values))
     except (TypeError, ValueError, OverflowError):
         return False
     return True
@@ -221,9 +331,13 @@ def _booleans(values: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
             dtype=object,
         )
     numbers = _numbers(values)
-    if not np.isin(numbers[~np.isnan(numbers)], (0.0, 1.0)).all():
+    if not _are_truths(numbers):
         raise ValueError("neither true nor false")
     return numbers
+
+
+def _are_truths(numbers: npt.NDArray[np.float64]) -> bool:
+    return bool(((numbers == 0) | (numbers == 1) | np.isnan(numbers)).all())
 
 
 def _seconds(values: npt.NDArray[Any]) -> npt.NDArray[np.float64]:

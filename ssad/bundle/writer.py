@@ -9,15 +9,11 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from ssad import __version__
 from ssad.bundle import bundle as files
+from ssad.bundle.drift import reference_document
 from ssad.bundle.intervals import ConfidenceCurve, Floats
-from ssad.bundle.schema import TableSchema
-
-HISTOGRAM_BINS = 100
-"""Bins of the training-score histogram: equal mass, so that the tail is seen as sharply as the bulk."""
+from ssad.bundle.schema import GraphInputs, TableSchema
 
 RECORDED_PACKAGES = ("torch", "onnx", "onnxruntime", "numpy")
 
@@ -29,6 +25,7 @@ def write_bundle(
     schema: TableSchema,
     curve: ConfidenceCurve,
     training_scores: Floats,
+    training_inputs: GraphInputs,
     golden: tuple[Mapping[str, list[Any]], Floats],
     facts: Mapping[str, Any],
 ) -> None:
@@ -43,6 +40,7 @@ def write_bundle(
         schema: the columns.
         curve: thresholds and confidence of the final weights.
         training_scores: scores of the training rows, shape (n,).
+        training_inputs: the training rows as the graph takes them; drift is measured against both.
         golden: a few rows by column, and their scores.
         facts: what the manifest says besides: the detector's name and settings.
     """
@@ -51,7 +49,7 @@ def write_bundle(
     (path / files.WEIGHTS).write_bytes(weights)
     _write_json(path / files.COLUMNS, schema.to_json())
     _write_json(path / files.INTERVALS, curve.to_json())
-    _write_json(path / files.HISTOGRAM, histogram(training_scores, curve))
+    _write_json(path / files.HISTOGRAM, reference_document(training_scores, training_inputs, schema, curve))
     rows, scores = golden
     _write_json(path / files.GOLDEN, {"rows": dict(rows), "scores": scores.tolist()})
     manifest = {
@@ -62,14 +60,6 @@ def write_bundle(
         "files": {name: files.digest(path / name) for name in files.FILES},
     }
     _write_json(path / files.MANIFEST, manifest)
-
-
-def histogram(scores: Floats, curve: ConfidenceCurve) -> dict[str, Any]:
-    """The training scores as equal-mass bins, with the share of each region."""
-    edges = np.unique(np.quantile(scores, np.linspace(0, 1, HISTOGRAM_BINS + 1)))
-    counts, edges = np.histogram(scores, edges if len(edges) > 1 else 1)
-    shares = curve.thresholds.shares(scores)
-    return {"edges": edges.tolist(), "counts": counts.tolist(), "region_shares": shares}
 
 
 def _write_json(path: Path, document: Mapping[str, Any]) -> None:

@@ -87,16 +87,24 @@ class BinaryConfidence(BaseConfidenceEstimator):
         return torch.zeros_like(score)
 
 
-THRESHOLD_CONFIDENCE = 0.5
-"""Size of the confidence at either threshold: a row there is normal (abnormal) with probability 3/4."""
+TINY = torch.finfo(torch.float64).tiny
+"""Where the decision is a threshold, no score lies between the two, and nothing is divided by nothing."""
+
+NORMAL_EDGE = 0.9
+"""Confidence at the normal threshold: one row in twenty there is an anomaly."""
+
+ABNORMAL_EDGE, ABNORMAL_END = -0.2, -0.8
+"""Confidence at the abnormal threshold and at the highest scores: without labels, a high score is an anomaly three
+times in five, and nine times in ten at best. Measured on the training parts of docs/benchmarks.md."""
 
 
 class GradedConfidence(BaseConfidenceEstimator):
-    """Confidence that falls steadily as the score rises.
+    """Confidence that falls steadily as the score rises; (1 + confidence) / 2 estimates P(normal).
 
     From +1 at the lowest training score it falls with the share of normal training rows below the score
-    to +1/2 at the normal threshold, then linearly to -1/2 at the abnormal one, and on to -1 with the
-    share of abnormal training rows below the score.
+    to `NORMAL_EDGE` at the normal threshold, linearly to 0 at the decision and on to `ABNORMAL_EDGE` at the
+    abnormal threshold, and to `ABNORMAL_END` with the share of abnormal training rows below the score. The
+    decision is the intervals' own, or else the middle of the unknown interval.
     """
 
     def __init__(self) -> None:
@@ -117,17 +125,20 @@ class GradedConfidence(BaseConfidenceEstimator):
         return torch.searchsorted(members, score.contiguous()).to(score) / max(len(members), 1)
 
     def _confidence_normal(self, score: torch.Tensor) -> torch.Tensor:
-        return 1 - (1 - THRESHOLD_CONFIDENCE) * self._share_below(score, "normal")
+        return 1 - (1 - NORMAL_EDGE) * self._share_below(score, "normal")
 
     def _confidence_abnormal(self, score: torch.Tensor) -> torch.Tensor:
-        return -THRESHOLD_CONFIDENCE - (1 - THRESHOLD_CONFIDENCE) * self._share_below(score, "abnormal")
+        return ABNORMAL_EDGE + (ABNORMAL_END - ABNORMAL_EDGE) * self._share_below(score, "abnormal")
 
     def _confidence_unknown(self, score: torch.Tensor) -> torch.Tensor:
         assert self.configuration is not None  # estimate_confidence has checked it
         low, high = self.configuration.thresholds.normal, self.configuration.thresholds.abnormal
         if not (abs(low) < torch.inf and abs(high) < torch.inf):  # an unbounded region has no middle
             return torch.zeros_like(score)
-        return THRESHOLD_CONFIDENCE * (1 - 2 * (score - low) / (high - low))
+        decision = self.configuration.decision
+        decision = (low + high) / 2 if decision is None else decision
+        above = ABNORMAL_EDGE * (score - decision) / max(high - decision, TINY)
+        return torch.where(score > decision, above, NORMAL_EDGE * (decision - score) / max(decision - low, TINY))
 
 
 class HybridEstimator(SupportsConfidenceEstimation):

@@ -33,11 +33,14 @@ class ConfidenceIntervalsConfiguration:
         normal: scores of rows that are surely normal; the lowest scores.
         abnormal: scores of rows that are surely abnormal; the highest scores.
         unknown: scores between them.
+        decision: the score above which a row is called abnormal if every row must be decided, not outside
+            the unknown interval; None leaves it to the confidence estimator.
     """
 
     normal: Interval
     abnormal: Interval
     unknown: Interval
+    decision: float | None = None
 
     def __post_init__(self) -> None:
         normal, unknown, abnormal = self.normal, self.unknown, self.abnormal
@@ -51,16 +54,23 @@ class ConfidenceIntervalsConfiguration:
                 f"{normal}, {unknown}, {abnormal}; "
                 "build them by ConfidenceIntervalsConfiguration.from_thresholds"
             )
+        if self.decision is not None and not unknown.left <= self.decision <= unknown.right:
+            raise ValueError(
+                f"the decision must not lie outside the unknown interval {unknown}, got {self.decision}; "
+                "leave it out if the analyzer has none"
+            )
 
     @classmethod
-    def from_thresholds(cls, normal: float, abnormal: float) -> ConfidenceIntervalsConfiguration:
+    def from_thresholds(
+        cls, normal: float, abnormal: float, decision: float | None = None
+    ) -> ConfidenceIntervalsConfiguration:
         """Normal up to and including `normal`, abnormal from `abnormal` on, unknown strictly between.
 
         Where both are equal the unknown interval is empty and that score is normal. Infinite thresholds
         leave a region empty: `abnormal=inf` calls nothing abnormal, `normal=-inf` nothing normal.
 
         Raises:
-            ValueError: `normal` exceeds `abnormal`, or one is NaN.
+            ValueError: `normal` exceeds `abnormal`, one is NaN, or `decision` is not between them.
         """
         if not normal <= abnormal:
             raise ValueError(
@@ -70,6 +80,7 @@ class ConfidenceIntervalsConfiguration:
             normal=Interval(-math.inf, normal, closed="right"),
             unknown=Interval(normal, abnormal, closed="neither"),
             abnormal=Interval(abnormal, math.inf, closed="left" if normal < abnormal else "neither"),
+            decision=decision,
         )
 
     @property

@@ -31,16 +31,9 @@ def read_table(location: str) -> pd.DataFrame:
     Raises:
         DatasetError: there is no such table, it cannot be read, or it is empty.
     """
-    if not location:
-        raise DatasetError("no dataset was named; give a path, a URI or one of " + ", ".join(catalogue.names()) + ".")
-    if location in catalogue.names():
+    path = local_path(location)
+    if path is None:
         return catalogue.load(location)
-    path = _local(location)
-    if not path.exists():
-        raise DatasetError(
-            f"there is no file {path.absolute()} and no data set of that name in the catalogue "
-            f"({', '.join(catalogue.names())}); give an absolute path if you started from another folder."
-        )
     reader = _reader(path)
     try:
         table = reader(path)
@@ -48,12 +41,31 @@ def read_table(location: str) -> pd.DataFrame:
         raise
     except Exception as error:  # each reader has exceptions of its own; all mean a damaged or foreign file
         reason = " ".join(str(error).split())[:200]
-        raise DatasetError(f"{path} cannot be read ({reason}); expected {_FORMATS}.") from error
+        raise DatasetError(f"{path} cannot be read ({reason}); expected {FORMATS}.") from error
     return _checked(table, path)
 
 
-def _local(location: str) -> Path:
-    """The path of a location; what lies elsewhere is fetched first, by MLflow's own means."""
+def local_path(location: str) -> Path | None:
+    """The path of a table; None for a name of the catalogue. What lies elsewhere is fetched first.
+
+    Raises:
+        DatasetError: no table is named, or there is none there.
+    """
+    if not location:
+        raise DatasetError("no dataset was named; give a path, a URI or one of " + ", ".join(catalogue.names()) + ".")
+    if location in catalogue.names():
+        return None
+    path = _fetched(location)
+    if not path.exists():
+        raise DatasetError(
+            f"there is no file {path.absolute()} and no data set of that name in the catalogue "
+            f"({', '.join(catalogue.names())}); give an absolute path if you started from another folder."
+        )
+    return path
+
+
+def _fetched(location: str) -> Path:
+    """Where a location's file is on this machine, fetched by MLflow's own means if need be."""
     if location.startswith("file://"):
         return Path(url2pathname(urlparse(location).path))
     if "://" not in location and not location.startswith(MLFLOW_SCHEMES):
@@ -84,7 +96,7 @@ def _read_npz(path: Path) -> pd.DataFrame:
     return table
 
 
-_FORMATS = "CSV, TSV or Parquet, a folder of Parquet files, or .npz with X and y"
+FORMATS = "CSV, TSV or Parquet, a folder of Parquet files, or .npz with X and y"
 _READERS: dict[str, Callable[[Any], pd.DataFrame]] = {
     ".csv": lambda path: _read_text(path, ","),
     ".tsv": lambda path: _read_text(path, "\t"),
@@ -100,7 +112,7 @@ def _reader(path: Path) -> Callable[[Any], pd.DataFrame]:
     for suffix in reversed(path.suffixes):
         if suffix.lower() in _READERS:
             return _READERS[suffix.lower()]
-    raise DatasetError(f"{path} is of no known format; expected {_FORMATS}.")
+    raise DatasetError(f"{path} is of no known format; expected {FORMATS}.")
 
 
 def _checked(table: pd.DataFrame, path: Path) -> pd.DataFrame:

@@ -51,14 +51,19 @@ class AnomalyDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]
         every_n_epochs: int | None = None,
         batch_size: int | None = None,
         learning_rate: float | None = None,
+        alpha: float | None = None,
     ) -> None:
-        """Choose the preset; None leaves a setting to it, and the seed to NumPy's global state."""
+        """Choose the preset; None leaves a setting to it, and the seed to NumPy's global state.
+
+        With `alpha`, at most that share of normal rows is in region `abnormal`, see `ConformalThresholding`.
+        """
         self.detector = detector
         self.random_state = random_state
         self.max_epochs = max_epochs
         self.every_n_epochs = every_n_epochs
         self.batch_size = batch_size
         self.learning_rate = learning_rate
+        self.alpha = alpha
 
     def fit(self, X: Any, y: Any = None) -> AnomalyDetector:  # noqa: N803 - scikit-learn's name
         """Train on rows X, shape (n, d); `y` is ignored.
@@ -76,6 +81,7 @@ class AnomalyDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]
             self.batch_size,
             self.learning_rate,
             seed=int(check_random_state(self.random_state).randint(2**31)),
+            alpha=self.alpha,
         )
         with isolate_rng():
             fitted = fit_detector(rows, settings)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +20,14 @@ from ssad.bundle.intervals import Floats
 from ssad.bundle.schema import GraphInputs
 from ssad.confidence_estimators import GradedConfidence, confidence_curve
 from ssad.datamodules import SelfSupervisionDataModule
+from ssad.datamodules.splits import holdout_split
 from ssad.datasets.rows import RowBatches, TensorRows, row_loader
 from ssad.datasets.schema import infer_schema
 from ssad.detectors.presets import Preset, preset
 from ssad.detectors.scoring_graph import export_onnx
-from ssad.errors import SettingsError, nearest
+from ssad.distribution_analyzers import ConformalThresholding
+from ssad.distribution_analyzers.conformal import can_promise
+from ssad.errors import DatasetError, SettingsError, nearest
 from ssad.models import TableEncoder
 from ssad.modules import SelfSupervisionCallback, SelfSupervisionModule
 
@@ -46,12 +49,14 @@ class FitSettings:
     """What the user may set; None leaves it to the detector.
 
     Attributes:
-        detector: name of a preset.
+        detector: name of a preset, or `module:attribute` of your own.
         max_epochs: epochs, at least 1.
         every_n_epochs: epochs between recalibrations, at least 1.
         batch_size: rows in a batch, at least 1.
         learning_rate: of Adam, above 0.
         seed: fixes the result, bit for bit on one machine.
+        alpha: share of normal rows that may be called abnormal, in (0, 1): a part of the training rows is held
+            back to keep that; None for no such promise.
     """
 
     detector: str = "ssad"
@@ -60,6 +65,7 @@ class FitSettings:
     batch_size: int | None = None
     learning_rate: float | None = None
     seed: int = 0
+    alpha: float | None = None
 
     def __post_init__(self) -> None:
         preset(self.detector)
@@ -70,6 +76,8 @@ class FitSettings:
         ]
         if self.learning_rate is not None and not 0 < self.learning_rate < math.inf:
             problems.append(f"learning_rate must be above 0, got {self.learning_rate}")
+        if self.alpha is not None and not 0 < self.alpha < 1:
+            problems.append(f"alpha must be in (0, 1), got {self.alpha}")
         if not 0 <= self.seed < 2**32:
             problems.append(f"seed must be in [0, 2**32), got {self.seed}")
         if problems:
@@ -116,6 +124,7 @@ class Plan:
     batch_size: int
     learning_rate: float
     seed: int
+    alpha: float | None = None
 
     @classmethod
     def of(cls, settings: FitSettings, rows: int) -> Plan:
@@ -179,10 +188,10 @@ class FittedDetector:
         encoder: TableEncoder,
         module: SelfSupervisionModule,
         datamodule: SelfSupervisionDataModule,
-        rows: pd.DataFrame,
+        inputs: GraphInputs,
         features: torch.Tensor,
     ) -> None:
-        """Put together what training left; `features` are those of the training `rows`, float64."""
+        """Put together what training left; `features` are those of the training `inputs`, float64."""
         self.plan = plan
         self.schema: TableSchema = encoder.schema
         self.encoder = encoder
@@ -190,7 +199,8 @@ class FittedDetector:
         self.datamodule = datamodule
         self.training_scores = self._score_features(features)
         self.curve = served_curve(module, self.training_scores)
-        self._golden = self._golden_rows(rows)
+        self._inputs = inputs
+        self._golden = self._golden_rows()
 
     def score(self, rows: pd.DataFrame) -> Floats:
         """Scores of raw rows by the torch network in double precision, shape (n,).
@@ -203,6 +213,19 @@ class FittedDetector:
     def _score_features(self, features: torch.Tensor) -> Floats:
         scores: Floats = self.module.score_rows(torch.split(features, MAX_BATCH)).numpy()
         return scores
+
+    def promise(self, alpha: float, held_back: pd.DataFrame) -> None:
+        """Move the abnormal threshold so that at most a share `alpha` of normal rows is called abnormal.
+
+        Args:
+            alpha: in (0, 1).
+            held_back: raw rows that training has not seen.
+        """
+        estimator, scores = self.module.confidence_estimator, torch.from_numpy(self.score(held_back))
+        analyzer = ConformalThresholding(alpha)
+        estimator.configuration = analyzer.analyze_distribution(scores, estimator.configuration)
+        self.plan = replace(self.plan, alpha=alpha)
+        self.curve = served_curve(self.module, self.training_scores)
 
     def write_bundle(self, path: Path) -> None:
         """Write the bundle into a folder."""
@@ -219,30 +242,16 @@ class FittedDetector:
             self.schema,
             self.curve,
             self.training_scores,
+            self._inputs,
             self._golden,
             facts,
         )
 
-    def _golden_rows(self, rows: pd.DataFrame) -> tuple[dict[str, list[Any]], Floats]:
+    def _golden_rows(self) -> tuple[dict[str, list[Any]], Floats]:
         """Rows evenly spread over the order of their scores, as they were read, with the scores."""
         order = np.argsort(self.training_scores, kind="stable")
         chosen = order[np.linspace(0, len(order) - 1, min(GOLDEN_ROWS, len(order))).astype(int)]
-        inputs = self.schema.inputs(rows.iloc[chosen])
-        return raw_columns(self.schema, inputs), self.training_scores[chosen]
-
-
-def raw_columns(schema: TableSchema, inputs: GraphInputs) -> dict[str, list[Any]]:
-    """Graph inputs as columns of plain JSON values, which read back as the same inputs."""
-    columns: dict[str, list[Any]] = {}
-    for column, values in zip(schema.numeric, inputs.numeric.T, strict=True):
-        if column.kind == "date":
-            moments = (values * 1e6).round().astype("datetime64[us]") if len(values) else values
-            columns[column.name] = [None if np.isnat(m) else str(m) for m in moments]
-        else:
-            columns[column.name] = [None if np.isnan(value) else value for value in values.tolist()]
-    for column, words in zip(schema.categorical, inputs.categorical.T, strict=True):
-        columns[column.name] = [word or None for word in words.tolist()]
-    return columns
+        return self.schema.plain_values(self._inputs[chosen]), self.training_scores[chosen]
 
 
 def served_curve(module: SelfSupervisionModule, training_scores: Floats) -> ConfidenceCurve:
@@ -254,6 +263,25 @@ def served_curve(module: SelfSupervisionModule, training_scores: Floats) -> Conf
     estimator.configuration = module.confidence_estimator.configuration
     estimator.fit(torch.from_numpy(training_scores))
     return confidence_curve(estimator, training_scores)
+
+
+HELD_BACK_SHARE = 0.3
+"""Of the training rows, where a promise is asked for: ADBench's share of a test part."""
+
+
+def hold_back(rows: pd.DataFrame, alpha: float, seed: int) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Training rows, and random rows that training may not see.
+
+    Raises:
+        DatasetError: too few are held back for a conformal p-value as small as `alpha`.
+    """
+    train, held_back = holdout_split(len(rows), None, HELD_BACK_SHARE, seed)
+    if not can_promise(len(held_back), alpha):
+        raise DatasetError(
+            f"alpha={alpha:g} needs at least {math.ceil(1 / alpha) - 1} held-back rows, {HELD_BACK_SHARE:.0%} of "
+            f"{len(rows)} training rows are {len(held_back)}; bring more rows or ask for a larger alpha."
+        )
+    return rows.iloc[train].reset_index(drop=True), rows.iloc[held_back]
 
 
 def fit_detector(
@@ -268,7 +296,8 @@ def fit_detector(
     Args:
         rows: raw columns; there must be no label among them.
         settings: the detector and what the user sets of it.
-        confidence: a CSV with the initial confidence of each row; None leaves it to the detector.
+        confidence: a CSV with the initial confidence of each row that is not held back; None leaves it to the
+            detector.
         checkpoint: of a training on the same rows with the same settings, to go on from.
         trainer: what else Lightning's `Trainer` takes: logger, callbacks, devices, strategy, precision.
 
@@ -276,6 +305,11 @@ def fit_detector(
         DatasetError: nothing to learn from, or the confidence does not fit the rows.
         TrainingError: the loss or a score is not finite.
     """
+    if settings.alpha is not None:
+        train, held_back = hold_back(rows, settings.alpha, settings.seed)
+        detector = fit_detector(train, replace(settings, alpha=None), confidence, checkpoint, **trainer)
+        detector.promise(settings.alpha, held_back)
+        return detector
     plan = Plan.of(settings, len(rows))
     chosen: Preset = preset(plan.detector)
     L.seed_everything(plan.seed, workers=True, verbose=False)
@@ -292,7 +326,7 @@ def fit_detector(
     module = chosen.build(features, plan.every_n_epochs, plan.learning_rate)
     fit = lightning_trainer(plan, **trainer)
     fit.fit(module, datamodule=datamodule, ckpt_path=checkpoint, weights_only=True)
-    return FittedDetector(plan, encoder, module, datamodule, rows, exact)
+    return FittedDetector(plan, encoder, module, datamodule, inputs, exact)
 
 
 def lightning_trainer(plan: Plan, callbacks: Sequence[L.Callback] = (), **settings: Any) -> L.Trainer:

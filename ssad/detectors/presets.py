@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+import pkgutil
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 
-from ssad.confidence_estimators import BinaryConfidence, GradedConfidence
+from ssad.confidence_estimators import BinaryConfidence
 from ssad.detectors.warm_start import warm_start_confidence
 from ssad.distribution_analyzers import ConsensusThresholding, EVTThresholding, TriangularThresholding
 from ssad.errors import DatasetError, SettingsError, nearest
@@ -40,7 +41,7 @@ class Preset:
     first_confidence: Callable[[torch.Tensor, int], torch.Tensor] | None = None
 
 
-ENSEMBLE_STEPS = 300
+ENSEMBLE_STEPS = 150
 """Batches after which the ensemble's ranking has settled; small tables see theirs in more epochs."""
 
 ENSEMBLE_MEMBERS = 8
@@ -54,7 +55,7 @@ def _ssad(features: torch.Tensor, every_n_epochs: int, learning_rate: float) -> 
     return EnsembleModule(
         AutoencoderEnsemble(features, [ENSEMBLE_HIDDEN], latent, ENSEMBLE_MEMBERS),
         every_n_epochs,
-        GradedConfidence(),
+        BinaryConfidence(),
         ConsensusThresholding(),
         learning_rate=learning_rate,
     )
@@ -114,11 +115,27 @@ PRESETS = {
 
 
 def preset(name: str) -> Preset:
-    """The preset of that name.
+    """The preset of that name, or the one of your own at `module:attribute`, which is imported.
 
     Raises:
         SettingsError: there is none; names the nearest.
     """
+    if ":" in name:
+        return _imported(name)
     if name not in PRESETS:
-        raise SettingsError(f"there is no detector {name!r}; {nearest(name, PRESETS)}.")
+        raise SettingsError(
+            f"there is no detector {name!r}; {nearest(name, PRESETS)}, or your own as module:attribute."
+        )
     return PRESETS[name]
+
+
+def _imported(name: str) -> Preset:
+    try:
+        found = pkgutil.resolve_name(name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise SettingsError(
+            f"detector {name!r} cannot be imported ({error}); name a Preset as module:attribute."
+        ) from error
+    if not isinstance(found, Preset):
+        raise SettingsError(f"detector {name!r} is of type {type(found).__name__}, expected a Preset; name that one.")
+    return found

@@ -6,12 +6,14 @@ from ssad.distribution_analyzers.analyzer import (
     SupportsDistributionAnalysis,
     draw_regions,
 )
+from ssad.distribution_analyzers.conformal import ConformalThresholding
 from ssad.distribution_analyzers.consensus import ConsensusThresholding
 from ssad.distribution_analyzers.evt import EVTThresholding
 from ssad.distribution_analyzers.triangular import TriangularThresholding
 
 __all__ = [
     "REGION_COLORS",
+    "ConformalThresholding",
     "ConsensusThresholding",
     "EVTThresholding",
     "HistogramPlotAnalyzer",

@@ -15,8 +15,11 @@ from ssad.bundle.intervals import Floats
 from ssad.confidence_estimators import ConfidenceIntervalsConfiguration
 from ssad.distribution_analyzers.histogram import spreads
 
+Cut = tuple[float, float] | tuple[float, float, float]
+"""The normal and the abnormal threshold, and between them the one of a forced decision, if the analyzer has one."""
+
 # Okabe & Ito's colours, told apart by colour-blind readers too.
-REGION_COLORS = {"normal": "#0072B2", "unknown": "#999999", "abnormal": "#D55E00"}
+REGION_COLORS: dict[str, str] = {"normal": "#0072B2", "unknown": "#999999", "abnormal": "#D55E00"}
 
 
 @runtime_checkable
@@ -41,8 +44,8 @@ class HistogramPlotAnalyzer(ABC, SupportsDistributionAnalysis):
         self._last: tuple[Floats, ConfidenceIntervalsConfiguration] | None = None
 
     @abstractmethod
-    def _thresholds(self, scores: Floats, current_conf: ConfidenceIntervalsConfiguration | None) -> tuple[float, float]:
-        """The normal and the abnormal threshold of scores that are finite, ascending and not all equal, shape (n,)."""
+    def _thresholds(self, scores: Floats, current_conf: ConfidenceIntervalsConfiguration | None) -> Cut:
+        """Where to cut scores that are finite, ascending and not all equal, shape (n,)."""
 
     def _thresholds_without_spread(
         self, scores: Floats, current_conf: ConfidenceIntervalsConfiguration | None
@@ -72,8 +75,7 @@ class HistogramPlotAnalyzer(ABC, SupportsDistributionAnalysis):
                 f"{int((~np.isfinite(scores)).sum())} are not finite; check the loss and the features"
             )
         find = self._thresholds if spreads(scores) else self._thresholds_without_spread
-        normal, abnormal = find(scores, current_conf)
-        configuration = ConfidenceIntervalsConfiguration.from_thresholds(normal, abnormal)
+        configuration = ConfidenceIntervalsConfiguration.from_thresholds(*find(scores, current_conf))
         self._last = scores, configuration
         return configuration
 
@@ -106,20 +108,38 @@ PLOT_BINS = 100
 PLOT_QUANTILE = 0.999
 """The figure ends a little beyond this quantile of the scores: a single far score would flatten the rest."""
 
+HEAVY = 10.0
+"""Positive scores that reach so many times their median are drawn on a logarithmic axis: a bulk needs width too."""
+
 
 def draw_regions(axes: Axes, scores: Floats, configuration: ConfidenceIntervalsConfiguration) -> None:
     """Draw a score histogram, coloured by region, with the thresholds marked."""
     thresholds = configuration.thresholds
     marks = [t for t in (thresholds.normal, thresholds.abnormal) if np.isfinite(t)]
-    right = max(float(np.quantile(scores, PLOT_QUANTILE)), *marks, float(scores.min()) + 1e-12)
-    right += 0.05 * (right - scores.min())
-    shown = np.minimum(scores, right)
-    edges = np.linspace(shown.min(), right, PLOT_BINS + 1)
+    edges = _plot_edges(scores, marks)
+    shown = np.clip(scores, edges[0], edges[-1])
     codes = thresholds.codes(scores)
     for code, (region, color) in enumerate(REGION_COLORS.items()):
         members = shown[codes == code]
-        axes.hist(members, edges.tolist(), color=color, label=f"{region} ({len(members) / len(scores):.1%})")
+        counts, _ = np.histogram(members, edges)
+        axes.stairs(counts, edges, fill=True, color=color, label=f"{region} ({len(members) / len(scores):.1%})")
     for mark, line in zip((thresholds.normal, thresholds.abnormal), ("--", "-"), strict=True):
         if np.isfinite(mark):
             axes.axvline(mark, color="black", linestyle=line, linewidth=1)
-    axes.set_ylabel("rows")
+    axes.set(xlim=(edges[0], edges[-1]), ylabel="rows")
+    if _heavy(scores, edges[-1]):
+        axes.set_xscale("log")
+
+
+def _plot_edges(scores: Floats, marks: list[float]) -> Floats:
+    """Borders of the bins to draw: equal on the axis that suits the scores, the thresholds within them."""
+    left, median, right = np.quantile(scores, [1 - PLOT_QUANTILE, 0.5, PLOT_QUANTILE])
+    left, right = min(left, *marks, median), max(right, *marks, median)
+    if _heavy(scores, right):
+        return np.geomspace(max(left, scores.min()) / 1.1, right * 1.1, PLOT_BINS + 1)
+    margin = 0.05 * (right - left) or max(abs(right), 1.0) * 1e-6
+    return np.linspace(left - margin, right + margin, PLOT_BINS + 1)
+
+
+def _heavy(scores: Floats, right: float) -> bool:
+    return bool(scores.min() > 0 and right > HEAVY * np.median(scores))

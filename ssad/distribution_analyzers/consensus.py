@@ -6,33 +6,37 @@ import numpy as np
 
 from ssad.bundle.intervals import Floats
 from ssad.confidence_estimators import ConfidenceIntervalsConfiguration
-from ssad.distribution_analyzers.analyzer import HistogramPlotAnalyzer
+from ssad.distribution_analyzers.analyzer import Cut, HistogramPlotAnalyzer
 from ssad.distribution_analyzers.histogram import score_histogram
 from ssad.distribution_analyzers.triangular import corner_right_of_peak
 
 BIN_RULE = "fd"
 """Freedman & Diaconis' rule: its width follows the bulk, which a heavy tail does not stretch."""
 
+MEAN_SIGMAS = 1.0
+"""A cut at one standard deviation above the mean: never more than half of the rows lie beyond [Cantelli 1929]."""
+
 ONE_SIGMA_QUANTILE = 0.1587
-LOWER_SIGMAS = 2.0
-"""Anomalies lie above the median, so the spread of normal rows is read below it, and 2 sigma is its edge."""
+LOWER_SIGMAS = 1.5
+"""Anomalies lie above the median, so the spread of normal rows is read below it; these many of it are the cut."""
 
 
 class ConsensusThresholding(HistogramPlotAnalyzer):
-    """Normal is what three thresholds call normal, abnormal what all three call abnormal.
+    """Four cuts vote: normal is what all call normal, abnormal what all call abnormal, and the rest is unknown.
 
     They fail differently: Rosin's corner needs a peak with a tail [Rosin 2001], Otsu's split two masses
-    [Otsu 1979], and two lower standard deviations above the median a symmetric bulk. Their disagreement
-    is what is not known.
+    [Otsu 1979], lower deviations above the median a symmetric bulk, and a standard deviation above the mean
+    anomalies that are far. If every row must be decided, the median of the four decides.
     """
 
-    def _thresholds(self, scores: Floats, current_conf: ConfidenceIntervalsConfiguration | None) -> tuple[float, float]:
-        thresholds = [
+    def _thresholds(self, scores: Floats, current_conf: ConfidenceIntervalsConfiguration | None) -> Cut:
+        votes = [
             corner_right_of_peak(*score_histogram(scores, BIN_RULE)),
             otsu_threshold(scores),
             lower_spread_threshold(scores),
+            float(scores.mean() + MEAN_SIGMAS * scores.std()),
         ]
-        return min(thresholds), max(thresholds)
+        return min(votes), max(votes), float(np.median(votes))
 
 
 def otsu_threshold(scores: Floats) -> float:

@@ -18,6 +18,9 @@ from mlflow import MlflowClient
 from ssad.confidence_estimators import SupportsConfidenceEstimation
 from ssad.datasets.rows import DatasetWithConfidence, save_confidence_to_csv
 from ssad.distribution_analyzers import SupportsDistributionAnalysis
+from ssad.loggers import figures
+from ssad.loggers.figures import Recalibration
+from ssad.loggers.report import REPORT, report_html
 from ssad.metrics import Floats, Labels, precision_recall_figure, roc_figure
 
 PLOT_SIZE = (9.0, 8.0)
@@ -54,6 +57,13 @@ def log_confidence_intervals(
         _client(mlf_logger).log_dict(_run_id(mlf_logger), intervals, f"confidence_intervals_epoch_{num_epoch}.json")
 
 
+def log_history(history: Sequence[Recalibration], mlf_logger: MLFlowLogger) -> None:
+    """Log the figures of a whole training: region shares, score distributions, confidence before and after."""
+    log_figure(figures.region_shares_figure(history), mlf_logger, "region_shares.svg")
+    log_figure(figures.score_distribution_figure(history), mlf_logger, "score_distribution.svg")
+    log_figure(figures.confidence_change_figure(history), mlf_logger, "confidence_before_after.svg")
+
+
 CHECKPOINTS = ("checkpoint/0.ckpt", "checkpoint/1.ckpt")
 """Artifacts that hold the last two checkpoints of a run: a crash while one is written leaves the other."""
 
@@ -69,7 +79,7 @@ def log_checkpoint(trainer: L.Trainer, number: int) -> None:
     folder, name = CHECKPOINTS[number % len(CHECKPOINTS)].split("/")
     with tempfile.TemporaryDirectory() as temporary:
         path = Path(temporary) / name
-        trainer.save_checkpoint(path)
+        trainer.save_checkpoint(path, weights_only=False)  # that is, with the optimizer and all else
         if trainer.is_global_zero:
             _client(mlf_logger).log_artifact(_run_id(mlf_logger), str(path), folder)
 
@@ -88,6 +98,18 @@ def log_test_results(
         log_test_metrics(metrics, mlf_logger, metrics["threshold"])
     log_figure(roc_figure(scores, labels), mlf_logger, "test_roc.png")
     log_figure(precision_recall_figure(scores, labels), mlf_logger, "test_pr.png")
+
+
+def log_test_confidence(confidence: Floats, labels: Labels, mlf_logger: MLFlowLogger) -> None:
+    """Log the risk-coverage curve and the reliability diagram of labelled rows."""
+    log_figure(figures.risk_coverage_figure(confidence, labels), mlf_logger, "test_risk_coverage.png")
+    log_figure(figures.reliability_figure(confidence, labels), mlf_logger, "test_reliability.png")
+
+
+def log_report(mlf_logger: MLFlowLogger) -> None:
+    """Log `report.html`, the run so far on one page."""
+    client, run_id = _client(mlf_logger), _run_id(mlf_logger)
+    client.log_text(run_id, report_html(client, run_id), REPORT)
 
 
 def log_system_metrics(mlf_logger: MLFlowLogger, epoch: int) -> None:

@@ -9,24 +9,30 @@ from itertools import pairwise
 import torch
 from torch import nn
 
+from ssad.models.sampling import spread_rows
+
 NEGATIVE_SLOPE = 0.1
 """Of the leaky ReLU: a unit that is off for every row would be lost to so small a network."""
 
 CLIP = 5.0
 """Standard deviations to which a value is held: what is farther is far, and would hide all else."""
 
-MIN_IQR = 0.1
-"""Standard deviations below which the interquartile range says nothing: discrete and sparse features."""
+STANDARD_ROWS = 20_000
+"""Training rows that fix center and width, at most: more change nothing that counts."""
 
-NORMAL_IQR = 1.349
-"""Interquartile range of a standard normal distribution."""
+WINSORIZATIONS = 20
+"""Steps of mean and deviation to their fixed point; a value 1e9 deviations away needs about a dozen."""
 
 
-class FeatureViews(nn.Module):
-    """Features standardized in two ways, by median and interquartile range and by mean and deviation.
+class ClippedStandardizer(nn.Module):
+    """Features in standard deviations, held to `CLIP` of them, at unit variance after that.
 
-    Each is held to `CLIP` and brought to unit variance again. The first shows the bulk of a heavy-tailed
-    feature in detail, the second its tail; neither is best for every table.
+    Center and width are the mean and deviation of the values held to `CLIP` deviations from them, found by
+    repetition: winsorizing [Huber & Ronchetti 2009, section 5.4], so that a heavy tail does not hide the bulk.
+
+    Attributes:
+        center: shape (d,); `width` likewise, above 0.
+        mean: of the held training features, shape (d,); `deviation` likewise.
     """
 
     center: torch.Tensor
@@ -37,38 +43,33 @@ class FeatureViews(nn.Module):
     def __init__(self, features: torch.Tensor) -> None:
         """Learn from training features, shape (n, d)."""
         super().__init__()
-        rows = features.double()
-        deviation = rows.std(dim=0, correction=0)
-        quartiles = torch.stack([_quantile(rows, share) for share in (0.25, 0.5, 0.75)])
-        spread = (quartiles[2] - quartiles[0]) / NORMAL_IQR
-        robust = torch.where(spread > MIN_IQR * deviation, spread, deviation)
-        self.register_buffer("center", torch.stack([quartiles[1], rows.mean(dim=0)])[:, None].float())
-        self.register_buffer("width", _nonzero(torch.stack([robust, deviation]))[:, None].float())
-        self.register_buffer("mean", torch.zeros(1))
-        self.register_buffer("deviation", torch.ones(1))
-        views = self(features)
-        self.mean = views.mean(dim=1, keepdim=True)
-        self.deviation = _nonzero(views.std(dim=1, keepdim=True, correction=0))
+        rows = spread_rows(features, STANDARD_ROWS).double()
+        center, width = _moments(rows)
+        for _ in range(WINSORIZATIONS):
+            center, width = _moments(rows.clamp(center - CLIP * width, center + CLIP * width))
+        mean, deviation = _moments(((rows - center) / width).clamp(-CLIP, CLIP))
+        for name, value in (("center", center), ("width", width), ("mean", mean), ("deviation", deviation)):
+            self.register_buffer(name, value.float())
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
-        """Both views of features (n, d): shape (2, n, d)."""
+        """Features of rows, shape (n, d), standardized."""
         held = ((features - self.center) / self.width).clamp(-CLIP, CLIP)
         return (held - self.mean) / self.deviation
 
 
 class AutoencoderEnsemble(nn.Module):
-    """`members` autoencoders that differ in their first weights; one half reads one view, one the other.
+    """`members` autoencoders that differ in their first weights.
 
     Attributes:
-        views: features to the members' inputs.
+        standardize: features to the members' inputs.
         weights: of each layer, shape (members, inputs, outputs).
         biases: of each layer, shape (members, 1, outputs).
     """
 
     def __init__(self, features: torch.Tensor, encoder_dims: Sequence[int], latent_dim: int, members: int) -> None:
-        """Build it for training features (n, d); `members` is even."""
+        """Build it for training features (n, d)."""
         super().__init__()
-        self.views = FeatureViews(features)
+        self.standardize = ClippedStandardizer(features)
         self.members = members
         input_dim = features.shape[1]
         dims = [input_dim, *encoder_dims, latent_dim, *reversed(encoder_dims), input_dim]
@@ -79,9 +80,9 @@ class AutoencoderEnsemble(nn.Module):
         self.biases = nn.ParameterList(torch.zeros(members, 1, outputs) for outputs in dims[1:])
 
     def forward(self, features: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """What each member reads of features (n, d), and its reconstruction: shape (members, n, d) each."""
-        inputs = self.views(features).repeat_interleave(self.members // 2, dim=0)
-        hidden = inputs
+        """Standardized features (n, d), and each member's reconstruction of them (members, n, d)."""
+        inputs = self.standardize(features)
+        hidden = inputs.expand(self.members, -1, -1)
         for layer, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
             hidden = torch.baddbmm(bias, hidden, weight)
             if layer not in self.linear_layers:
@@ -90,10 +91,8 @@ class AutoencoderEnsemble(nn.Module):
         return inputs, hidden
 
 
-def _nonzero(width: torch.Tensor) -> torch.Tensor:
-    return torch.where(width > torch.finfo(torch.float32).eps, width, torch.ones_like(width))
-
-
-def _quantile(rows: torch.Tensor, share: float) -> torch.Tensor:
-    """A quantile of each column; `torch.quantile` refuses more than 16 million values."""
-    return rows.kthvalue(1 + round(share * (len(rows) - 1)), dim=0).values
+def _moments(rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Mean and deviation of each column; the deviation of one that hardly varies is 1, so as to divide by."""
+    deviation = rows.std(dim=0, correction=0)
+    varies = deviation > torch.finfo(torch.float32).eps
+    return rows.mean(dim=0), torch.where(varies, deviation, torch.ones_like(deviation))

@@ -12,14 +12,18 @@ from torch.optim.lr_scheduler import LambdaLR
 from ssad.confidence_estimators import SupportsConfidenceEstimation
 from ssad.datamodules import SelfSupervisionDataModule
 from ssad.distribution_analyzers import SupportsDistributionAnalysis
-from ssad.models import AutoencoderEnsemble
+from ssad.models import AutoencoderEnsemble, spread_rows
 from ssad.modules.self_supervision_module import DECIDED, SelfSupervisionModule
 
 ERROR_FLOOR = 1e-4
 """Added to a squared error before its logarithm: standardized features repeat no better than to 1 %."""
 
 SCORE_FLOOR = 1e-6
-"""Added to a distance before its logarithm, for rows that repeat a normal one exactly."""
+"""Added to a whitened residual before its logarithm."""
+
+DISTANCE_FLOOR = 1e-2
+"""Added to a squared distance a feature before its logarithm: a tenth of a deviation is no distance, and below it
+single precision has no digits."""
 
 MARGIN = math.log(4.0)
 """Confident-abnormal rows are pushed until their error is four times that of the normal ones."""
@@ -33,22 +37,32 @@ RIDGE = 0.05
 REFERENCE_ROWS = 10_000
 """Confident-normal rows that fix the residuals' covariance, at most."""
 
-PROTOTYPES = 256
-NEIGHBOURS = 5
-"""Confident-normal rows to which distances are taken, and how many of the nearest count."""
+SAMPLES = 16
+SAMPLE_ROWS = 16
+"""Samples of confident-normal rows to which distances are taken, and the rows of each, at most: small, so that a
+few anomalies among them are missed by most samples [LeSiNN: Pang, Ting & Albrecht, ICDMW 2015]."""
 
 WARM_UP = 0.1
 """Share of the training in which the learning rate rises [Smith & Topin 2018, one cycle]."""
 
 
+LARGEST_LOG = 80.0
+"""Of a score: beyond, single precision has no number for it."""
+
+SPREAD_QUANTILES = (0.5, 0.9)
+"""Of each deviation's logarithm over the training rows: they set its zero and its unit, so that both weigh the
+same, and the heavy upper tail does not."""
+
+
 class EnsembleModule(SelfSupervisionModule):
-    """Scores rows by the geometric mean of two deviations from confident-normal rows.
+    """Scores rows by two deviations from confident-normal rows: exp of the mean of their standardized logarithms.
 
     The first is each feature's residual given all the others, in standard deviations: the residual of an
     autoencoder, whitened by the covariance it has on confident-normal rows, mean over features, geometric
-    mean over members. The second is the distance to the nearest of some confident-normal rows, on signed
-    square roots of the features: squared, it adds differences up like an L1 distance and is still one
-    matrix product. Both references are taken anew before every recalibration.
+    mean over members. The second is the squared distance to the nearest row of a small sample of
+    confident-normal rows, geometric mean over the samples, on signed square roots of the features: squared,
+    it adds differences up like an L1 distance and is still one matrix product. Both references are taken
+    anew before every recalibration.
 
     In training, confident-normal rows are reconstructed; confident-abnormal ones are pushed, by a hinge
     on the logarithm of their error, beyond `MARGIN` above the normal ones; undecided ones are left out.
@@ -56,12 +70,16 @@ class EnsembleModule(SelfSupervisionModule):
     Attributes:
         residual_center: mean residual of confident-normal rows, shape (members, 1, d).
         whitening: residuals to standard deviations given the others, shape (members, d, d).
-        prototypes: confident-normal rows, as signed square roots, shape (2, m, d).
+        samples: confident-normal rows, as signed square roots, shape (samples, rows, d).
+        deviation_center: zero of the two deviations' logarithms, shape (2, 1); `deviation_width` their unit.
     """
 
+    scoring_dtype = torch.float32
     residual_center: torch.Tensor
     whitening: torch.Tensor
-    prototypes: torch.Tensor
+    samples: torch.Tensor
+    deviation_center: torch.Tensor
+    deviation_width: torch.Tensor
     model: AutoencoderEnsemble
 
     def __init__(
@@ -70,13 +88,18 @@ class EnsembleModule(SelfSupervisionModule):
         every_n_epochs: int,
         confidence_estimator: SupportsConfidenceEstimation,
         distr_analyzer: SupportsDistributionAnalysis,
+        push: float = PUSH,
         **settings: Any,
     ) -> None:
+        """Put the parts together; `push` weighs the loss of confident-abnormal rows, at least 0."""
         super().__init__(model, every_n_epochs, confidence_estimator, distr_analyzer, **settings)
+        self.push = push
         members, input_dim = model.members, model.weights[0].shape[1]
         self.register_buffer("residual_center", torch.zeros(members, 1, input_dim))
         self.register_buffer("whitening", torch.eye(input_dim).repeat(members, 1, 1))
-        self.register_buffer("prototypes", torch.zeros(2, 1, input_dim))
+        self.register_buffer("samples", torch.zeros(1, 1, input_dim))
+        self.register_buffer("deviation_center", torch.zeros(2, 1))
+        self.register_buffer("deviation_width", torch.ones(2, 1))
 
     @property
     def criterion(self) -> Callable[[torch.Tensor, torch.Tensor], torch.Tensor]:
@@ -84,15 +107,23 @@ class EnsembleModule(SelfSupervisionModule):
         return member_errors
 
     def prepare_scoring(self, datamodule: SelfSupervisionDataModule) -> None:
-        """Take the references from confident-normal training rows, evenly spread over them."""
+        """Take the references from confident-normal training rows, and the deviations' units from all of them."""
         normal = torch.nonzero(datamodule.train.confidence >= DECIDED).flatten()
         if not len(normal):
             return
-        rows = datamodule.train.__getitems__(_spread(normal, REFERENCE_ROWS).tolist())["data"].to(self.device)
         with torch.no_grad():
+            rows = self._training_rows(datamodule, normal)
             residuals = self._residuals(rows).double()
             self.residual_center, self.whitening = (part.float() for part in whitening(residuals))
-            self.prototypes = _signed_root(self.model.views(_spread(rows, PROTOTYPES)))
+            self.samples = disjoint_samples(_signed_root(self.model.standardize(rows)))
+            deviations = self._log_deviations(self._training_rows(datamodule, torch.arange(len(datamodule.train))))
+            zero, unit = torch.quantile(deviations, deviations.new_tensor(SPREAD_QUANTILES), dim=1, keepdim=True)
+            self.deviation_center, self.deviation_width = zero, (unit - zero).clamp_min(SCORE_FLOOR)
+
+    def _training_rows(self, datamodule: SelfSupervisionDataModule, at: torch.Tensor) -> torch.Tensor:
+        """Features of the training rows at these positions, `REFERENCE_ROWS` of them at most."""
+        chosen = spread_rows(at, REFERENCE_ROWS).tolist()
+        return cast("torch.Tensor", datamodule.train.__getitems__(chosen)["data"]).to(self.device)
 
     def _residuals(self, data: torch.Tensor) -> torch.Tensor:
         inputs, reconstructions = cast("tuple[torch.Tensor, torch.Tensor]", self.model(data))
@@ -102,17 +133,21 @@ class EnsembleModule(SelfSupervisionModule):
         """Size of each feature's residual given the others, in deviations, shape (members, n, d)."""
         return ((self._residuals(data) - self.residual_center) @ self.whitening).abs()
 
-    def _prediction_score(self, data: torch.Tensor) -> torch.Tensor:
+    def _log_deviations(self, data: torch.Tensor) -> torch.Tensor:
+        """Logarithms of what is unexplained and of the distance to normal rows, shape (2, n)."""
         unexplained = torch.log(self._whitened(data).mean(dim=2) + SCORE_FLOOR).mean(dim=0)
-        distance = nearest_distance(_signed_root(self.model.views(data)), self.prototypes)
-        return torch.exp(0.5 * (unexplained + torch.log(distance + SCORE_FLOOR).mean(dim=0)))
+        return torch.stack([unexplained, log_distance(_signed_root(self.model.standardize(data)), self.samples)])
+
+    def _prediction_score(self, data: torch.Tensor) -> torch.Tensor:
+        standardized = (self._log_deviations(data) - self.deviation_center) / self.deviation_width
+        return torch.exp(standardized.mean(dim=0).clamp_max(LARGEST_LOG))
 
     def feature_errors(self, data: torch.Tensor) -> torch.Tensor:
         """Size of each feature's whitened residual, mean over the members, shape (n, d)."""
         return self._whitened(data).mean(dim=0)
 
     def compute_loss(self, data: torch.Tensor, confidence: torch.Tensor, batch_idx: int) -> torch.Tensor:
-        """Mean normal loss plus `PUSH` times the mean abnormal loss, from one pass over the batch.
+        """Mean normal loss plus `push` times the mean abnormal loss, from one pass over the batch.
 
         Each member's normal error is divided by its own detached mean, so that members on different
         scales, and the push early and late in training, all weigh the same.
@@ -124,8 +159,8 @@ class EnsembleModule(SelfSupervisionModule):
         normal_error = errors[:, normal].mean(dim=1)
         reference = normal_error.detach()
         loss = (normal_error / (reference + ERROR_FLOOR)).mean()
-        if abnormal.any():
-            loss = loss + PUSH * _hinge(errors[:, abnormal], reference).mean()
+        if self.push and abnormal.any():
+            loss = loss + self.push * _hinge(errors[:, abnormal], reference).mean()
         return loss
 
     def _positive_loss(self, data: torch.Tensor, confidence: torch.Tensor) -> torch.Tensor:
@@ -155,7 +190,7 @@ def one_cycle(step: int, steps: int) -> float:
 
 
 def member_errors(inputs: torch.Tensor, reconstructions: torch.Tensor) -> torch.Tensor:
-    """Mean squared error of rows and their reconstructions, (members, n, d) each: shape (members, n)."""
+    """Mean squared error of rows (n, d) and their reconstructions (members, n, d): shape (members, n)."""
     return ((reconstructions - inputs) ** 2).mean(dim=2)
 
 
@@ -177,33 +212,41 @@ def whitening(residuals: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     return center, precision / precision.diagonal(dim1=1, dim2=2).sqrt()[:, None]
 
 
-def nearest_distance(rows: torch.Tensor, prototypes: torch.Tensor) -> torch.Tensor:
-    """Mean squared distance to the nearest prototypes, the row itself not being one.
-
-    Args:
-        rows: shape (views, n, d).
-        prototypes: shape (views, m, d).
+def disjoint_samples(rows: torch.Tensor) -> torch.Tensor:
+    """Up to `SAMPLES` samples of up to `SAMPLE_ROWS` rows (n, d), no row in two, each spread over all of them.
 
     Returns:
-        Shape (views, n).
+        Shape (samples, rows, d).
     """
-    products = rows @ prototypes.mT
-    squares = (rows**2).sum(dim=2)[:, :, None] + (prototypes**2).sum(dim=2)[:, None] - 2 * products
-    wanted = min(NEIGHBOURS + 1, prototypes.shape[1])
-    nearest = squares.clamp_min(0).topk(wanted, dim=2, largest=False).values
-    if wanted == 1:
-        return nearest[:, :, 0]
-    itself = nearest[:, :, 0] < SCORE_FLOOR
-    return torch.where(itself, nearest[:, :, 1:].mean(dim=2), nearest[:, :, :-1].mean(dim=2))
+    samples = min(SAMPLES, len(rows))
+    size = min(SAMPLE_ROWS, len(rows) // samples)
+    chosen = spread_rows(rows, samples * size)[: samples * size]
+    return chosen.reshape(size, samples, -1).transpose(0, 1).contiguous()
 
 
-def _signed_root(views: torch.Tensor) -> torch.Tensor:
-    return views.sign() * views.abs().sqrt()
+def log_distance(rows: torch.Tensor, samples: torch.Tensor) -> torch.Tensor:
+    """Logarithm of the mean squared distance to the nearest row of each sample, mean over the samples.
+
+    The nearest sample of all is left out: it may hold the row itself.
+
+    Args:
+        rows: shape (n, d).
+        samples: shape (samples, rows, d).
+
+    Returns:
+        Shape (n,).
+    """
+    known = samples.flatten(0, 1)
+    squares = (rows**2).sum(dim=1)[:, None] + (known**2).sum(dim=1) - 2 * rows @ known.T
+    nearest = squares.reshape(-1, *samples.shape[:2]).amin(dim=2).clamp_min(0) / rows.shape[1]
+    distances = torch.log(nearest + DISTANCE_FLOOR)
+    if len(samples) == 1:
+        return distances[:, 0]
+    return (distances.sum(dim=1) - distances.amin(dim=1)) / (len(samples) - 1)
 
 
-def _spread(rows: torch.Tensor, most: int) -> torch.Tensor:
-    """At most so many of the rows, evenly spread over their order."""
-    return rows if len(rows) <= most else rows[torch.linspace(0, len(rows) - 1, most).long()]
+def _signed_root(rows: torch.Tensor) -> torch.Tensor:
+    return rows.sign() * rows.abs().sqrt()
 
 
 def _hinge(errors: torch.Tensor, reference: torch.Tensor) -> torch.Tensor:

@@ -13,6 +13,7 @@ from ssad.bundle import Thresholds
 from ssad.datamodules import SelfSupervisionDataModule
 from ssad.errors import TrainingError
 from ssad.loggers import mlflow_logger as to_mlflow
+from ssad.loggers.figures import Recalibration, spread
 from ssad.modules.self_supervision_module import SelfSupervisionModule
 
 SETTLED_SHARE = 0.001
@@ -37,17 +38,20 @@ class SelfSupervisionCallback(L.Callback):
         self._epoch_start = 0.0
         self._codes: torch.Tensor | None = None
         self._settled = 0
+        self._history: list[Recalibration] = []
         self._random_state: dict[str, Any] | None = None
 
     def state_dict(self) -> dict[str, Any]:
-        """For a checkpoint: the rows' regions, how long they have been settled, and torch's random state."""
+        """For a checkpoint: the rows' regions, how long they are settled, the figures' data, torch's random state."""
         cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
         random_state = {"cpu": torch.get_rng_state(), "cuda": cuda}
-        return {"codes": self._codes, "settled": self._settled, "random_state": random_state}
+        history = [step.to_plain() for step in self._history]
+        return {"codes": self._codes, "settled": self._settled, "history": history, "random_state": random_state}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take up what `state_dict` gave."""
         self._codes, self._settled = state_dict["codes"], state_dict["settled"]
+        self._history = [Recalibration.from_plain(step) for step in state_dict["history"]]
         self._random_state = state_dict["random_state"]
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -95,9 +99,13 @@ class SelfSupervisionCallback(L.Callback):
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Recalibrate from the final weights."""
         self._recalibrate(trainer, cast("SelfSupervisionModule", pl_module), trainer.current_epoch - 1, torch.float64)
+        mlf_logger = to_mlflow.get_mlflow_logger(trainer)
+        if mlf_logger is not None and self._history:
+            to_mlflow.log_history(self._history, mlf_logger)
 
     def _recalibrate(self, trainer: L.Trainer, module: SelfSupervisionModule, epoch: int, dtype: torch.dtype) -> None:
         datamodule = cast("SelfSupervisionDataModule", _datamodule(trainer))
+        before = spread(datamodule.train.confidence.numpy())
         scores = module.update_confidence(datamodule, dtype)
         configuration = module.confidence_estimator.configuration
         if configuration is None:
@@ -106,6 +114,8 @@ class SelfSupervisionCallback(L.Callback):
         mlf_logger = to_mlflow.get_mlflow_logger(trainer)
         if mlf_logger is None or not trainer.is_global_zero:
             return
+        after = spread(datamodule.train.confidence.numpy())
+        self._history.append(Recalibration.of(epoch, configuration.thresholds, scores.numpy(), before, after))
         mlf_logger.log_metrics(changed | _interval_metrics(configuration.thresholds, scores), step=epoch)
         to_mlflow.log_confidence_analysis(module.distr_analyzer, mlf_logger, epoch)
         to_mlflow.log_confidence_intervals(module.confidence_estimator, mlf_logger, epoch)

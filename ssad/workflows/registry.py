@@ -1,10 +1,14 @@
-"""A bundle as a logged model and a registered version."""
+"""A bundle as a logged model and a registered version, and back."""
 
 from __future__ import annotations
 
+import re
 import shutil
 import tempfile
+import time
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -14,12 +18,23 @@ import pandas as pd
 from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
-from mlflow.models import infer_signature
+from mlflow.models import Model, infer_signature
 
 import ssad
 from ssad.bundle import Bundle
+from ssad.bundle.bundle import MANIFEST
+from ssad.errors import BundleError, RefusedError, SettingsError, SsadError, TrackingError
 
-CHAMPION, CHALLENGER = "champion", "challenger"
+CHAMPION, CHALLENGER, PREVIOUS = "champion", "challenger", "previous"
+
+NO_SUCH_ALIAS = ("INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST")
+"""How registries say that there is no such alias, of a model that is there."""
+
+CLAIM = "ssad.promotion."
+CLAIM_SECONDS = 3600
+"""A claim older than this is of a promoter that was killed."""
+
+LOADER = "ssad.bundle.pyfunc"
 
 SCORING_PACKAGES = ("mlflow", "numpy", "onnxruntime", "pandas", "lazy-loader")
 """What scoring with a logged model needs; neither torch nor this package."""
@@ -32,6 +47,70 @@ class Registered:
     name: str
     version: str
     aliases: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class FetchedModel:
+    """A model on this machine and where it came from; what a bundle's folder cannot tell is None.
+
+    Attributes:
+        uri: the URI or path, with the version in place of an alias.
+        name: name in the registry.
+        version: its version there.
+        model_id: MLflow's id of the logged model.
+        logged: the folder MLflow logged.
+        bundle: the bundle.
+    """
+
+    uri: str
+    name: str | None
+    version: str | None
+    model_id: str | None
+    logged: Path | None
+    bundle: Bundle
+
+
+def fetch_model(uri: str, folder: Path, threads: int = 1) -> FetchedModel:
+    """Fetch a registered version, a run's model or a bundle.
+
+    Args:
+        uri: a model URI of MLflow, or the path of a bundle's folder.
+        folder: where to put what is downloaded.
+        threads: cores that one scoring call may use.
+
+    Raises:
+        TrackingError: there is no such model, or it is none of this project.
+        BundleError: it is damaged.
+    """
+    if (Path(uri) / MANIFEST).is_file():
+        return FetchedModel(uri, None, None, None, None, Bundle(Path(uri), threads))
+    try:
+        version = registered_version(uri)
+        pinned = f"models:/{version.name}/{version.version}" if version else uri
+        logged = Path(mlflow.artifacts.download_artifacts(artifact_uri=pinned, dst_path=str(folder)))
+        model = Model.load(logged)
+    except SsadError:
+        raise
+    except Exception as error:  # each store has exceptions of its own
+        reason = " ".join(str(error).split())[:200]
+        raise TrackingError(
+            f"the model {uri} cannot be loaded ({reason}); name a version that is there, or a bundle's folder."
+        ) from error
+    flavor = model.flavors.get("python_function", {})
+    if flavor.get("loader_module") != LOADER:
+        raise BundleError(f"the model {uri} is not one of this project; name one that ssad registered.")
+    bundle = Bundle(logged / flavor["data"], threads)
+    name, number = (version.name, str(version.version)) if version else (None, None)
+    return FetchedModel(pinned, name, number, model.model_id, logged, bundle)
+
+
+def registered_version(uri: str) -> ModelVersion | None:
+    """The version that a `models:/` URI means now, by its number or alias; None for any other URI."""
+    name, separator, alias = uri.removeprefix("models:/").partition("@")
+    if uri.startswith("models:/") and separator:
+        return MlflowClient().get_model_version_by_alias(name, alias)
+    name, separator, number = name.partition("/")
+    return MlflowClient().get_model_version(name, number) if uri.startswith("models:/") and separator else None
 
 
 def log_bundle(path: Path, example: pd.DataFrame) -> str:
@@ -50,10 +129,10 @@ def log_bundle(path: Path, example: pd.DataFrame) -> str:
         output = pd.DataFrame(Bundle(path).score(example).columns())
         info = mlflow.pyfunc.log_model(
             name="model",
-            loader_module="ssad.bundle.pyfunc",
+            loader_module=LOADER,
             data_path=str(path),
             code_paths=[str(source)],
-            signature=infer_signature(example, output),
+            signature=infer_signature(example, output, params={"explain": 0}),
             input_example=example,
             pip_requirements=[f"{name}=={metadata.version(name)}" for name in SCORING_PACKAGES],
         )
@@ -67,7 +146,7 @@ def register(model_uri: str, name: str) -> Registered:
     """
     client = MlflowClient()
     version = mlflow.register_model(model_uri, name)
-    aliases = (CHALLENGER,) if _champion(client, name) else (CHALLENGER, CHAMPION)
+    aliases = (CHALLENGER,) if alias_version(client, name, CHAMPION) else (CHALLENGER, CHAMPION)
     try:
         for alias in aliases:
             client.set_registered_model_alias(name, alias, version.version)
@@ -77,8 +156,88 @@ def register(model_uri: str, name: str) -> Registered:
     return Registered(name, str(version.version), aliases)
 
 
-def _champion(client: MlflowClient, name: str) -> ModelVersion | None:
+def registered_name(uri: str) -> str:
+    """The name in a `models:/` URI of a version or an alias.
+
+    Raises:
+        SettingsError: it is another URI.
+    """
+    name = re.split("[@/]", uri.removeprefix("models:/"), maxsplit=1)[0]
+    if not uri.startswith("models:/") or uri in (f"models:/{name}", "models:/"):
+        raise SettingsError(f"expected a registered version, as in models:/ssad@challenger, got {uri!r}.")
+    return name
+
+
+def alias_version(client: MlflowClient, name: str, alias: str) -> ModelVersion | None:
+    """The version that an alias means; None where there is no such alias.
+
+    Raises:
+        TrackingError: the registry knows no aliases, or does not answer.
+    """
     try:
-        return client.get_model_version_by_alias(name, CHAMPION)
-    except MlflowException:  # how MLflow says that there is no such alias
-        return None
+        return client.get_model_version_by_alias(name, alias)
+    except (MlflowException, NotImplementedError) as error:
+        if "not found" in str(error) and getattr(error, "error_code", "") in NO_SUCH_ALIAS:
+            return None
+        reason = " ".join(str(error).split())[:200]
+        raise TrackingError(
+            f"the registry at {mlflow.get_registry_uri()} cannot tell the alias {alias} of {name} ({reason}); "
+            "it must be one with aliases, of MLflow 2.3 or newer."
+        ) from error
+
+
+@contextmanager
+def claimed(client: MlflowClient, name: str, run_id: str) -> Iterator[None]:
+    """Hold off other promotions of a model meanwhile.
+
+    MLflow's registry has no compare-and-set, so each promoter writes a tag of its own and then reads those of
+    the others. Of two at once at least one reads what the other wrote, and stops.
+
+    Raises:
+        RefusedError: another run has a claim.
+        TrackingError: there is no such model.
+    """
+    own = f"{CLAIM}{run_id}"
+    try:
+        client.set_registered_model_tag(name, own, str(int(time.time())))
+    except MlflowException as error:
+        raise TrackingError(f"there is no registered model {name!r}; train one, or name another.") from error
+    try:
+        tags = client.get_registered_model(name).tags
+        held = [
+            key for key, since in tags.items() if key.startswith(CLAIM) and time.time() < int(since) + CLAIM_SECONDS
+        ]
+        others = sorted(set(held) - {own})
+        if others:
+            raise RefusedError(
+                f"run {others[0].removeprefix(CLAIM)} is promoting {name} at this moment; wait for its end and run "
+                f"again, or delete the tag {others[0]} of the model if that run is dead."
+            )
+        yield
+    finally:
+        client.delete_registered_model_tag(name, own)
+
+
+def move_champion(client: MlflowClient, name: str, version: str, former: ModelVersion | None) -> None:
+    """Make a version the champion, and the former champion `previous`; both aliases move or none does.
+
+    Raises:
+        RefusedError: the champion is no longer the one that was compared with.
+    """
+    now = alias_version(client, name, CHAMPION)
+    if (now and now.version) != (former and former.version):
+        raise RefusedError(
+            f"the champion of {name} changed from {former and former.version} to {now and now.version} meanwhile; "
+            "nothing was moved, run again to compare with the new one."
+        )
+    before = alias_version(client, name, PREVIOUS)
+    if former:
+        client.set_registered_model_alias(name, PREVIOUS, former.version)
+    try:
+        client.set_registered_model_alias(name, CHAMPION, version)
+    except BaseException:
+        if before:
+            client.set_registered_model_alias(name, PREVIOUS, before.version)
+        elif former:
+            client.delete_registered_model_alias(name, PREVIOUS)
+        raise

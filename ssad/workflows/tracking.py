@@ -6,13 +6,17 @@ import errno
 import os
 import subprocess
 import time
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
 
 import mlflow
+import pandas as pd
 import requests
+from mlflow.data.pandas_dataset import from_pandas
 from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 from sqlalchemy.exc import SQLAlchemyError
@@ -25,23 +29,32 @@ CONNECT_SECONDS = 15.0
 HTTP_DEFAULTS = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "3", "MLFLOW_HTTP_REQUEST_TIMEOUT": "30"}
 """MLflow's own defaults wait for many minutes on a server that is gone; what the user has set stays."""
 
-SYSTEM_METRICS_SECONDS = "1"
-"""Interval of MLflow's system metrics: its default, 10 s, would miss a short training."""
+MLFLOW_DEFAULTS = {
+    **HTTP_DEFAULTS,
+    # MLflow's own interval, 10 s, would miss a short training.
+    "MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL": "1",
+    # A line for each of a hundred small files hides what is said beside it.
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+}
 
 
 @contextmanager
-def tracked_run() -> Iterator[Run]:
+def tracked_run(system_metrics: bool = True) -> Iterator[Run]:
     """The run that `mlflow run` opened, or a new one; it ends as FAILED if the body raises.
+
+    Args:
+        system_metrics: whether to log the load of the machine meanwhile. Not around `mlflow.models.evaluate`:
+            that imports libraries under a lock of MLflow's, which the monitor's own imports wait for, and the
+            two have been seen to wait for each other.
 
     Raises:
         TrackingError: the server does not answer, or fails on the way; the disk is full.
     """
-    for name, value in HTTP_DEFAULTS.items():
+    for name, value in MLFLOW_DEFAULTS.items():
         os.environ.setdefault(name, value)
     check_server(mlflow.get_tracking_uri())
     try:
-        os.environ.setdefault("MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL", SYSTEM_METRICS_SECONDS)
-        with mlflow.start_run(log_system_metrics=True) as run:
+        with mlflow.start_run(log_system_metrics=system_metrics) as run:
             mlflow.set_tags(git_state())
             try:
                 yield run
@@ -90,6 +103,20 @@ def log_new_params(run: Run, params: Mapping[str, Any]) -> None:
     """Log parameters that the run does not have yet: `mlflow run` logs its own, and they cannot change."""
     known = mlflow.get_run(run.info.run_id).data.params
     mlflow.log_params({name: value for name, value in params.items() if name not in known})
+
+
+def log_dataset(rows: pd.DataFrame, source: str, context: str) -> None:
+    """Log a table as an input of the active run, with its digest.
+
+    Args:
+        rows: what was used of it.
+        source: where it came from: a name, path or URI.
+        context: what it was used for: training, test, evaluation, recalibration, promotion.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # hints on whole numbers and on sources MLflow cannot resolve
+        dataset = from_pandas(rows, source=source, name=Path(source).stem or source)
+    mlflow.log_input(dataset, context=context)
 
 
 def _git(*arguments: str) -> str:

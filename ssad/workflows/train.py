@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 import tempfile
-import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -15,8 +14,6 @@ import pandas as pd
 from lightning.pytorch.callbacks import TQDMProgressBar
 from lightning.pytorch.loggers import MLFlowLogger
 from lightning.pytorch.utilities import rank_zero_only
-from mlflow.data.dataset import Dataset
-from mlflow.data.pandas_dataset import from_pandas
 
 from ssad.bundle import Bundle
 from ssad.datamodules.splits import MIN_ROWS, holdout_split, thin_anomalies
@@ -28,7 +25,7 @@ from ssad.loggers import mlflow_logger as to_mlflow
 from ssad.metrics import threshold_metrics
 from ssad.workflows.registry import Registered, log_bundle, register
 from ssad.workflows.resume import newest_checkpoint, take_over
-from ssad.workflows.tracking import log_new_params, tracked_run
+from ssad.workflows.tracking import log_dataset, log_new_params, tracked_run
 
 TEST_SHARE = 0.3
 """Share of a labelled table that is held out for test: ADBench's [Han et al., NeurIPS 2022]."""
@@ -163,6 +160,7 @@ def train(settings: TrainSettings, progress: bool = True) -> TrainResult:
             detector.write_bundle(bundle_path)
             _check_bundle(Bundle(bundle_path), detector, tables.train)
             metrics = _test(detector, tables, mlf_logger)
+            to_mlflow.log_report(mlf_logger)
             model_uri = log_bundle(bundle_path, _example(detector, tables.train))
         registered = register(model_uri, settings.model_name)
     region_shares = detector.curve.thresholds.shares(detector.training_scores)
@@ -191,14 +189,7 @@ def _log_inputs(settings: TrainSettings, tables: Tables) -> None:
         ("test", tables.test, settings.test_dataset or settings.dataset),
     ):
         if rows is not None:
-            name = Path(source).stem or source
-            mlflow.log_input(_dataset(rows, name, source), context=context)
-
-
-def _dataset(rows: pd.DataFrame, name: str, source: str) -> Dataset:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # hints on whole numbers and on sources MLflow cannot resolve
-        return from_pandas(rows, source=source, name=name)
+            log_dataset(rows, source, context)
 
 
 def _flat_params(settings: TrainSettings) -> dict[str, object]:
@@ -237,6 +228,7 @@ def _test(detector: FittedDetector, tables: Tables, mlf_logger: MLFlowLogger) ->
     finite = [t for t in sorted({ends.normal, decision, ends.abnormal}) if np.isfinite(t)]
     at_thresholds = [threshold_metrics(scores, labels, threshold) for threshold in finite]
     to_mlflow.log_test_results(scores, labels, at_thresholds, mlf_logger)
+    to_mlflow.log_test_confidence(detector.curve(scores), labels, mlf_logger)
     forced = threshold_metrics(scores, labels, decision)
     metrics = {f"test_{name}": value for name, value in forced.items() if np.isfinite(value)}
     mlflow.log_metrics(metrics)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,8 @@ import pandas as pd
 import pytest
 
 from ssad.bundle import Bundle
+from ssad.detectors import FitSettings, fit_detector
+from tests.serving.support import DAMAGES, GOOD, Registry, Running, running_service
 from tests.ssad.workflows.support import environment, free_port, real_server, run_python
 
 KINDS = {"amount": "numeric", "count": "numeric", "paid": "boolean", "day": "date", "kind": "categorical"}
@@ -88,3 +91,38 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
         httpx.Client(base_url=url, timeout=60) as client,
     ):
         yield Service(client, Bundle(manifest.parent), records[:20], process.pid)
+
+
+@pytest.fixture(scope="session")
+def rows() -> list[dict[str, Any]]:
+    """Rows of the table, as JSON has them."""
+    table = mixed_table().head(20).astype(object)
+    records: list[dict[str, Any]] = table.where(table.notna(), None).to_dict("records")  # type: ignore[assignment]
+    return records
+
+
+@pytest.fixture(scope="session")
+def bundle_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A bundle with columns of every kind."""
+    folder = tmp_path_factory.mktemp("bundle") / "bundle"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of Lightning about small trainings
+        fit_detector(mixed_table(), FitSettings("radon", 1)).write_bundle(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def registry(bundle_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
+    """A real registry with two good versions, which differ in their intervals, and damaged ones."""
+    registry = Registry(tmp_path_factory.mktemp("registry"), free_port())
+    with registry.running():
+        registry.fill(bundle_folder, GOOD | DAMAGES)
+        registry.promote("first")
+        yield registry
+
+
+@pytest.fixture(scope="session")
+def following(registry: Registry, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    """A service that follows the registry."""
+    with running_service(registry.uri, tmp_path_factory.mktemp("following")) as running:
+        yield running

@@ -172,7 +172,6 @@ def test_a_body_that_is_no_json_is_refused(service: Service, path: str, body: by
 @pytest.mark.parametrize(
     "document",
     [
-        None,
         3,
         "text",
         [],
@@ -320,7 +319,7 @@ def test_a_column_named_twice_is_refused(service: Service) -> None:
 @pytest.mark.parametrize("value", [1e308, -1e308, 10**400, "1e999", True])
 def test_a_number_too_large_is_scored_or_refused(service: Service, value: Any) -> None:
     answer = service.client.post("/v1/score", content=json.dumps(changed(service, 1, amount=value)))
-    assert answer.status_code in (200, 422), answer.text
+    assert answer.status_code in (200, 400, 422), answer.text
     if answer.status_code == 200:
         assert all(isinstance(row["score"], float) for row in answer.json()["predictions"])
 

@@ -290,6 +290,22 @@ def test_a_tracking_server_that_does_not_answer_is_named_after_a_bounded_wait(
     assert uri in refusal("train", "--dataset", str(small), "--max-epochs", "1")
 
 
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["evaluate", "--dataset", "nothing.csv"], "models:/ssad@champion cannot be loaded"),
+        (["score", "--dataset", "nothing.csv", "--output", "scores", "--engine", "sparc"], "did you mean 'spark'?"),
+        (["recalibrate", "--dataset", "nothing.csv", "--force", "perhaps"], "force must be true or false"),
+        (["recalibrate", "--dataset", "nothing.csv", "--max-abnormal", "7"], "max_abnormal must be in (0, 1]"),
+        (["promote"], "no registered model 'ssad'"),
+        (["promote", "--candidate", "ssad"], "expected a registered version"),
+        (["promote", "--dry-run", "1"], "dry_run must be true or false"),
+    ],
+)
+def test_a_mistake_in_a_models_life_is_one_sentence(refusal: Refusal, arguments: list[str], sentence: str) -> None:
+    assert sentence in refusal(*arguments)
+
+
 # The same through a real process, where what the interpreter itself prints would show.
 
 

@@ -195,8 +195,8 @@ def test_every_bad_value_is_named_in_one_error_with_its_row_and_column() -> None
     )
 
 
-@pytest.mark.parametrize(("bad", "more"), [(MAX_REPORTED_PROBLEMS, None), (MAX_REPORTED_PROBLEMS + 7, "and 7 more")])
-def test_a_long_list_of_bad_values_is_capped_and_counted(bad: int, more: str | None) -> None:
+@pytest.mark.parametrize(("bad", "more"), [(MAX_REPORTED_PROBLEMS, None), (MAX_REPORTED_PROBLEMS + 7, "and more")])
+def test_a_long_list_of_bad_values_is_capped(bad: int, more: str | None) -> None:
     with pytest.raises(RowsError) as raised:
         numbers("numeric", ["x"] * bad)
     assert str(raised.value).count("row ") == MAX_REPORTED_PROBLEMS

@@ -12,8 +12,9 @@ import pandas as pd
 import pytest
 
 from ssad.bundle import REGIONS, Bundle
-from ssad.bundle.bundle import FILES, MANIFEST
+from ssad.bundle.bundle import FILES, FORMAT_VERSION, MANIFEST
 from ssad.detectors import PRESETS, FitSettings, FittedDetector, Plan, fit_detector
+from ssad.detectors.fit import hold_back
 from ssad.errors import BundleError, DatasetError, SettingsError, TrainingError
 from tests.conftest import PROJECT, SHARED_DATA
 from tests.ssad.workflows.support import QUIET_LIBRARIES
@@ -183,7 +184,7 @@ def test_a_bundle_holds_its_files_and_no_path_of_this_machine(name: str, blobs: 
 
 def test_the_manifest_says_what_was_trained(blobs: pd.DataFrame, tmp_path: Path) -> None:
     manifest = bundle_of(fitted(blobs, "radon", seed=3), tmp_path).manifest
-    assert manifest["format_version"] == 1
+    assert manifest["format_version"] == FORMAT_VERSION
     assert manifest["detector"] == "radon"
     assert manifest["training_rows"] == len(blobs)
     assert manifest["plan"]["seed"] == 3
@@ -227,7 +228,7 @@ def test_a_missing_file_is_refused_by_name(bundle_folder: Path, name: str) -> No
         Bundle(bundle_folder)
 
 
-@pytest.mark.parametrize("content", ["", "{", "[]", "null", "{}", '{"format_version": 1}', "\udcff"])
+@pytest.mark.parametrize("content", ["", "{", "[]", "null", "{}", '{"format_version": 2}', "\udcff"])
 def test_a_manifest_that_is_not_one_is_refused(bundle_folder: Path, content: str) -> None:
     (bundle_folder / MANIFEST).write_bytes(content.encode(errors="surrogateescape"))
     with pytest.raises(BundleError):
@@ -244,7 +245,7 @@ def test_a_manifest_with_strange_digests_is_refused(bundle_folder: Path, files: 
         Bundle(bundle_folder)
 
 
-@pytest.mark.parametrize("version", [0, 2, "1", None])
+@pytest.mark.parametrize("version", [0, 1, "2", None])
 def test_another_format_version_is_refused_and_named(bundle_folder: Path, version: Any) -> None:
     manifest = json.loads((bundle_folder / MANIFEST).read_text())
     (bundle_folder / MANIFEST).write_text(json.dumps(manifest | {"format_version": version}))
@@ -369,3 +370,30 @@ def test_nsl_kdd_at_a_tenth_of_anomalies_is_ranked_well() -> None:
     assert tables.test is not None
     assert tables.test_anomalous is not None
     assert roc_auc_score(tables.test_anomalous, detector.score(tables.test)) >= 0.955
+
+
+def test_a_promise_holds_on_average_over_seeds_whatever_the_detector() -> None:
+    alpha, shares = 0.1, []
+    for seed in range(20):
+        generator = np.random.default_rng(seed)
+        rows, new = (pd.DataFrame(generator.normal(size=(size, 3)), columns=["a", "b", "c"]) for size in (200, 1000))
+        detector = fitted(rows, "radon", seed=seed, max_epochs=1, alpha=alpha)
+        shares.append((detector.curve.thresholds.regions(detector.score(new)) == "abnormal").mean())
+    # 6 of 61 ranks are called; a share is distributed as Beta(6, 55).
+    assert np.mean(shares) == pytest.approx(6 / 61, abs=4 * np.sqrt(6 * 55 / (61**2 * 62) / len(shares)))
+
+
+def test_rows_that_are_held_back_teach_nothing(blobs: pd.DataFrame, tmp_path: Path) -> None:
+    detector = fitted(blobs, "radon", alpha=0.05)
+    train, held_back = hold_back(blobs, 0.05, seed=0)
+    assert (len(train), len(held_back)) == (210, 90)
+    np.testing.assert_array_equal(detector.training_scores, fitted(train, "radon").training_scores)
+    manifest = bundle_of(detector, tmp_path).manifest
+    assert (manifest["training_rows"], manifest["plan"]["alpha"]) == (210, 0.05)
+
+
+def test_a_promise_that_too_few_rows_can_keep_is_refused(blobs: pd.DataFrame) -> None:
+    with pytest.raises(DatasetError, match=r"alpha=0.01 needs at least 99 held-back rows, 30% of 300 .* are 90"):
+        fitted(blobs, alpha=0.01)
+    with pytest.raises(SettingsError, match=r"alpha must be in \(0, 1\)"):
+        FitSettings(alpha=1.0)

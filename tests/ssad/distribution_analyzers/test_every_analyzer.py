@@ -11,9 +11,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from matplotlib.figure import Figure
+from matplotlib.patches import StepPatch
 
 from ssad import (
     ConfidenceIntervalsConfiguration,
+    ConformalThresholding,
     ConsensusThresholding,
     EVTThresholding,
     SupportsDistributionAnalysis,
@@ -28,6 +30,7 @@ ANALYZERS: dict[str, Make] = {
     "triangular, fd": lambda: TriangularThresholding("fd"),
     "evt": EVTThresholding,
     "consensus": ConsensusThresholding,
+    "conformal": ConformalThresholding,
 }
 every_analyzer = pytest.mark.parametrize("make", ANALYZERS.values(), ids=ANALYZERS.keys())
 
@@ -165,8 +168,9 @@ def test_the_figure_has_the_asked_size_and_counts_every_row_on_both_scales(make:
     assert isinstance(figure, Figure)
     assert figure.get_size_inches().tolist() == [4, 5]
     assert [axes.get_yscale() for axes in figure.axes] == ["linear", "log"]
-    bars = [patch for patch in figure.axes[0].patches if hasattr(patch, "get_height")]
-    assert sum(bar.get_height() for bar in bars) == len(scores)
+    for axes in figure.axes:
+        regions = [patch for patch in axes.patches if isinstance(patch, StepPatch)]
+        assert sum(region.get_data()[0].sum() for region in regions) == len(scores)
 
 
 @pytest.mark.parametrize(("normal", "abnormal"), [(-100.0, 100.0), (50.0, 60.0), (-60.0, -50.0)])

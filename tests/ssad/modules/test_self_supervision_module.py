@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from ssad import (
     Autoencoder,
     BinaryConfidence,
+    ConfidenceIntervalsConfiguration,
     CosineReconstructionModule,
     EVTThresholding,
     FreeEnergyScoringModule,
@@ -301,3 +302,29 @@ def test_training_with_the_same_seed_gives_the_same_weights() -> None:
         trainer(2).fit(module, datamodule=wrapped())
         weights.append(torch.cat([parameter.detach().flatten() for parameter in module.parameters()]))
     assert torch.equal(*weights)
+
+
+class Still(TriangularThresholding):
+    """Cuts where it cut first, so that no row changes its region any more."""
+
+    def analyze_distribution(self, scores_batch: torch.Tensor, current_conf: Any) -> Any:
+        return current_conf or ConfidenceIntervalsConfiguration.from_thresholds(10.0, 11.0)
+
+
+@pytest.mark.parametrize(("stop", "epochs"), [(True, 4), (False, 9)])
+def test_training_ends_when_regions_have_settled_if_it_may(stop: bool, epochs: int) -> None:
+    module = CosineReconstructionModule(Autoencoder(DIM, [4], 2), 1, BinaryConfidence(), Still())
+    used = trainer(9, callbacks=[SelfSupervisionCallback(stop_when_settled=stop)])
+    used.fit(module, datamodule=wrapped())
+    assert used.current_epoch == epochs  # recalibrated after epochs 1, 2 and 3: two in a row changed nothing
+
+
+def test_training_goes_on_when_the_module_says_that_it_may_not_stop() -> None:
+    class Plans(CosineReconstructionModule):
+        def may_stop(self) -> bool:
+            return False
+
+    module = Plans(Autoencoder(DIM, [4], 2), 1, BinaryConfidence(), Still())
+    used = trainer(9, callbacks=[SelfSupervisionCallback(stop_when_settled=True)])
+    used.fit(module, datamodule=wrapped())
+    assert used.current_epoch == 9

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -25,6 +26,17 @@ def client(store: Store) -> Iterator[MlflowClient]:
     """A client of the session's store, which is this process's default meanwhile."""
     mlflow.set_tracking_uri(store.uri)
     yield MlflowClient(store.uri)
+    mlflow.set_tracking_uri(None)  # type: ignore[arg-type]  # how MLflow forgets it
+
+
+@pytest.fixture
+def own_store(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[MlflowClient]:
+    """A client of a copy of the session's store, to change as a test likes."""
+    shutil.copy(store.folder / "mlflow.db", tmp_path / "mlflow.db")
+    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    mlflow.set_tracking_uri(uri)
+    yield MlflowClient(uri)
     mlflow.set_tracking_uri(None)  # type: ignore[arg-type]  # how MLflow forgets it
 
 

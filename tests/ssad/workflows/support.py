@@ -30,6 +30,10 @@ QUIET_LIBRARIES = [
     pytest.mark.filterwarnings("ignore:.*Any type hint is inferred as AnyType"),
     # MLflow 3.17 compares a column of strings with a range when it saves an input example.
     pytest.mark.filterwarnings("ignore:Operation with range is deprecated"),
+    # Matplotlib measures how long placing a legend takes, which is long on a busy machine.
+    pytest.mark.filterwarnings("ignore:Creating legend with loc"),
+    # MLflow 3.17 looks for columns of text in a way that pandas 3 deprecates.
+    pytest.mark.filterwarnings("ignore:For backward compatibility, 'str' dtypes"),
     # MLflow 3.17 uses an SQLAlchemy loader that SQLAlchemy 2.1 deprecates.
     pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy"),
 ]

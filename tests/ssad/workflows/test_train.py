@@ -71,6 +71,8 @@ def test_the_run_has_the_artifacts_under_their_names(client: MlflowClient, first
         assert f"confidence_epoch_{epoch}.csv" in names
         assert f"confidence_intervals_epoch_{epoch}.json" in names
         assert f"confidence_analysis_epoch_{epoch}.svg" in names
+    figures = {"region_shares.svg", "score_distribution.svg", "confidence_before_after.svg"}
+    assert figures | {"test_risk_coverage.png", "test_reliability.png", "report.html"} <= names
     assert {"test_roc.png", "test_pr.png"} <= names
     assert len([name for name in names if re.fullmatch(r"test_metrics_threshold=.*\.json", name)]) == 3
 

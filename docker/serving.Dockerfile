@@ -1,0 +1,28 @@
+# The service: no torch, no build tools, no root, nothing to write but the cache.
+FROM python:3.11.14-slim-bookworm AS build
+WORKDIR /src
+COPY docker/serving.txt constraints.txt ./
+RUN python -m venv /opt/ssad \
+    && /opt/ssad/bin/pip install --no-cache-dir -c constraints.txt -r serving.txt
+COPY pyproject.toml README.md LICENSE ./
+COPY ssad ssad
+COPY serving serving
+RUN /opt/ssad/bin/pip install --no-cache-dir --no-deps . \
+    && /opt/ssad/bin/pip uninstall --yes pip
+
+FROM python:3.11.14-slim-bookworm
+RUN useradd --system --uid 10001 --home-dir /nonexistent --shell /usr/sbin/nologin ssad \
+    && install --directory --owner ssad /var/cache/ssad
+COPY --from=build /opt/ssad /opt/ssad
+ENV PATH=/opt/ssad/bin:$PATH \
+    PYTHONDONTWRITEBYTECODE=1 \
+    PYTHONUNBUFFERED=1 \
+    SSAD_SERVE_CACHE=/var/cache/ssad
+USER 10001
+WORKDIR /var/cache/ssad
+VOLUME /var/cache/ssad
+EXPOSE 8000
+STOPSIGNAL SIGTERM
+HEALTHCHECK --interval=10s --timeout=3s --start-period=60s --retries=3 \
+    CMD ["python", "-c", "import urllib.request; urllib.request.urlopen('http://127.0.0.1:8000/readyz', timeout=2)"]
+CMD ["ssad", "serve", "--host", "0.0.0.0", "--port", "8000"]

@@ -1,0 +1,185 @@
+"""JSON bodies to graph inputs. No pandas, no pyarrow."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import orjson
+
+from serving.problems import RefusalError
+from serving.settings import Settings
+from ssad.bundle import TableSchema
+from ssad.bundle.schema import MAX_REPORTED_PROBLEMS, GraphInputs
+from ssad.errors import RowsError
+
+SCORE_LAYOUTS = 'expected {"records": [{column: value}]} or {"columns": [...], "rows": [[...]]}'
+INVOCATION_KEYS = ("dataframe_split", "dataframe_records", "instances", "inputs")
+
+Decoder = Callable[[bytes, TableSchema, Settings], Iterator[GraphInputs]]
+"""A body to its rows, in parts that fit in memory; it raises RowsError or RefusalError."""
+
+
+def parse_json(body: bytes, settings: Settings) -> Any:
+    """A JSON document in which no object has a key twice.
+
+    Raises:
+        RefusalError: it is not one (400), or too large for one (413).
+        RowsError: a key comes twice.
+    """
+    if len(body) > settings.max_json_bytes:
+        raise RefusalError(
+            413, f"a JSON body may have {settings.max_json_bytes} bytes; send Parquet or Arrow instead.", "body_size"
+        )
+    try:
+        document = orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        place = f"line {error.lineno}, column {error.colno}"
+        raise RefusalError(400, f"the body is no JSON document in UTF-8, see {place}; NaN is none.", "json") from error
+    # Every key has a colon: where there are as many as keys, none was overwritten by another.
+    if body.count(b":") != _count_keys(document):
+        _refuse_twice(body)
+    return document
+
+
+def score_rows(body: bytes, schema: TableSchema, settings: Settings) -> Iterator[GraphInputs]:
+    """Rows of a `POST /v1/score` body in JSON."""
+    document = parse_json(body, settings)
+    keys = set(document) if isinstance(document, dict) else set()
+    if keys == {"records"}:
+        yield from_records(document["records"], schema, settings)
+    elif keys == {"columns", "rows"}:
+        yield from_rows(document["columns"], document["rows"], schema, settings)
+    else:
+        raise RowsError(f"the body has another layout; {SCORE_LAYOUTS}.")
+
+
+def invocation_rows(body: bytes, schema: TableSchema, settings: Settings) -> Iterator[GraphInputs]:
+    """Rows of a `POST /invocations` body: MLflow's four JSON layouts."""
+    document = parse_json(body, settings)
+    found = [key for key in INVOCATION_KEYS if isinstance(document, dict) and key in document]
+    if len(found) != 1:
+        raise RowsError(f"the body must have exactly one of the keys {', '.join(INVOCATION_KEYS)}.")
+    content = document[found[0]]
+    names = [column.name for column in schema.columns]
+    if found[0] == "dataframe_split":
+        if not isinstance(content, dict) or "data" not in content:
+            raise RowsError('dataframe_split must be {"columns": [...], "data": [[...]]}.')
+        yield from_rows(content.get("columns") or names, content["data"], schema, settings)
+    elif found[0] == "inputs" and isinstance(content, dict):
+        yield from_columns(content, schema, settings)
+    elif isinstance(content, list) and content and isinstance(content[0], list):
+        yield from_rows(names, content, schema, settings)
+    else:
+        yield from_records(content, schema, settings)
+
+
+def ndjson_rows(body: bytes, schema: TableSchema, settings: Settings) -> Iterator[GraphInputs]:
+    """Rows of a body with a JSON object on each line."""
+    if len(body) > settings.max_json_bytes:
+        raise RefusalError(
+            413, f"an NDJSON body may have {settings.max_json_bytes} bytes; send fewer rows.", "body_size"
+        )
+    lines = [line for line in body.split(b"\n") if line.strip()]
+    records = []
+    for row, line in enumerate(lines):
+        try:
+            records.append(orjson.loads(line))
+        except orjson.JSONDecodeError as error:
+            raise RefusalError(400, f"row {row} is no JSON object in UTF-8; send one a line.", "json") from error
+        if line.count(b":") != _count_keys(records[-1]):
+            _refuse_twice(line, row)
+    yield from_records(records, schema, settings)
+
+
+def from_records(records: Any, schema: TableSchema, settings: Settings) -> GraphInputs:
+    """Graph inputs of a list of objects; a column that only some records lack is missing there.
+
+    Raises:
+        RowsError: it is no list of objects, or an empty one, or does not fit the schema.
+        RefusalError: there are too many.
+    """
+    if not isinstance(records, list) or not all(isinstance(record, dict) for record in records):
+        raise RowsError("the records must be a list of objects, one a row.")
+    check_rows(len(records), settings)
+    names = records[0] if len(records) == 1 else dict.fromkeys(set().union(*records))
+    return schema.row_inputs(records, {name: name for name in names}, strict=True)
+
+
+def from_rows(names: Any, rows: Any, schema: TableSchema, settings: Settings) -> GraphInputs:
+    """Graph inputs of a list of names and a list of rows.
+
+    Raises:
+        RowsError: names or rows are no lists, differ in length, there are none, or they do not fit the schema.
+        RefusalError: there are too many.
+    """
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise RowsError("the columns must be a list of names.")
+    check_names(names)
+    if not isinstance(rows, list) or not all(isinstance(row, list) for row in rows):
+        raise RowsError("the rows must be a list of lists, one a row.")
+    check_rows(len(rows), settings)
+    width = len(names)
+    uneven = [str(row) for row, values in enumerate(rows) if len(values) != width]
+    if uneven:
+        named = ", ".join(uneven[:MAX_REPORTED_PROBLEMS])
+        raise RowsError(f"expected {width} values a row, got another number in row {named}.")
+    return schema.row_inputs(rows, {name: at for at, name in enumerate(names)}, strict=True)
+
+
+def from_columns(columns: dict[str, Any], schema: TableSchema, settings: Settings) -> GraphInputs:
+    """Graph inputs of a list of values for each column.
+
+    Raises:
+        RowsError: a column is no list, there are no rows, or they do not fit the schema.
+        RefusalError: there are too many.
+    """
+    if not columns or not all(isinstance(values, list) and values for values in columns.values()):
+        raise RowsError("the columns must each be a list with a value a row.")
+    check_rows(max(map(len, columns.values())), settings)
+    return schema.inputs(columns, strict=True)
+
+
+def check_rows(rows: int, settings: Settings) -> None:
+    """Refuse no rows (422) and too many (413)."""
+    if not rows:
+        raise RowsError("there are no rows; send at least one.")
+    if rows > settings.max_rows:
+        raise RefusalError(413, f"a body may have {settings.max_rows} rows; send fewer at a time.", "rows")
+
+
+def check_names(names: list[str]) -> None:
+    """Refuse names that come twice."""
+    if len(set(names)) < len(names):
+        seen: set[str] = set()
+        twice = dict.fromkeys(name for name in names if name in seen or seen.add(name))  # type: ignore[func-returns-value]
+        named = ", ".join(list(twice)[:MAX_REPORTED_PROBLEMS])
+        raise RowsError(f"the columns name {named} more than once; send each column once.")
+
+
+def _count_keys(document: Any) -> int:
+    """Keys of a document's objects, two levels deep: as deep as rows lie."""
+    if not isinstance(document, dict):
+        return 0
+    keys = len(document)
+    for value in document.values():
+        if isinstance(value, dict):
+            keys += len(value)
+        elif isinstance(value, list):
+            keys += sum([len(item) for item in value if isinstance(item, dict)])
+    return keys
+
+
+def _refuse_twice(body: bytes, row: int | None = None) -> None:
+    """Look at every key of a document, which takes a slower parser; refuse one that comes twice."""
+    where = "" if row is None else f" in row {row}"
+
+    def check(pairs: list[tuple[str, Any]]) -> None:
+        if len({name for name, _ in pairs}) < len(pairs):
+            raise RowsError(f"an object{where} has a key more than once; send each column once.")
+
+    try:
+        json.loads(body, object_pairs_hook=check)
+    except RecursionError as error:
+        raise RefusalError(400, "the body is nested too deeply; send a list of rows.", "json") from error

@@ -1,0 +1,208 @@
+"""Following an alias: look, fetch aside, check, swap. One thread, far from the requests."""
+
+from __future__ import annotations
+
+import logging
+import random
+import threading
+import time
+from collections import OrderedDict
+from dataclasses import replace
+
+from serving.registry import Fetched, Registry
+from serving.source import aliased
+from serving.state import Service
+from serving.store import KEPT, Store
+from ssad.bundle import Bundle, TableSchema
+from ssad.errors import BundleError, SettingsError, SsadError, TrackingError
+
+logger = logging.getLogger(__name__)
+
+JITTER = 0.2
+"""Polls come this share earlier or later, so that many services do not ask at once."""
+
+MAX_BACKOFF_SECONDS = 300.0
+"""A version that was refused is fetched again, ever later up to this: its files may have been mended."""
+
+
+class Follower:
+    """Keeps a service at the version its alias stands at."""
+
+    def __init__(self, service: Service) -> None:
+        self._service = service
+        self._settings = service.settings
+        self._registry = Registry(service.settings)
+        self._store = Store(service.settings)
+        self._alias = aliased(service.settings.model)
+        self._recent: OrderedDict[str, Fetched] = OrderedDict()
+        self._bundles: dict[str, Bundle] = {}
+        self._refused: tuple[str, float, float] | None = None  # version, not before, wait
+        self._hint, self._stopping = threading.Event(), threading.Event()
+        self._thread = threading.Thread(target=self._run, name="follower", daemon=True)
+
+    def load_first(self) -> None:
+        """Serve the last good bundle, or what the registry has where there is none.
+
+        Raises:
+            SsadError: there is neither.
+        """
+        _check_allowed(self._settings.model, self._settings.allowed_models)
+        kept = self._store.last_good()
+        if kept is not None:
+            try:
+                self._swap(kept, load_checked(kept, self._settings.threads, None))
+                return
+            except BundleError as error:
+                logger.error("the last good bundle cannot be used: %s", error)
+                self._store.forget(str(kept.source.version))
+        if self._alias is None:
+            with self._store.incoming() as scratch:
+                fetched = self._registry.fetch(self._settings.model, scratch)
+                self._swap(fetched, load_checked(fetched, self._settings.threads, None))
+        else:
+            self._serve_version(self._registry.resolve(*self._alias))
+            self._service.registry_seen = time.monotonic()
+
+    def start(self) -> None:
+        """Follow from now on."""
+        self._thread.start()
+
+    def wake(self) -> None:
+        """Look now, not at the end of the pause."""
+        self._hint.set()
+
+    def stop(self) -> None:
+        """End the thread and the child process."""
+        self._stopping.set()
+        self._hint.set()
+        if self._thread.is_alive():
+            self._thread.join(timeout=self._settings.registry_timeout_seconds)
+        self._registry.close()
+
+    def _run(self) -> None:
+        while not self._stopping.is_set():
+            try:
+                self._service.keys.refresh()
+                self._service.metrics.fold()  # another worker may be asked for this one's
+                if self._alias is not None:
+                    self._poll(*self._alias)
+            except Exception:  # a thread that ends would follow nothing, unseen
+                logger.exception("following failed")
+            self._hint.wait(self._settings.poll_seconds * random.uniform(1 - JITTER, 1 + JITTER))
+            self._hint.clear()
+
+    def _poll(self, name: str, alias: str) -> None:
+        polls = self._service.metrics.polls
+        try:
+            version = self._registry.resolve(name, alias)
+        except TrackingError as error:
+            polls.labels("failed").inc()
+            logger.warning("%s", error)
+            return
+        polls.labels("ok").inc()
+        self._service.registry_seen = time.monotonic()
+        served = self._service.served
+        if (served is not None and served.source.version == version) or self._waits(version):
+            return
+        self._try(version)
+
+    def _try(self, version: str) -> None:
+        """Serve another version; where it cannot be, count that and keep the old one."""
+        reloads = self._service.metrics.reloads
+        try:
+            self._serve_version(version)
+        except (SsadError, OSError) as error:
+            reloads.labels("refused" if isinstance(error, BundleError) else "failed").inc()
+            known = self._refused if self._refused and self._refused[0] == version else None
+            wait = min(known[2] * 2, MAX_BACKOFF_SECONDS) if known else self._settings.poll_seconds
+            self._refused = (version, time.monotonic() + wait, wait)
+            logger.error("version %s is not served, the old one is kept: %s", version, error)
+        else:
+            reloads.labels("loaded").inc()
+            self._refused = None
+            logger.info("version %s is served", version)
+
+    def _waits(self, version: str) -> bool:
+        return self._refused is not None and self._refused[0] == version and time.monotonic() < self._refused[1]
+
+    def _serve_version(self, version: str) -> None:
+        """Get a version, check it and swap.
+
+        Raises:
+            SsadError: it cannot be fetched, or fails the check.
+            OSError: the disk cannot take it.
+        """
+        if version in self._bundles:
+            self._swap(self._recent[version], self._bundles[version])
+            return
+        assert self._alias is not None
+        name, alias = self._alias
+        needed = None
+        if self._service.served is not None and not self._settings.allow_new_columns:
+            needed = self._service.served.bundle.schema
+        kept = self._store.find(version)
+        if kept is not None:
+            try:
+                self._swap(kept, load_checked(kept, self._settings.threads, needed))
+                return
+            except BundleError:
+                self._store.forget(version)
+        with self._store.incoming() as scratch:
+            fetched = self._registry.fetch(f"models:/{name}/{version}", scratch)
+            fetched = Fetched(replace(fetched.source, uri=self._settings.model, alias=alias), fetched.path)
+            bundle = load_checked(fetched, self._settings.threads, needed)
+            fetched = self._store.keep(fetched, scratch)
+        self._swap(fetched, bundle)
+
+    def _swap(self, fetched: Fetched, bundle: Bundle) -> None:
+        """Serve a checked bundle and remember it as the last good one."""
+        self._service.serve(bundle, fetched.source)
+        version = fetched.source.version
+        if self._alias is None or version is None:
+            return
+        self._recent[version], self._bundles[version] = fetched, bundle
+        self._recent.move_to_end(version)
+        while len(self._recent) > KEPT:
+            del self._bundles[self._recent.popitem(last=False)[0]]
+        try:
+            self._store.mark_good(version)
+        except OSError as error:
+            logger.error("the last good version cannot be remembered (%s); make room on the disk", error.strerror)
+
+
+def load_checked(fetched: Fetched, threads: int, served: TableSchema | None) -> Bundle:
+    """Load a bundle and check everything that can be wrong with it.
+
+    Args:
+        fetched: where it lies.
+        threads: cores one scoring call may use.
+        served: the columns clients send now; None where they need not do.
+
+    Raises:
+        BundleError: a file is missing or damaged, the golden rows score differently, or it needs other columns.
+    """
+    try:
+        bundle = Bundle(fetched.path, threads)
+        bundle.check_golden()
+    except BundleError:
+        raise
+    except Exception as error:  # a graph and a schema that do not fit each other fail in many ways
+        reason = " ".join(str(error).split())[:200]
+        raise BundleError(f"the bundle {fetched.path} cannot score its golden rows ({reason}); train again.") from error
+    if served is not None:
+        known = {column.name: column.kind for column in served.columns}
+        other = [column.name for column in bundle.schema.columns if known.get(column.name) != column.kind]
+        if other:
+            raise BundleError(
+                f"it needs columns that the served version does not, or of another kind: {', '.join(other[:20])}; "
+                "set SSAD_SERVE_ALLOW_NEW_COLUMNS once every client sends them."
+            )
+    return bundle
+
+
+def _check_allowed(model: str, allowed: tuple[str, ...]) -> None:
+    if not allowed:
+        return
+    name = model.removeprefix("models:/").lstrip("/").partition("@")[0].partition("/")[0]
+    if not model.startswith("models:/") or name not in allowed:
+        raise SettingsError(f"{model} may not be served; SSAD_SERVE_ALLOWED_MODELS names {', '.join(allowed)}.")

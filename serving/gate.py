@@ -1,0 +1,154 @@
+"""What every request passes: request id, key, limits, metrics, log. Pure ASGI, one layer, because all is hot."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import re
+import time
+import traceback
+import uuid
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from serving.keys import given_key
+from serving.limits import RateLimit
+from serving.logs import AccessLog
+from serving.problems import RefusalError, busy, problem_body, problem_type, rows_refusal_body
+from serving.routers import page
+from serving.state import Service
+from ssad.errors import RowsError
+
+PROBES = {"/livez", "/readyz", "/startupz", "/ping", "/health", "/version", "/v2/health/live", "/v2/health/ready"}
+
+OPEN = PROBES | page.FILES.keys() | {"/docs", "/openapi.json", "/hooks/mlflow"}
+"""Paths that need no key: probes, the page and the documentation (no training row is in them), and a hook that is
+signed."""
+
+ADMIN = "/admin/"
+
+KNOWN = OPEN | {
+    "/v1/score",
+    "/invocations",
+    "/metrics",
+    "/v1/model",
+    "/v1/drift",
+    "/v1/histogram",
+    "/v2",
+    "/admin/reload",
+}
+"""Paths that have a name of their own in metrics; any client can invent others."""
+
+METHODS = frozenset(("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"))
+
+REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
+"""A client's request id that is taken over; another would let it write into the log what it likes."""
+
+logger = logging.getLogger(__name__)
+
+
+class Exchange:
+    """One request and its answer, as the gate sees them."""
+
+    __slots__ = ("_send", "extra", "status")
+
+    def __init__(self, send: Send, extra: list[tuple[bytes, bytes]]) -> None:
+        self._send = send
+        self.extra = extra
+        self.status = 0
+
+    async def send(self, message: Message) -> None:
+        """Pass a message on, with the gate's headers in its first."""
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+            message["headers"] = [*message.get("headers", ()), *self.extra]
+        await self._send(message)
+
+    async def refuse(self, path: str, refusal: RefusalError) -> None:
+        """Answer with a problem."""
+        await self.answer(refusal.status, problem_body(refusal.status, refusal.detail, path), path, refusal.headers)
+
+    async def answer(self, status: int, body: bytes, path: str, headers: dict[str, str]) -> None:
+        """Answer with a body that says what is wrong."""
+        if self.status:
+            return  # the answer has begun: it can only be cut off
+        named = {"content-type": problem_type(path), "content-length": str(len(body))} | headers
+        raw = [(name.lower().encode(), value.encode()) for name, value in named.items()]
+        await self.send({"type": "http.response.start", "status": status, "headers": raw})
+        await self.send({"type": "http.response.body", "body": body})
+
+
+class Gate:
+    """The outermost layer of the service."""
+
+    def __init__(self, app: ASGIApp, service: Service, hot: dict[str, ASGIApp]) -> None:
+        """Guard an application; a POST to one of the `hot` paths goes straight to its endpoint."""
+        self._app = app
+        self._hot = hot
+        self.service = service
+        self._running = 0
+        self._prefix, self._numbers = uuid.uuid4().hex[:12].encode(), itertools.count(1)
+        self._log = AccessLog(service.settings.log_level)
+        self._rate = RateLimit(service.settings.rate_limit)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Let a request through, or refuse it; count and log it either way."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        started = time.perf_counter()
+        path, headers = scope["path"], dict(scope["headers"])
+        request_id = headers.get(b"x-request-id", b"")
+        if not REQUEST_ID.fullmatch(request_id):
+            request_id = b"%s-%x" % (self._prefix, next(self._numbers))
+        extra = [(b"x-request-id", request_id)]
+        if self.service.draining:
+            extra.append((b"connection", b"close"))
+        exchange = Exchange(send, extra)
+        self._running += 1
+        self.service.metrics.in_progress.inc()
+        try:
+            self._check(path, headers, scope)
+            app = self._hot.get(path, self._app) if scope["method"] == "POST" else self._app
+            await app(scope, receive, exchange.send)
+        except RefusalError as refusal:
+            self.service.metrics.rejected.labels(refusal.reason).inc()
+            await exchange.refuse(path, refusal)
+        except RowsError as error:
+            self.service.metrics.rejected.labels("rows").inc()
+            await exchange.answer(422, rows_refusal_body(error, path), path, {})
+        except Exception as error:
+            # Not what the error says: that may be a value of a row.
+            where = traceback.extract_tb(error.__traceback__)[-1]
+            place = f"{where.filename}:{where.lineno}"
+            logger.error("request %s failed: %s at %s", request_id.decode(), type(error).__name__, place)
+            detail = f"the service failed; report request {request_id.decode()}."
+            await exchange.refuse(path, RefusalError(500, detail, "failure"))
+        finally:
+            self._running -= 1
+            self.service.metrics.in_progress.dec()
+            self._count(scope["method"], path, exchange.status, time.perf_counter() - started, request_id)
+
+    def _check(self, path: str, headers: dict[bytes, bytes], scope: Scope) -> None:
+        """Refuse a request without the right key, too many at once, and too many of one client."""
+        if path in OPEN:
+            return
+        keys = self.service.keys
+        if path.startswith(ADMIN):
+            if not keys.opens_admin(given_key(headers)):
+                raise RefusalError(403, "this needs the admin key; send it as X-API-Key.", "admin_key")
+            return
+        key = given_key(headers) if keys.needed or self._rate.on else ""
+        if keys.needed and not keys.opens(key):
+            raise RefusalError(
+                401, "an API key is needed; send it as X-API-Key.", "key", {"WWW-Authenticate": "Bearer"}
+            )
+        if self._running > self.service.settings.max_concurrency:
+            raise busy("too many requests at once; try again soon.", "concurrency")
+        if self._rate.on:
+            self._rate.check(key or (scope.get("client") or ("",))[0])
+
+    def _count(self, method: str, path: str, status: int, seconds: float, request_id: bytes) -> None:
+        handler = path if path in KNOWN else "/v2/models" if path.startswith("/v2/models/") else "other"
+        self.service.metrics.count_request(method if method in METHODS else "other", handler, status, seconds)
+        self._log.write(method, handler, status, seconds, request_id)

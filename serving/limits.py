@@ -1,0 +1,29 @@
+"""How many requests one client may send."""
+
+from __future__ import annotations
+
+from serving.problems import RefusalError
+
+
+class RateLimit:
+    """A limit such as `100/second` for each client; an empty one lets everything through."""
+
+    def __init__(self, limit: str) -> None:
+        self.on = bool(limit)
+        if self.on:
+            from limits import parse
+            from limits.storage import MemoryStorage
+            from limits.strategies import SlidingWindowCounterRateLimiter
+
+            self._limit = parse(limit)
+            self._limiter = SlidingWindowCounterRateLimiter(MemoryStorage())
+
+    def check(self, client: str) -> None:
+        """Count a request of a client.
+
+        Raises:
+            RefusalError: it has sent too many.
+        """
+        if not self._limiter.hit(self._limit, client):
+            seconds = {"Retry-After": str(self._limit.get_expiry())}
+            raise RefusalError(429, f"one client may send {self._limit}; wait and try again.", "rate", seconds)

@@ -1,0 +1,142 @@
+"""The service's OpenAPI document, with the served model's own columns."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+
+from serving.routers import scoring
+from serving.routers.inference_protocol import DATATYPES, UNNAMED
+from serving.state import Served, Service
+from ssad.bundle import REGIONS, Bundle, Column
+from ssad.bundle.schema import MISSING_CATEGORY, GraphInputs
+
+JSON_TYPES: dict[str, dict[str, Any]] = {
+    "numeric": {"type": ["number", "null"]},
+    "boolean": {"type": ["boolean", "null"]},
+    "date": {"type": ["string", "null"], "format": "date-time"},
+    "categorical": {"type": ["string", "null"]},
+}
+
+SHOWN_CATEGORIES = 20
+
+REFUSALS = {
+    "400": "The body cannot be parsed.",
+    "401": "An API key is needed.",
+    "406": "No accepted content type can be written.",
+    "413": "The body is too large, or has too many rows.",
+    "415": "The content type cannot be read.",
+    "422": "The rows do not fit the model; the answer names rows and columns.",
+    "429": "One client sends too many requests.",
+    "503": "Too busy, draining or without a model; see Retry-After.",
+}
+
+
+def openapi(app: FastAPI, service: Service) -> dict[str, Any]:
+    """The document for what is served now."""
+    document = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
+    served = service.served
+    if served is None:
+        return document
+    columns = served.bundle.schema.columns
+    schemas = document.setdefault("components", {}).setdefault("schemas", {})
+    schemas["Row"] = _row_schema(columns)
+    schemas["Prediction"] = PREDICTION
+    document["components"]["securitySchemes"] = {"key": {"type": "apiKey", "in": "header", "name": "X-API-Key"}}
+    if service.keys.needed:
+        document["security"] = [{"key": []}]
+    document["paths"] |= _paths(served, example(served.bundle))
+    return document
+
+
+def example(bundle: Bundle) -> dict[str, Any]:
+    """A row that scores: each column's middle value or most frequent word. It is nobody's row."""
+    middle = [bundle.reference.middle_value(name) for name in bundle.schema.graph_order]
+    numeric, words = middle[: len(bundle.schema.numeric)], middle[len(bundle.schema.numeric) :]
+    inputs = GraphInputs(np.asarray([numeric], dtype=np.float64), np.asarray([words], dtype=object))
+    values = bundle.schema.plain_values(inputs)
+    row = {column.name: values[column.name][0] for column in bundle.schema.columns}
+    truths = {column.name for column in bundle.schema.columns if column.kind == "boolean"}
+    return {name: bool(value) if name in truths and value is not None else value for name, value in row.items()}
+
+
+PREDICTION = {
+    "type": "object",
+    "required": ["score", "confidence", "region"],
+    "properties": {
+        "score": {"type": "number", "description": "Higher is more abnormal."},
+        "confidence": {"type": "number", "minimum": -1, "maximum": 1, "description": "1 surely normal, -1 abnormal."},
+        "region": {"enum": list(REGIONS)},
+        "features": {"type": "array", "items": {"type": "object"}, "description": "What contributed most."},
+    },
+}
+
+
+def _row_schema(columns: tuple[Column, ...]) -> dict[str, Any]:
+    properties = {}
+    for column in columns:
+        properties[column.name] = dict(JSON_TYPES[column.kind])
+        if column.kind == "categorical":
+            known = [word for word in column.categories if word != MISSING_CATEGORY]
+            properties[column.name]["examples"] = known[:SHOWN_CATEGORIES]
+        elif column.kind == "numeric":
+            properties[column.name]["description"] = f"Training values: {column.minimum:g} to {column.maximum:g}."
+    return {"type": "object", "required": [column.name for column in columns], "properties": properties}
+
+
+def _paths(served: Served, row: dict[str, Any]) -> dict[str, Any]:
+    rows = {"type": "array", "minItems": 1, "items": {"$ref": "#/components/schemas/Row"}}
+    explain = {"name": "explain", "in": "query", "schema": {"type": "integer", "minimum": 0, "maximum": 50}}
+    explain["description"] = "How many columns to explain in each row."
+    tensors = _tensors(served, row)
+    return {
+        "/v1/score": _post("Score rows", _object("records", rows), {"records": [row]}, "predictions", [explain]),
+        "/invocations": _post(
+            "Score rows as MLflow does",
+            _object("dataframe_records", rows),
+            {"dataframe_records": [row]},
+            "predictions",
+        ),
+        f"/v2/models/{served.source.name or UNNAMED}/infer": _post(
+            "Score rows given as a tensor for each column",
+            _object("inputs", {"type": "array", "items": {"type": "object"}, "minItems": 1}),
+            {"inputs": tensors},
+            "outputs",
+        ),
+    }
+
+
+def _tensors(served: Served, row: dict[str, Any]) -> list[dict[str, Any]]:
+    return [
+        {"name": column.name, "shape": [1], "datatype": DATATYPES[column.kind], "data": [row[column.name]]}
+        for column in served.bundle.schema.columns
+    ]
+
+
+def _object(key: str, schema: dict[str, Any]) -> dict[str, Any]:
+    return {"type": "object", "required": [key], "properties": {key: schema}}
+
+
+def _post(
+    summary: str, schema: dict[str, Any], body: Any, key: str, parameters: list[dict[str, Any]] | None = None
+) -> dict[str, Any]:
+    answer_items = {"$ref": "#/components/schemas/Prediction"} if key == "predictions" else {"type": "object"}
+    content = {"application/json": {"schema": schema, "example": body}}
+    if key == "predictions":
+        text = {"schema": {"type": "string"}}
+        binary = {"schema": {"type": "string", "format": "binary"}}
+        content |= {"text/csv": text, scoring.PARQUET_TYPES[0]: binary}
+    answer = {"application/json": {"schema": _object(key, {"type": "array", "items": answer_items})}}
+    refusals = {status: {"description": meaning} for status, meaning in REFUSALS.items()}
+    return {
+        "post": {
+            "summary": summary,
+            "tags": ["scoring"],
+            "parameters": parameters or [],
+            "requestBody": {"required": True, "content": content},
+            "responses": {"200": {"description": "One entry a row.", "content": answer}, **refusals},
+        }
+    }

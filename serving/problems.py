@@ -1,0 +1,66 @@
+"""Refusals as problem documents [RFC 9457]; never a value of the request in them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from http import HTTPStatus
+from typing import Any
+
+import orjson
+
+from ssad.errors import RowsError
+
+PROBLEM = "application/problem+json"
+
+MAX_DETAIL = 4000
+"""Characters of a sentence to a client: names of columns are its own, and may be long."""
+
+
+@dataclass(eq=False)
+class RefusalError(Exception):
+    """A request that is refused.
+
+    Attributes:
+        status: of HTTP.
+        detail: one sentence.
+        reason: a word for the metric.
+        headers: further headers of the answer.
+    """
+
+    status: int
+    detail: str
+    reason: str
+    headers: dict[str, str] = field(default_factory=dict)
+
+
+def busy(detail: str, reason: str, seconds: int = 1) -> RefusalError:
+    """503, come back after some seconds."""
+    return RefusalError(503, detail, reason, {"Retry-After": str(seconds)})
+
+
+def rows_refusal_body(error: RowsError, path: str) -> bytes:
+    """What is said of rows that cannot be scored: 422, with the row and column of each value at fault."""
+    errors = [{"row": c.row, "column": c.column, "detail": f"expected {c.expected}"} for c in error.cells]
+    return problem_body(422, str(error), path, **({"errors": errors} if errors else {}))
+
+
+def problem_body(status: int, detail: str, path: str, **more: Any) -> bytes:
+    """A problem document, with the two fields that MLflow's clients read; or what the inference protocol wants."""
+    detail = detail[:MAX_DETAIL]
+    if path.startswith("/v2"):
+        return orjson.dumps({"error": detail})
+    document = {
+        "type": "about:blank",
+        "title": HTTPStatus(status).phrase,
+        "status": status,
+        "detail": detail,
+        "instance": path,
+        "error_code": "BAD_REQUEST" if status < 500 else "INTERNAL_ERROR",
+        "message": detail,
+    }
+    return orjson.dumps(document | more)
+
+
+def problem_type(path: str) -> str:
+    """Content type of a refusal at this path."""
+    return "application/json" if path.startswith("/v2") else PROBLEM

@@ -1,0 +1,68 @@
+"""Hints to look at the registry now: the admin's, and MLflow's registry webhook."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+import time
+from collections import OrderedDict
+
+from fastapi import APIRouter, Request, Response
+
+from serving.problems import RefusalError
+from serving.scoring import read_body
+
+MAX_AGE_SECONDS = 300
+"""A delivery signed longer ago may be a copy of an old one."""
+
+REMEMBERED = 1000
+"""Deliveries whose repetition is noticed."""
+
+router = APIRouter(tags=["registry"])
+
+
+@router.post("/admin/reload", status_code=202)
+async def reload(request: Request) -> Response:
+    """Look at the alias now; needs the admin key."""
+    request.app.state.follower.wake()
+    return Response(status_code=202)
+
+
+@router.post("/hooks/mlflow", status_code=202)
+async def hook(request: Request) -> Response:
+    """Look at the alias now, because MLflow says that something has changed; what it says is not relied on."""
+    service = request.app.state.service
+    body = await read_body(request.receive, dict(request.scope["headers"]), service)
+    secret = service.settings.webhook_secret
+    delivery, stamp = request.headers.get("x-mlflow-delivery-id", ""), request.headers.get("x-mlflow-timestamp", "")
+    signature = request.headers.get("x-mlflow-signature", "")
+    if not secret or not hmac.compare_digest(signature.encode(), sign(secret, delivery, stamp, body).encode()):
+        raise RefusalError(401, "the delivery is not signed with this service's webhook secret.", "webhook")
+    if not stamp.isdecimal() or abs(time.time() - int(stamp)) > MAX_AGE_SECONDS:
+        raise RefusalError(401, f"the delivery was not signed within the last {MAX_AGE_SECONDS} s.", "webhook")
+    if request.app.state.deliveries.first(delivery):
+        request.app.state.follower.wake()
+    return Response(status_code=202)
+
+
+def sign(secret: str, delivery: str, stamp: str, body: bytes) -> str:
+    """MLflow's signature of a delivery: HMAC-SHA256 of its id, its time and its body."""
+    signed = f"{delivery}.{stamp}.".encode() + body
+    return "v1," + base64.b64encode(hmac.new(secret.encode(), signed, hashlib.sha256).digest()).decode()
+
+
+class Deliveries:
+    """Ids of the last deliveries."""
+
+    def __init__(self) -> None:
+        self._seen: OrderedDict[str, None] = OrderedDict()
+
+    def first(self, delivery: str) -> bool:
+        """Whether this one has not come before."""
+        if delivery in self._seen:
+            return False
+        self._seen[delivery] = None
+        if len(self._seen) > REMEMBERED:
+            self._seen.popitem(last=False)
+        return True

@@ -1,0 +1,42 @@
+"""Whether the process lives, has started and should be sent requests; MLflow's names for the same."""
+
+from __future__ import annotations
+
+from importlib import metadata
+
+from fastapi import APIRouter, Request, Response
+from fastapi.responses import JSONResponse
+
+from serving.state import Service
+
+router = APIRouter(tags=["probes"])
+
+
+@router.get("/livez")
+async def livez() -> Response:
+    """The process answers."""
+    return Response(status_code=200)
+
+
+@router.get("/startupz")
+@router.get("/ping")
+@router.get("/health")
+async def started(request: Request) -> Response:
+    """A model is loaded."""
+    return Response(status_code=200 if request.app.state.service.served else 503)
+
+
+@router.get("/readyz")
+async def readyz(request: Request) -> Response:
+    """A model is loaded and the process is not about to end; says too whether the alias may have moved."""
+    service: Service = request.app.state.service
+    ready = service.served is not None and not service.draining
+    status = "draining" if service.draining else "ready" if ready else "loading"
+    document = {"status": status, "stale": service.stale, "registry_age_seconds": service.registry_age}
+    return JSONResponse(document, 200 if ready else 503)
+
+
+@router.get("/version")
+async def version() -> Response:
+    """The version of MLflow, as its own scoring server tells it."""
+    return Response(metadata.version("mlflow"), media_type="text/plain")

@@ -1,0 +1,183 @@
+"""A body in, an answer out: the path every scoring route shares, as plain ASGI because it is the hot one."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import parse_qs
+
+import numpy as np
+from starlette.types import Receive, Scope, Send
+
+from serving.answers import JSON, Answered, Writer, writer_for
+from serving.bodies import Decoder
+from serving.problems import RefusalError, busy
+from serving.state import Served, Service
+from ssad.bundle.explain import explain
+from ssad.bundle.intervals import Floats
+from ssad.bundle.schema import MAX_REPORTED_PROBLEMS
+from ssad.errors import RowsError
+
+INLINE_BYTES = 2**18
+"""Bodies up to this size are scored on the event loop: a hop to a thread costs more than most of them do."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a request asks for, apart from its rows.
+
+    Attributes:
+        decode: of its body.
+        content_type: of the answer.
+        write: of the answer.
+        explained: columns to explain in each row; 0 for none.
+    """
+
+    decode: Decoder
+    content_type: str
+    write: Writer
+    explained: int
+
+
+class ScoringEndpoint:
+    """An ASGI application that scores the rows of a body."""
+
+    def __init__(self, service: Service, decoders: dict[str, Decoder], write_json: Writer) -> None:
+        """Answer bodies of these content types; the first is that of a body that names none."""
+        self._service = service
+        self._decoders = decoders
+        self._default = next(iter(decoders))
+        self._write_json = write_json
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Read, score, answer."""
+        service = self._service
+        served = service.current()
+        headers = dict(scope["headers"])
+        request = self._asked(scope, headers)
+        deadline = time.perf_counter() + service.settings.timeout_seconds
+        body = await read_body(receive, headers, service)
+        if len(body) <= INLINE_BYTES and not request.explained:
+            answer = self._answer(served, request, body, deadline)
+        else:
+            loop = asyncio.get_running_loop()
+            answer = await loop.run_in_executor(service.pool, self._answer, served, request, body, deadline)
+        written = [(b"content-type", request.content_type.encode()), (b"content-length", b"%d" % len(answer))]
+        await send({"type": "http.response.start", "status": 200, "headers": written + served.headers})
+        await send({"type": "http.response.body", "body": answer})
+
+    def _asked(self, scope: Scope, headers: dict[bytes, bytes]) -> Request:
+        sent = headers.get(b"content-type", b"").partition(b";")[0].strip().lower().decode("latin-1")
+        decode = self._decoders.get(sent or self._default)
+        if decode is None:
+            raise RefusalError(415, f"a body can be {', '.join(self._decoders)}; send one of them.", "content_type")
+        if headers.get(b"content-encoding", b"identity") != b"identity":
+            raise RefusalError(415, "a body cannot have a content encoding; send it as it is.", "content_encoding")
+        accept = headers.get(b"accept", b"").decode("latin-1")
+        content_type, write = writer_for(accept, self._write_json) if accept else (JSON, self._write_json)
+        explained = _explained(scope["query_string"])
+        if explained and content_type != JSON:
+            raise RefusalError(406, "explanations are answered in JSON alone; accept application/json.", "accept")
+        return Request(decode, content_type, write, explained)
+
+    def _answer(self, served: Served, request: Request, body: bytes, deadline: float) -> bytes:
+        """Score part by part, of a large body holding only the scores; then write them."""
+        scores: list[Floats] = []
+        reasons: list[list[dict[str, Any]]] = []
+        rows, decoding, started = 0, 0.0, time.perf_counter()
+        asked = started
+        for inputs in request.decode(body, served.bundle.schema, self._service.settings):
+            decoded = time.perf_counter()
+            decoding += decoded - asked
+            if decoded > deadline:
+                raise busy("scoring took too long; send fewer rows at a time.", "timeout")
+            scores.append(finite(served.bundle.score_inputs(inputs), rows))
+            rows += len(inputs)
+            served.window.add(scores[-1], inputs)
+            if request.explained:
+                self._check_explained(request.explained * rows)
+                reasons += explain(served.bundle, inputs, request.explained)
+            asked = time.perf_counter()
+        decided = served.bundle.decide(scores[0] if len(scores) == 1 else np.concatenate(scores))
+        scored = time.perf_counter()
+        answer = request.write(Answered(served, decided, reasons if request.explained else None))
+        seconds = (decoding, scored - started - decoding, time.perf_counter() - scored)
+        self._service.metrics.count_scores(served, decided, seconds)
+        return answer
+
+    def _check_explained(self, columns: int) -> None:
+        most = self._service.settings.max_explained
+        if columns > most:
+            raise RefusalError(
+                413, f"an answer explains {most} columns at most, rows x explain; ask for fewer.", "explain"
+            )
+
+
+def finite(scores: Floats, before: int) -> Floats:
+    """The scores themselves.
+
+    Raises:
+        RowsError: one is not finite: its row holds numbers too large to reckon with.
+    """
+    if np.isfinite(scores).all():
+        return scores
+    rows = np.flatnonzero(~np.isfinite(scores))[:MAX_REPORTED_PROBLEMS] + before
+    raise RowsError(f"the numbers of row {', '.join(map(str, rows.tolist()))} are too large to be scored.")
+
+
+async def read_body(receive: Receive, headers: dict[bytes, bytes], service: Service) -> bytes:
+    """The body, refused as soon as it is known to be too large or too slow.
+
+    Raises:
+        RefusalError: it is, or the client has gone.
+    """
+    most = service.settings.max_body_bytes
+    too_large = RefusalError(413, f"a body may have {most} bytes; send fewer rows at a time.", "body_size")
+    declared = headers.get(b"content-length", b"0")
+    if declared.isdigit() and int(declared) > most:
+        raise too_large
+    parts, size, more = [], 0, True
+    with Deadline(service.settings.timeout_seconds):
+        while more:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                raise RefusalError(400, "the client went away.", "disconnect")
+            parts.append(message.get("body", b""))
+            size, more = size + len(parts[-1]), message.get("more_body", False)
+            if size > most:
+                raise too_large
+    return parts[0] if len(parts) == 1 else b"".join(parts)
+
+
+class Deadline:
+    """Cuts off a body that does not arrive in time; a tenth of the cost of anyio's scopes."""
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._late = False
+
+    def __enter__(self) -> None:
+        self._task = asyncio.current_task()
+        self._timer = asyncio.get_running_loop().call_later(self._seconds, self._expire)
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self._timer.cancel()
+        if self._late and kind is asyncio.CancelledError:
+            raise RefusalError(408, "the body did not arrive in time; send it faster or in parts.", "slow_body")
+
+    def _expire(self) -> None:
+        self._late = True
+        if self._task is not None:
+            self._task.cancel()
+
+
+def _explained(query: bytes) -> int:
+    """How many columns of each row are to be explained."""
+    if not query:
+        return 0
+    given = parse_qs(query.decode("latin-1")).get("explain", ["0"])[-1]
+    if not given.isdecimal() or len(given) > 4:
+        raise RefusalError(422, "explain must be a whole number from 0 to 9999.", "query")
+    return int(given)

@@ -1,0 +1,125 @@
+"""Settings of the service, all from the environment; `ssad serve --help` lists them from here."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import AliasChoices, Field, ValidationError, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from ssad.errors import SettingsError
+
+PREFIX = "SSAD_SERVE_"
+
+SHA256 = re.compile(r"[0-9a-f]{64}")
+"""A key as it is kept: its SHA-256 in hexadecimal."""
+
+Words = Annotated[tuple[str, ...], NoDecode]
+
+
+def _cache_folder() -> Path:
+    return Path.home() / ".cache" / "ssad" / "serving"
+
+
+class Settings(BaseSettings):
+    """What may be set, each as `SSAD_SERVE_<NAME>`; `model`, `host` and `port` are options too."""
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="ignore")
+
+    model: str = Field("models:/ssad@champion", description="model URI of MLflow; one with an alias is followed")
+    host: str = Field("127.0.0.1", description="address to listen at")
+    port: int = Field(8000, ge=0, le=65535, description="port to listen at")
+    workers: int = Field(1, ge=1, description="processes; each follows the registry by itself")
+    registry_uri: str = Field(
+        "",
+        validation_alias=AliasChoices("MLFLOW_REGISTRY_URI", "MLFLOW_TRACKING_URI"),
+        description="where the registry is; or MLFLOW_TRACKING_URI",
+    )
+    cache: Path = Field(default_factory=_cache_folder, description="folder where the last good bundle is kept")
+    allowed_models: Words = Field((), description="registered names that may be served, by commas; empty: all")
+    allow_new_columns: bool = Field(False, description="accept a version that needs columns the served one does not")
+    poll_seconds: float = Field(5.0, gt=0, description="time between two looks at the alias, +-20 %")
+    registry_timeout_seconds: float = Field(3.0, gt=0, description="how long the registry may take to answer")
+    fetch_timeout_seconds: float = Field(120.0, gt=0, description="how long fetching a version may take")
+    webhook_secret: str = Field("", repr=False, description="secret of MLflow's registry webhook; empty: no webhook")
+    api_keys: Words = Field((), repr=False, description="SHA-256 of each API key, by commas; no key at all: open")
+    api_keys_file: Path | None = Field(None, description="file with more, one a line, read again when it changes")
+    admin_key: str = Field("", repr=False, description="SHA-256 of the admin key; empty: /admin is closed")
+    max_body_bytes: int = Field(256 * 2**20, ge=1, description="largest body")
+    max_json_bytes: int = Field(32 * 2**20, ge=1, description="largest JSON body: its rows take far more")
+    max_rows: int = Field(1_000_000, ge=1, description="most rows in a body")
+    max_explained: int = Field(2000, ge=1, description="most explained columns in an answer: rows x explain")
+    max_concurrency: int = Field(64, ge=1, description="requests in progress; more are answered 503")
+    rate_limit: str = Field("", description="requests of one client, such as 100/second; more are answered 429")
+    timeout_seconds: float = Field(30.0, gt=0, description="how long a request may take")
+    tls_certificate: Path | None = Field(None, description="certificate chain, PEM")
+    tls_key: Path | None = Field(None, description="its private key, PEM")
+    drain_seconds: float = Field(5.0, ge=0, description="time from SIGTERM to closing the port; unready meanwhile")
+    shutdown_seconds: int = Field(30, ge=0, description="time requests in progress have after that")
+    drift_rows: int = Field(10_000, ge=1, description="recent rows that are compared with the training rows")
+    threads: int = Field(1, ge=1, description="cores one scoring call may use")
+    log_level: str = Field("INFO", description="DEBUG, INFO, WARNING or ERROR")
+
+    @field_validator("allowed_models", "api_keys", mode="before")
+    @classmethod
+    def _by_commas(cls, value: object) -> object:
+        return tuple(word.strip() for word in value.split(",") if word.strip()) if isinstance(value, str) else value
+
+    @field_validator("api_keys")
+    @classmethod
+    def _hashed(cls, keys: tuple[str, ...]) -> tuple[str, ...]:
+        if not all(SHA256.fullmatch(key) for key in keys):
+            raise ValueError("each must be the SHA-256 of a key, 64 hexadecimal digits")
+        return keys
+
+    @field_validator("admin_key")
+    @classmethod
+    def _hashed_or_empty(cls, key: str) -> str:
+        if key and not SHA256.fullmatch(key):
+            raise ValueError("must be the SHA-256 of the key, 64 hexadecimal digits")
+        return key
+
+    @field_validator("log_level")
+    @classmethod
+    def _known_level(cls, level: str) -> str:
+        if level.upper() not in ("DEBUG", "INFO", "WARNING", "ERROR"):
+            raise ValueError("must be DEBUG, INFO, WARNING or ERROR")
+        return level.upper()
+
+
+def read_settings(**given: object) -> Settings:
+    """Settings from the environment, and what is given instead.
+
+    Raises:
+        SettingsError: values cannot be used; one error names them all.
+    """
+    try:
+        return Settings(**given)  # type: ignore[arg-type]
+    except ValidationError as error:
+        problems = [f"{variable(str(part['loc'][0]))}: {part['msg']}" for part in error.errors()]
+        raise SettingsError("; ".join(problems) + ".") from None
+
+
+def variable(name: str) -> str:
+    """The environment variable of a setting."""
+    return name.upper() if name.upper().startswith("MLFLOW_") else f"{PREFIX}{name.upper()}"
+
+
+def listing() -> list[tuple[str, str, str]]:
+    """Every setting: its variable, its default and what it means."""
+    rows = []
+    for name, field in Settings.model_fields.items():
+        default = field.get_default(call_default_factory=True)
+        shown = ",".join(default) if isinstance(default, tuple) else str(default if default is not None else "")
+        alias = field.validation_alias
+        shown = shown.replace(str(Path.home()), "~")
+        rows.append(
+            (
+                str(alias.choices[0]) if isinstance(alias, AliasChoices) else variable(name),
+                shown,
+                field.description or "",
+            )
+        )
+    return rows

@@ -1,0 +1,119 @@
+"""What is served, as one reference, and what the routes share."""
+
+from __future__ import annotations
+
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
+import orjson
+
+from serving.drift import DriftWindow
+from serving.keys import Keys
+from serving.metrics import Metrics
+from serving.problems import busy
+from serving.settings import Settings
+from serving.source import Source
+from ssad.bundle import Bundle
+from ssad.bundle.intervals import Floats
+
+
+@dataclass
+class Served:
+    """A bundle and where it came from: one reference, so that a request never mixes two versions.
+
+    Attributes:
+        bundle: what scores.
+        source: where it came from.
+        window: the last rows it scored.
+        loaded_at: when it was loaded, seconds since 1970.
+    """
+
+    bundle: Bundle
+    source: Source
+    window: DriftWindow
+    loaded_at: float = field(default_factory=time.time)
+
+    @property
+    def label(self) -> tuple[str, str, str, str]:
+        """Name, version, alias and run; empty where there is none."""
+        s = self.source
+        return (s.name or "", s.version or "", s.alias or "", s.run_id or "")
+
+    @cached_property
+    def headers(self) -> list[tuple[bytes, bytes]]:
+        """Response headers that name the version."""
+        named = zip((b"x-model-name", b"x-model-version", b"x-model-alias"), self.label, strict=False)
+        return [(name, value.encode()) for name, value in named if value]
+
+    @cached_property
+    def named(self) -> bytes:
+        """Name and version as JSON."""
+        return orjson.dumps({"name": self.source.name, "version": self.source.version})
+
+    @cached_property
+    def _shares(self) -> Floats:
+        """Share of the training scores up to the end of each of their bins."""
+        counts = np.asarray(self.bundle.histogram["counts"], np.float64)
+        shares: Floats = np.cumsum(counts) / counts.sum()
+        return shares
+
+    def quantiles(self, scores: Floats) -> Floats:
+        """Place of each score among the training scores, by their bins: shape (n,), in (0, 1]."""
+        places: Floats = self._shares[np.searchsorted(self.bundle.histogram["edges"][1:-1], scores)]
+        return places.round(9)  # the sum of shares is to end at the buckets' borders, not a rounding above
+
+
+class Service:
+    """What the routes, the gate and the follower share.
+
+    Attributes:
+        settings: as they were read at the start.
+        metrics: of this process.
+        keys: who may ask.
+        pool: threads for bodies too large for the event loop.
+        served: what is served now; None until a bundle is loaded.
+        draining: whether the process is about to end.
+        registry_seen: when the registry last answered, on the monotonic clock; None before that.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.metrics = Metrics()
+        self.keys = Keys(settings)
+        self.pool = ThreadPoolExecutor(max(2, settings.threads), thread_name_prefix="score")
+        self.served: Served | None = None
+        self.draining = False
+        self.registry_seen: float | None = None
+
+    def serve(self, bundle: Bundle, source: Source) -> Served:
+        """Answer with this bundle from now on; requests in progress end with the one they began with."""
+        served = Served(bundle, source, DriftWindow(bundle, self.settings.drift_rows))
+        self.served = served
+        self.metrics.set_model(served)
+        return served
+
+    def current(self) -> Served:
+        """What is served now.
+
+        Raises:
+            RefusalError: nothing yet.
+        """
+        if self.served is None:
+            raise busy("no model is loaded yet; try again soon.", "not_loaded")
+        return self.served
+
+    @property
+    def registry_age(self) -> float | None:
+        """Seconds since the registry last answered; None where it never did, or is not followed."""
+        return None if self.registry_seen is None else time.monotonic() - self.registry_seen
+
+    @property
+    def stale(self) -> bool:
+        """Whether a followed registry has not answered for three polls: the alias may have moved."""
+        if self.served is None or self.served.source.alias is None:
+            return False
+        age = self.registry_age
+        return age is None or age > 3 * (self.settings.poll_seconds + self.settings.registry_timeout_seconds)

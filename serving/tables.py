@@ -1,0 +1,204 @@
+"""CSV, Parquet and Arrow bodies to graph inputs, part by part; pyarrow is loaded by the first that comes."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from serving.bodies import check_names, check_rows
+from serving.problems import RefusalError
+from serving.settings import Settings
+from ssad.bundle import TableSchema
+from ssad.bundle.schema import MAX_REPORTED_PROBLEMS, GraphInputs
+from ssad.errors import CellProblem, RowsError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+PART_ROWS = 16_384
+"""Rows that are in memory as columns at once, whatever the body holds."""
+
+CSV_BLOCK_BYTES = 2**22
+"""Bytes of a CSV body that are parsed at once; a longer line is refused."""
+
+MISSING_WORDS = ["", "#N/A", "N/A", "NA", "NULL", "NaN", "None", "nan", "null", "<NA>", "n/a"]
+"""Words of a CSV file that mean a missing value: those of pandas, by which training tables are read."""
+
+MAX_EXPANSION_BYTES = 2**32
+"""A Parquet body that says it unpacks to more is refused before it is unpacked."""
+
+
+def csv_rows(body: bytes, schema: TableSchema, settings: Settings) -> Iterator[GraphInputs]:
+    """Rows of a CSV body with a header, in UTF-8.
+
+    Raises:
+        RowsError: it is not one, or its rows do not fit the schema.
+        RefusalError: there are too many.
+    """
+    import pyarrow as pa
+    from pyarrow import csv
+
+    names = _csv_header(body)
+    check_names(names)
+    convert = csv.ConvertOptions(
+        column_types=dict.fromkeys(names, pa.string()), null_values=MISSING_WORDS, strings_can_be_null=True
+    )
+    try:
+        reader = csv.open_csv(
+            pa.BufferReader(body), csv.ReadOptions(block_size=CSV_BLOCK_BYTES, use_threads=False), None, convert
+        )
+        yield from _parts(reader, schema, settings)
+    except pa.ArrowException as error:
+        row = re.search(r"Row #(\d+)", str(error))
+        where = f"see line {row[1]}" if row else "see its header"
+        raise RowsError(f"the body is no CSV table with a header in UTF-8, {where}.") from error
+
+
+def _csv_header(body: bytes) -> list[str]:
+    import csv
+
+    try:
+        first = body[:CSV_BLOCK_BYTES].split(b"\n", 1)[0].decode("utf-8-sig").strip("\r")
+        return next(csv.reader([first], strict=True), [])
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise RowsError("the body is no CSV table with a header in UTF-8, see its header.") from error
+
+
+def parquet_rows(body: bytes, schema: TableSchema, settings: Settings) -> Iterator[GraphInputs]:
+    """Rows of a Parquet body.
+
+    Raises:
+        RowsError: it is not one, or its rows do not fit the schema.
+        RefusalError: there are too many, or they would unpack to too much.
+    """
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    try:
+        words = [column.name for column in schema.categorical]
+        # Words stay as they are packed: one of a megabyte in each row would else be copied for each.
+        file = parquet.ParquetFile(pa.BufferReader(body), read_dictionary=words, pre_buffer=False)
+        _check_parquet(file.metadata, settings)
+        check_names(file.schema_arrow.names)
+        known = [name for name in file.schema_arrow.names if name in schema.graph_order]
+        yield from _parts(file.iter_batches(PART_ROWS, columns=known, use_threads=False), schema, settings)
+    except (pa.ArrowException, OSError) as error:
+        raise RowsError("the body is no Parquet file, or a damaged one; write it again.") from error
+
+
+def _check_parquet(metadata: Any, settings: Settings) -> None:
+    check_rows(metadata.num_rows, settings)
+    groups = [metadata.row_group(at) for at in range(metadata.num_row_groups)]
+    if sum(group.total_byte_size for group in groups) > MAX_EXPANSION_BYTES:
+        raise RefusalError(
+            413, f"the body unpacks to more than {MAX_EXPANSION_BYTES} bytes; send fewer rows.", "expansion"
+        )
+
+
+def arrow_rows(body: bytes, schema: TableSchema, settings: Settings) -> Iterator[GraphInputs]:
+    """Rows of an Arrow stream, uncompressed.
+
+    Raises:
+        RowsError: it is not one, or its rows do not fit the schema.
+        RefusalError: there are too many.
+    """
+    import pyarrow as pa
+
+    try:
+        _refuse_compressed(body)
+        with pa.ipc.open_stream(pa.BufferReader(body)) as reader:
+            check_names(reader.schema.names)
+            yield from _parts(reader, schema, settings)
+    except (pa.ArrowException, OSError, EOFError) as error:
+        raise RowsError("the body is no Arrow stream, or a damaged one; write it again.") from error
+
+
+def _refuse_compressed(body: bytes) -> None:
+    """Compressed Arrow buffers say nothing of their size before they are unpacked: they are not taken."""
+    import pyarrow as pa
+    from flatbuffers.table import Table
+
+    for message in pa.ipc.MessageReader.open_stream(pa.BufferReader(body)):
+        if message.type not in ("record batch", "dictionary"):
+            continue
+        metadata = bytearray(message.metadata.to_pybytes())
+        root = Table(metadata, int.from_bytes(metadata[:4], "little"))
+        header = Table(metadata, root.Indirect(root.Offset(8) + root.Pos))
+        if message.type == "dictionary":
+            header = Table(metadata, header.Indirect(header.Offset(6) + header.Pos))
+        if header.Offset(10):
+            raise RefusalError(415, "the Arrow stream is compressed; send it uncompressed, or Parquet.", "compressed")
+
+
+def _parts(batches: Any, schema: TableSchema, settings: Settings) -> Iterator[GraphInputs]:
+    """Graph inputs of record batches, `PART_ROWS` rows at most in each."""
+    done = 0
+    for whole in batches:
+        check_rows(max(1, done + whole.num_rows), settings)
+        whole.validate(full=True)
+        for start in range(0, whole.num_rows, PART_ROWS):
+            part = whole.slice(start, PART_ROWS)
+            try:
+                yield _inputs(part, schema)
+            except RowsError as error:
+                raise error.moved(done) from error
+            done += part.num_rows
+    check_rows(done, settings)
+
+
+def _inputs(batch: pa.RecordBatch, schema: TableSchema) -> GraphInputs:
+    kinds = {column.name: column.kind for column in schema.columns}
+    table = {
+        name: _values(batch.column(at), kinds.get(name, ""), name) if name in kinds else ()
+        for at, name in enumerate(batch.schema.names)
+    }
+    return schema.inputs(table, strict=True)
+
+
+def _values(array: Any, kind: str, name: str) -> Any:
+    """One column as an array where its type says what it holds; else as the values it holds."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    if kind == "categorical":
+        return _words(array, name)
+    if pa.types.is_floating(array.type):
+        _refuse_nan(pc.is_nan(array), name)
+    if pa.types.is_temporal(array.type) != (kind == "date"):
+        return _listed(array, name)
+    try:
+        wanted = pa.timestamp("us") if kind == "date" else pa.float64()
+        return array.cast(wanted).to_numpy(zero_copy_only=False)
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
+        return _listed(array, name)
+
+
+def _words(array: Any, name: str) -> Any:
+    import pyarrow as pa
+
+    if not pa.types.is_dictionary(array.type):
+        return _listed(array, name)
+    words = np.asarray([*_listed(array.dictionary, name), None], dtype=object)
+    places = array.indices.fill_null(len(words) - 1) if array.indices.null_count else array.indices
+    return words[places.to_numpy(zero_copy_only=False)]
+
+
+def _listed(array: Any, name: str) -> list[Any]:
+    """The values as Python has them; not every moment or text that Arrow can hold is one."""
+    import pyarrow as pa
+
+    try:
+        values: list[Any] = array.to_pylist()
+    except (OverflowError, ValueError, pa.ArrowException) as error:
+        raise RowsError(f"column {name!r} holds values of another type; see /docs for the columns.") from error
+    return values
+
+
+def _refuse_nan(is_nan: Any, name: str) -> None:
+    rows = np.flatnonzero(is_nan.fill_null(False).to_numpy(zero_copy_only=False)).tolist()
+    if rows:
+        cells = [CellProblem(row, name, "a number or null") for row in rows[:MAX_REPORTED_PROBLEMS]]
+        raise RowsError.of_cells(cells, more=len(rows) > len(cells))

@@ -1,0 +1,155 @@
+"""A table of any size as a stream of Arrow record batches, in memory that does not grow with it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.csv as pacsv
+import pyarrow.dataset as pads
+
+from ssad.bundle import TableSchema
+from ssad.datasets.tables import FORMATS, local_path, read_table
+from ssad.errors import DatasetError
+
+BATCH_ROWS = 65_536
+"""Rows of every batch but the last: 15 MiB of thirty numbers, small beside a row group's million rows."""
+
+PARQUET = (".parquet", ".pq")
+SEPARATORS = {".csv": ",", ".tsv": "\t"}
+STREAMED_COMPRESSION = (".gz", ".bz2", ".zst", ".lz4")
+
+MISSING_WORDS = [*pacsv.ConvertOptions().null_values, "None", "<NA>", " "]
+"""Words of a text file that mean a missing value: Arrow's, and the three that pandas knows besides."""
+
+
+@dataclass(frozen=True)
+class TableStream:
+    """A table that is read batch by batch.
+
+    Attributes:
+        names: every column of the table.
+        rows: how many rows there are; None where only reading them would tell.
+        read: batches of the wanted columns after skipping a number of rows.
+    """
+
+    names: tuple[str, ...]
+    rows: int | None
+    read: Callable[[int], Iterator[pa.RecordBatch]]
+
+    def batches(self, skip: int = 0) -> Iterator[pa.RecordBatch]:
+        """Batches of `BATCH_ROWS` rows, the last one shorter, in the order of the table.
+
+        Args:
+            skip: rows at the start to leave out.
+
+        Raises:
+            DatasetError: a file turns out to be damaged, or a number in a text file is none.
+        """
+        try:
+            yield from _evenly(self.read(skip))
+        except (pa.ArrowException, OSError) as error:
+            reason = " ".join(str(error).split())[:200]
+            raise DatasetError(f"the table cannot be read to its end ({reason}); mend it and run again.") from error
+
+
+def open_stream(location: str, schema: TableSchema, keep: Sequence[str] = ()) -> TableStream:
+    """Open a table for reading the columns of a schema, and those to keep.
+
+    Parquet (a file or a folder) and delimited text are streamed; what else `read_table` knows is read whole.
+
+    Raises:
+        DatasetError: there is no such table, it cannot be read, or a column to keep is missing.
+    """
+    wanted = list(dict.fromkeys([*(column.name for column in schema.columns), *keep]))
+    path = local_path(location)
+    if path is None or suffix(path) not in (*PARQUET, *SEPARATORS):
+        stream = _whole(location, wanted)
+    else:
+        try:
+            stream = _parquet(path, wanted) if suffix(path) in PARQUET else _text(path, schema, wanted)
+        except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+            reason = " ".join(str(error).split())[:200]
+            raise DatasetError(f"{path} cannot be read ({reason}); expected {FORMATS}.") from error
+    twice = sorted(name for name, count in Counter(stream.names).items() if count > 1)
+    lost = [name for name in keep if name not in stream.names]
+    if twice or lost:
+        problems = [f"columns of the same name ({', '.join(twice)})"] if twice else []
+        problems += [f"no column {', '.join(map(repr, lost))} to keep"] if lost else []
+        raise DatasetError(f"{location} has {' and '.join(problems)}; its columns are {', '.join(stream.names[:20])}.")
+    return stream
+
+
+def suffix(path: Path) -> str:
+    """The suffix that says what a file is, whatever compressed it; a folder is of Parquet."""
+    if path.is_dir():
+        return PARQUET[0]
+    suffixes = [suffix.lower() for suffix in path.suffixes]
+    if len(suffixes) > 1 and suffixes[-1] in STREAMED_COMPRESSION:
+        suffixes.pop()
+    return suffixes[-1] if suffixes else ""
+
+
+def _parquet(path: Path, wanted: list[str]) -> TableStream:
+    dataset = pads.dataset(path, format="parquet", partitioning="hive" if path.is_dir() else None)
+    files = sorted(dataset.get_fragments(), key=lambda fragment: fragment.path)
+    groups = [group for file in files for group in file.split_by_row_group()]
+    lengths = [group.row_groups[0].num_rows for group in groups]
+    columns = [name for name in wanted if name in dataset.schema.names]
+
+    def read(skip: int) -> Iterator[pa.RecordBatch]:
+        for group, rows in zip(groups, lengths, strict=True):
+            if skip < rows:
+                batches = group.to_batches(dataset.schema, columns=columns, batch_size=BATCH_ROWS)
+                yield from _after(batches, skip)
+            skip = max(0, skip - rows)
+
+    return TableStream(tuple(dataset.schema.names), sum(lengths), read)
+
+
+def _text(path: Path, schema: TableSchema, wanted: list[str]) -> TableStream:
+    layout = pacsv.ParseOptions(delimiter=SEPARATORS[suffix(path)])
+    names = pacsv.open_csv(path, parse_options=layout).schema.names
+    numeric = {column.name for column in schema.of_kind("numeric")}
+    kinds = {name: pa.float64() if name in numeric else pa.string() for name in wanted}
+    values = pacsv.ConvertOptions(
+        column_types=kinds,
+        include_columns=[name for name in wanted if name in names],
+        null_values=MISSING_WORDS,
+        strings_can_be_null=True,
+    )
+
+    def read(skip: int) -> Iterator[pa.RecordBatch]:
+        return _after(pacsv.open_csv(path, parse_options=layout, convert_options=values), skip)
+
+    return TableStream(tuple(names), None, read)
+
+
+def _whole(location: str, wanted: list[str]) -> TableStream:
+    table = read_table(location)
+    arrow = pa.Table.from_pandas(table[[name for name in wanted if name in table]], preserve_index=False)
+    return TableStream(tuple(table.columns), len(table), lambda skip: iter(arrow.slice(skip).to_batches(BATCH_ROWS)))
+
+
+def _after(batches: Iterator[pa.RecordBatch], skip: int) -> Iterator[pa.RecordBatch]:
+    """The batches without their first `skip` rows."""
+    for batch in batches:
+        if skip < len(batch):
+            yield batch.slice(skip)
+        skip = max(0, skip - len(batch))
+
+
+def _evenly(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    """The same rows in batches of `BATCH_ROWS`, the last one shorter."""
+    waiting: list[pa.RecordBatch] = []
+    for batch in batches:
+        waiting.append(batch)
+        while sum(map(len, waiting)) >= BATCH_ROWS:
+            joined = pa.concat_batches(waiting) if len(waiting) > 1 else waiting[0]
+            yield joined.slice(0, BATCH_ROWS)
+            waiting = [joined.slice(BATCH_ROWS)] if len(joined) > BATCH_ROWS else []
+    if waiting and (rest := pa.concat_batches(waiting)).num_rows:
+        yield rest

@@ -1,0 +1,193 @@
+"""What a training and a test look like: figures that need no colour vision to read."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from ssad.bundle import REGIONS, Thresholds
+from ssad.bundle.intervals import Floats
+from ssad.confidence_estimators import ConfidenceIntervalsConfiguration
+from ssad.distribution_analyzers.analyzer import REGION_COLORS, draw_regions
+from ssad.metrics import Labels
+
+SAMPLE = 2000
+"""Rows that stand for all of them in a figure: more than it has pixels across."""
+
+PANELS = 6
+"""Recalibrations shown side by side, the first and the last among them."""
+
+RELIABILITY_BINS = 15
+"""Equal-mass bins, the field's usual number [Guo et al., ICML 2017]."""
+
+BLUE, GREY, ORANGE = REGION_COLORS.values()
+
+
+@dataclass(frozen=True)
+class Recalibration:
+    """One recalibration, as much of it as figures need: at most `SAMPLE` rows, evenly spread over their order.
+
+    Attributes:
+        epoch: after which it was.
+        thresholds: that it found.
+        shares: of all training rows in each region.
+        scores: of the sampled rows.
+        before: their confidence until then, in [-1, 1].
+        after: their confidence from then on.
+    """
+
+    epoch: int
+    thresholds: Thresholds
+    shares: dict[str, float]
+    scores: Floats
+    before: Floats
+    after: Floats
+
+    @classmethod
+    def of(cls, epoch: int, thresholds: Thresholds, scores: Floats, before: Floats, after: Floats) -> Recalibration:
+        """From the scores of all training rows, shape (n,), and the confidence of the sampled ones."""
+        return cls(epoch, thresholds, thresholds.shares(scores), spread(scores), before, after)
+
+    def to_plain(self) -> dict[str, Any]:
+        """As numbers, lists and dicts alone, which a checkpoint may hold."""
+        return asdict(self) | {name: getattr(self, name).tolist() for name in ("scores", "before", "after")}
+
+    @classmethod
+    def from_plain(cls, plain: dict[str, Any]) -> Recalibration:
+        """The inverse of `to_plain`."""
+        arrays = {name: np.asarray(plain[name]) for name in ("scores", "before", "after")}
+        return cls(plain["epoch"], Thresholds(**plain["thresholds"]), plain["shares"], **arrays)
+
+
+def spread(rows: Floats) -> Floats:
+    """At most `SAMPLE` of the rows, evenly spread over their order; a copy."""
+    chosen: Floats = rows[np.linspace(0, len(rows) - 1, min(SAMPLE, len(rows))).astype(int)]
+    return chosen
+
+
+def region_shares_figure(history: Sequence[Recalibration]) -> Figure:
+    """Share of the training rows in each region over the epochs, stacked."""
+    figure = Figure(figsize=(8, 4), layout="constrained")
+    axes = figure.subplots()
+    epochs = [step.epoch for step in history]
+    shares = np.asarray([[step.shares[region] for region in REGIONS] for step in history])
+    if len(history) == 1:  # an area needs two ends
+        epochs, shares = [epochs[0], epochs[0] + 1], np.repeat(shares, 2, axis=0)
+    labels = [f"{region} ({share:.1%} at last)" for region, share in zip(REGIONS, shares[-1], strict=True)]
+    axes.stackplot(epochs, shares.T, colors=list(REGION_COLORS.values()), labels=labels, edgecolor="white")
+    axes.set(xlabel="epoch", ylabel="share of training rows", xlim=(epochs[0], epochs[-1]), ylim=(0, 1))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.set_title("Regions over the training")
+    _legend_below(figure)
+    return figure
+
+
+def score_distribution_figure(history: Sequence[Recalibration]) -> Figure:
+    """The score distribution at the first, the last and some recalibrations between, each on its own scale."""
+    at = np.unique(np.linspace(0, len(history) - 1, min(PANELS, len(history))).astype(int))
+    across = min(3, len(at))
+    figure = Figure(figsize=(4 * across, 3 * math.ceil(len(at) / across)), layout="constrained")
+    panels = figure.subplots(math.ceil(len(at) / across), across, squeeze=False).ravel()
+    for axes, step in zip(panels, (history[index] for index in at), strict=False):
+        ends = step.thresholds
+        draw_regions(axes, step.scores, ConfidenceIntervalsConfiguration.from_thresholds(ends.normal, ends.abnormal))
+        axes.set_title(f"epoch {step.epoch}: {step.shares['unknown']:.1%} unknown")
+        axes.set_yticks([])
+        axes.set_ylabel("")
+    for axes in panels[len(at) :]:
+        axes.set_visible(False)
+    figure.supxlabel("score (higher is more abnormal)")
+    return figure
+
+
+def confidence_change_figure(history: Sequence[Recalibration]) -> Figure:
+    """Confidence before the first recalibration and after the last, and from where to where rows went."""
+    before, after = history[0].before, history[-1].after
+    figure = Figure(figsize=(9, 4), layout="constrained")
+    distribution, moves = figure.subplots(1, 2, width_ratios=(3, 2))
+    for values, color, hatch, label in ((before, GREY, "//", "before"), (after, BLUE, None, "after")):
+        counts, edges = np.histogram(values, np.linspace(-1, 1, 41))
+        distribution.stairs(counts / len(values), edges, fill=True, alpha=0.5, color=color, hatch=hatch, label=label)
+    distribution.set(xlabel="confidence", ylabel="share of training rows", xlim=(-1, 1), yscale="log")
+    distribution.set_title("Confidence before and after training")
+    distribution.legend(loc="upper left")
+    _draw_moves(moves, before, after)
+    return figure
+
+
+def _draw_moves(axes: Axes, before: Floats, after: Floats) -> None:
+    """Share of the rows for each pair of what they were and what they became."""
+    names = ("normal", "undecided", "abnormal")
+    was, became = ((values < 0.5).astype(int) + (values <= -0.5) for values in (before, after))
+    table = np.zeros((3, 3))
+    np.add.at(table, (was, became), 1 / len(was))
+    axes.imshow(table, cmap="Blues", vmin=0, vmax=1)
+    for (row, column), share in np.ndenumerate(table):
+        axes.text(column, row, f"{share:.1%}", ha="center", va="center", color="white" if share > 0.5 else "black")
+    axes.set_xticks(range(3), names)
+    axes.set_yticks(range(3), names)
+    axes.set(xlabel="after", ylabel="before", title="Rows that changed sides")
+
+
+def risk_coverage_figure(confidence: Floats, labels: Labels) -> Figure:
+    """Error among the rows decided when the least confident are left out first, against the share decided."""
+    coverage, risk = risk_coverage(confidence, labels)
+    figure = Figure(figsize=(6, 6), layout="constrained")
+    axes = figure.subplots()
+    axes.plot(coverage, risk, color=BLUE, label="by confidence")
+    axes.axhline(risk[-1], color=GREY, linestyle="--", label=f"every row decided: {risk[-1]:.1%}")
+    axes.set(xlabel="share of rows decided", ylabel="error among them", xlim=(0, 1), ylim=(0, None))
+    axes.set_title("Risk and coverage, test rows")
+    axes.legend(loc="upper left")
+    return figure
+
+
+def risk_coverage(confidence: Floats, labels: Labels) -> tuple[Floats, Floats]:
+    """Share of rows decided, and the error among them, from the most confident row to all [El-Yaniv & Wiener 2010].
+
+    Rows of equal size of confidence are decided together.
+
+    Args:
+        confidence: shape (n,), in [-1, 1]; its sign is the decision.
+        labels: 1 for an anomaly, shape (n,).
+    """
+    size = np.abs(confidence)
+    order = np.argsort(-size, kind="stable")
+    wrong = np.cumsum((confidence < 0)[order] != labels[order].astype(bool))
+    last_of_equals = np.flatnonzero(np.diff(size[order], append=-1.0))
+    decided = last_of_equals + 1
+    return decided / len(size), wrong[last_of_equals] / decided
+
+
+def reliability_figure(confidence: Floats, labels: Labels) -> Figure:
+    """How often rows are normal, against the probability that their confidence gives."""
+    predicted, found, rows = reliability(confidence, labels)
+    error = float(np.average(np.abs(predicted - found), weights=rows))
+    figure = Figure(figsize=(6, 6), layout="constrained")
+    axes = figure.subplots()
+    axes.plot([0, 1], [0, 1], color=GREY, linestyle="--", label="calibrated")
+    axes.plot(predicted, found, color=BLUE, marker="o", label=f"expected calibration error {error:.3f}")
+    axes.set(xlabel="probability of normal, (1 + confidence) / 2", ylabel="share of rows that are normal")
+    axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), title="Reliability, test rows")
+    axes.legend(loc="upper left")
+    return figure
+
+
+def reliability(confidence: Floats, labels: Labels) -> tuple[Floats, Floats, Floats]:
+    """Mean probability, share of normal rows and number of rows in each of `RELIABILITY_BINS` equal-mass bins."""
+    order = np.argsort(confidence, kind="stable")
+    bins = [part for part in np.array_split(order, RELIABILITY_BINS) if len(part)]
+    predicted = np.asarray([((1 + confidence[part]) / 2).mean() for part in bins])
+    found = np.asarray([(labels[part] == 0).mean() for part in bins])
+    return predicted, found, np.asarray([len(part) for part in bins], dtype=np.float64)
+
+
+def _legend_below(figure: Figure) -> None:
+    figure.legend(loc="outside lower center", ncols=len(REGIONS), frameon=False)

@@ -1,0 +1,77 @@
+"""What the entry point `benchmark` takes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from ssad.detectors.presets import preset
+from ssad.errors import SettingsError, nearest
+from ssad.workflows.benchmark.competitors import PEERS
+from ssad.workflows.benchmark.suites import SUITES
+from ssad.workflows.benchmark.thresholding import METHODS
+
+
+@dataclass(frozen=True)
+class BenchmarkSettings:
+    """What is compared, and on what.
+
+    Attributes:
+        suite: `adbench` or `thresholds` for a folder of `.npz` files, `nsl-kdd` for one with train and test Parquet.
+        data: that folder.
+        peers: names by commas, `all` or `none`: detectors, or methods of thresholding in suite `thresholds`.
+        detectors: names of presets, by commas.
+        seeds: whole numbers, by commas.
+        results: folder of what was measured; what it holds is not measured again.
+    """
+
+    suite: str
+    data: Path
+    peers: str = "all"
+    detectors: str = "ssad"
+    seeds: str = "1,2,3"
+    results: Path = Path("benchmark-results")
+
+    def __post_init__(self) -> None:
+        if self.suite not in SUITES:
+            raise SettingsError(f"there is no suite {self.suite!r}; {nearest(self.suite, SUITES)}.")
+        known = self.known_peers()
+        problems = [
+            f"there is no peer {name!r}; {nearest(name, known)}" for name in self.peer_names() if name not in known
+        ]
+        problems += list(_unknown_presets(self.detector_names()))
+        if not self.detector_names():
+            problems.append("detectors must name at least one preset")
+        if not _words(self.seeds) or not all(word.isdigit() for word in _words(self.seeds)):
+            problems.append(f"seeds must be whole numbers by commas, got {self.seeds!r}")
+        if problems:
+            raise SettingsError("; ".join(problems) + ".")
+
+    def known_peers(self) -> tuple[str, ...]:
+        """What `all` means in this suite."""
+        return METHODS if self.suite == "thresholds" else tuple(PEERS)
+
+    def peer_names(self) -> list[str]:
+        """The peers to compare with, perhaps none."""
+        return list(self.known_peers()) if self.peers == "all" else [w for w in _words(self.peers) if w != "none"]
+
+    def detector_names(self) -> list[str]:
+        """Our presets to compare."""
+        return _words(self.detectors)
+
+    def seed_numbers(self) -> list[int]:
+        """The seeds, at least one."""
+        return [int(word) for word in _words(self.seeds)]
+
+
+def _unknown_presets(names: Iterable[str]) -> Iterable[str]:
+    for name in names:
+        try:
+            preset(name)
+        except SettingsError as error:
+            yield str(error).removesuffix(".")
+
+
+def _words(text: str) -> list[str]:
+    return [word.strip() for word in text.split(",") if word.strip()]

@@ -1,0 +1,26 @@
+"""Where measurements are kept: a file for each, whole or absent, so that a benchmark can go on where it stopped."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+
+Record = TypeVar("Record")
+
+
+def keep(record: object, path: Path) -> None:
+    """Write a dataclass of arrays, numbers and text; a process killed meanwhile leaves nothing."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(".partial")
+    with partial.open("wb") as file:
+        np.savez_compressed(file, **vars(record))
+    partial.replace(path)
+
+
+def kept(path: Path, kind: Callable[..., Record]) -> Record:
+    """The inverse of `keep`."""
+    with np.load(path, allow_pickle=False) as arrays:
+        return kind(**{name: arrays[name] if arrays[name].ndim else arrays[name].item() for name in arrays.files})

@@ -1,0 +1,145 @@
+"""What a benchmark measures on: data sets split by a protocol, their training labels hidden."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+from sklearn.model_selection import train_test_split
+from sklearn.preprocessing import MinMaxScaler
+
+from ssad.bundle.intervals import Floats
+from ssad.datamodules.splits import thin_anomalies
+from ssad.datasets.labels import split_labels
+from ssad.datasets.tables import read_table
+from ssad.errors import DatasetError
+from ssad.metrics import Labels
+
+MAX_ROWS = 10_000
+TEST_SHARE = 0.3
+"""ADBench's protocol [Han et al., NeurIPS 2022]: stratified 70/30, at most 10,000 rows."""
+
+MAX_THRESHOLD_ROWS = 3_000
+"""Rows of a set that are thresholded: several of PyThresh's methods are quadratic in them."""
+
+CONTAMINATIONS = (0.0, 0.05, 0.1, 0.2)
+"""Shares of anomalies to which suite `nsl-kdd` thins its training part."""
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Rows to fit and rows to test on; the training labels are gone already.
+
+    Attributes:
+        train: shape (n, d), float64, scaled to [0, 1].
+        test: shape (m, d), by the same scale.
+        labels: of the test rows, 1 for an anomaly, shape (m,).
+        size: rows of the whole data set, before any were left out.
+        contamination: share of anomalies among these.
+    """
+
+    train: Floats
+    test: Floats
+    labels: Labels
+    size: int
+    contamination: float
+
+
+@dataclass(frozen=True)
+class Task:
+    """One split of one data set.
+
+    Attributes:
+        name: of the data set.
+        seed: of the split and of every detector.
+        load: reads and splits it.
+    """
+
+    name: str
+    seed: int
+    load: Callable[[], Rows]
+
+
+def adbench(folder: Path, seeds: list[int]) -> list[Task]:
+    """Every `.npz` of a folder, split 70/30.
+
+    Raises:
+        DatasetError: the folder holds none.
+    """
+    return [Task(file.stem, seed, partial(_split, file, seed)) for file, seed in _files(folder, seeds)]
+
+
+def thresholds(folder: Path, seeds: list[int]) -> list[Task]:
+    """Every `.npz` of a folder, fitted and thresholded whole, as PyThresh's own benchmark does.
+
+    Raises:
+        DatasetError: the folder holds none.
+    """
+    return [Task(file.stem, seed, partial(_whole, file, seed)) for file, seed in _files(folder, seeds)]
+
+
+def nsl_kdd(folder: Path, seeds: list[int]) -> list[Task]:
+    """`train.parquet` thinned to each of `CONTAMINATIONS`, tested on `test.parquet`."""
+    return [
+        Task(f"nsl-kdd {contamination:.0%}", seed, partial(_thinned, folder, contamination, seed))
+        for seed in seeds
+        for contamination in CONTAMINATIONS
+    ]
+
+
+SUITES = {"adbench": adbench, "nsl-kdd": nsl_kdd, "thresholds": thresholds}
+
+
+def _files(folder: Path, seeds: list[int]) -> Iterator[tuple[Path, int]]:
+    files = sorted(folder.glob("*.npz"))
+    if not files:
+        raise DatasetError(f"{folder.absolute()} holds no .npz files; name a folder of ADBench's data sets.")
+    return ((file, seed) for seed in seeds for file in files)
+
+
+def _split(file: Path, seed: int) -> Rows:
+    rows, anomalous = _labelled(file)
+    values, labels = _at_most(MAX_ROWS, rows.to_numpy(dtype=np.float64), anomalous.astype(np.int64), seed)
+    train, test, _, test_labels = train_test_split(
+        values, labels, test_size=TEST_SHARE, stratify=labels, random_state=seed
+    )
+    scaler = MinMaxScaler().fit(train)
+    return Rows(scaler.transform(train), scaler.transform(test), test_labels, len(anomalous), float(anomalous.mean()))
+
+
+def _whole(file: Path, seed: int) -> Rows:
+    rows, anomalous = _labelled(file)
+    values, labels = _at_most(MAX_THRESHOLD_ROWS, rows.to_numpy(dtype=np.float64), anomalous.astype(np.int64), seed)
+    scaled = MinMaxScaler().fit_transform(values)
+    return Rows(scaled, scaled, labels, len(anomalous), float(anomalous.mean()))
+
+
+def _thinned(folder: Path, contamination: float, seed: int) -> Rows:
+    rows, anomalous = _labelled(folder / "train.parquet")
+    test, test_anomalous = _labelled(folder / "test.parquet")
+    train = pd.get_dummies(rows.iloc[thin_anomalies(anomalous, contamination, seed)], dtype=float)
+    answers = pd.get_dummies(test, dtype=float).reindex(columns=train.columns, fill_value=0.0)
+    scaler = MinMaxScaler().fit(train)
+    return Rows(
+        scaler.transform(train), scaler.transform(answers), test_anomalous.astype(np.int64), len(train), contamination
+    )
+
+
+def _labelled(file: Path) -> tuple[pd.DataFrame, npt.NDArray[np.bool_]]:
+    rows, anomalous = split_labels(read_table(str(file)))
+    if anomalous is None:
+        raise DatasetError(f"{file} has no labels (y, or a column label); a benchmark needs them to test.")
+    return rows, anomalous
+
+
+def _at_most(rows: int, values: Floats, labels: Labels, seed: int) -> tuple[Floats, Labels]:
+    """A stratified sample of so many rows, or all of them."""
+    if len(values) <= rows:
+        return values, labels
+    _, values, _, labels = train_test_split(values, labels, test_size=rows, stratify=labels, random_state=seed)
+    return values, labels

@@ -1,0 +1,285 @@
+"""Evaluate any model of this project against any table, labelled or not."""
+
+from __future__ import annotations
+
+import re
+import tempfile
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+from mlflow import MlflowClient
+from mlflow.metrics import MetricValue, make_metric
+
+from ssad.bundle import REGIONS, Bundle, Drift, Scores
+from ssad.bundle.explain import contributions
+from ssad.bundle.intervals import Floats
+from ssad.bundle.schema import GraphInputs
+from ssad.datasets.labels import AUTO, split_labels
+from ssad.datasets.tables import LABEL, read_table
+from ssad.loggers.comparison import column_drift_figure, score_distributions_figure
+from ssad.loggers.figures import reliability, reliability_figure, risk_coverage_figure
+from ssad.metrics import (
+    Labels,
+    decision_metrics,
+    has_both_classes,
+    precision_recall_figure,
+    ranking_metrics,
+    roc_figure,
+)
+from ssad.workflows.registry import FetchedModel, fetch_model
+from ssad.workflows.tracking import log_dataset, log_new_params, tracked_run
+
+MOST_ABNORMAL = 20
+CONTRIBUTORS = 3
+"""Rows, and columns of each, that the table of the most abnormal rows shows."""
+
+ANOTHER_POPULATION = 0.25
+"""Stability index from which on a population is another one, by custom [Siddiqi 2006, Credit Risk Scorecards]."""
+
+MAX_CLASSES = 100
+"""Label values up to which each has its recall measured; more are no classes."""
+
+EvalFn = Callable[..., float | MetricValue]
+"""A metric as MLflow calls it, by its parameters' names."""
+
+
+@dataclass(frozen=True)
+class EvaluateSettings:
+    """What `evaluate` takes.
+
+    Attributes:
+        model: a model URI, or the path of a bundle.
+        dataset: name, path or URI of the table.
+        label: name of the label column; a table without it is unlabelled.
+        normal: label values that mean normal.
+    """
+
+    model: str
+    dataset: str
+    label: str = LABEL
+    normal: str = AUTO
+
+
+@dataclass(frozen=True)
+class ScoredTable:
+    """A table and what a bundle says of it.
+
+    Attributes:
+        rows: the columns without the label.
+        inputs: the rows as the graph takes them.
+        scores: score, confidence and region of each row.
+        labels: 1 for an anomaly, shape (n,); None without labels.
+        classes: the label of each row as it is written; None likewise.
+    """
+
+    rows: pd.DataFrame
+    inputs: GraphInputs
+    scores: Scores
+    labels: Labels | None
+    classes: pd.Series | None
+
+    @classmethod
+    def read(cls, bundle: Bundle, dataset: str, label: str = LABEL, normal: str = AUTO) -> ScoredTable:
+        """Read a table and score it.
+
+        Raises:
+            DatasetError: it cannot be read, or its rows do not fit the bundle.
+        """
+        table = read_table(dataset)
+        rows, anomalous = split_labels(table, label, normal)
+        inputs = bundle.schema.inputs(rows)
+        labels = None if anomalous is None else anomalous.astype(np.int64)
+        scores = bundle.decide(bundle.score_inputs(inputs))
+        return cls(rows, inputs, scores, labels, None if anomalous is None else table[label].astype(str))
+
+
+@dataclass(frozen=True)
+class EvaluateResult:
+    """What an evaluation found.
+
+    Attributes:
+        run_id: the MLflow run.
+        model: what was evaluated, with the version in place of an alias.
+        metrics: as they were logged.
+        regions: a row a region.
+    """
+
+    run_id: str
+    model: str
+    metrics: dict[str, float]
+    regions: pd.DataFrame
+
+
+def evaluate(settings: EvaluateSettings) -> EvaluateResult:
+    """Evaluate a model on a table as one run; the metrics are attached to the logged model too.
+
+    Raises:
+        SsadError: a mistake of the user.
+    """
+    with tracked_run(system_metrics=False) as run, tempfile.TemporaryDirectory() as folder:
+        log_new_params(run, vars(settings))
+        model = fetch_model(settings.model, Path(folder))
+        mlflow.set_tags({"model": model.uri, "model_id": model.model_id or ""})
+        table = ScoredTable.read(model.bundle, settings.dataset, settings.label, settings.normal)
+        log_dataset(table.rows, settings.dataset, "evaluation")
+        metrics = log_state(table, model)
+        regions = region_table(table)
+        mlflow.log_table(regions, "regions.json")
+        mlflow.log_table(most_abnormal(table, model.bundle), "most_abnormal.json")
+        if table.labels is not None:
+            metrics |= _log_quality(table, table.labels, model)
+        if model.name and model.version:
+            MlflowClient().set_model_version_tag(model.name, model.version, "evaluated_by", run.info.run_id)
+    return EvaluateResult(run.info.run_id, model.uri, metrics, regions)
+
+
+def log_state(table: ScoredTable, model: FetchedModel) -> dict[str, float]:
+    """Log what needs no labels: region shares, and how far scores and columns are from training."""
+    bundle = model.bundle
+    drift = bundle.reference.drift(bundle.reference.count(table.scores.score, table.inputs))
+    metrics = state_metrics(drift)
+    mlflow.log_metrics(metrics, model_id=model.model_id)
+    moved = sorted(drift.column_psi.items(), key=lambda item: -item[1])
+    mlflow.log_table(pd.DataFrame(moved, columns=["column", "psi"]), "drift.json")
+    mlflow.log_figure(column_drift_figure(drift.column_psi, ANOTHER_POPULATION), "drift.png")
+    ends = [("intervals", bundle.curve.thresholds)]
+    mlflow.log_figure(score_distributions_figure(bundle.histogram, table.scores.score, ends), "scores.png")
+    return metrics
+
+
+def state_metrics(drift: Drift) -> dict[str, float]:
+    """A drift as metrics: of the scores, of the column that moved most, and the share of each region."""
+    shares = {f"share_{region}": share for region, share in drift.region_shares.items()}
+    columns = {"max_column_psi": max(drift.column_psi.values())}
+    return {"rows": drift.rows, "score_psi": drift.score_psi, "score_ks": drift.score_ks} | columns | shares
+
+
+def region_table(table: ScoredTable) -> pd.DataFrame:
+    """A row a region: rows and their share and, with labels, anomalies, their share, and the error there.
+
+    Normal rows in `abnormal` and anomalies in `normal` are errors; `unknown` decides nothing.
+    """
+    rows = []
+    for region in REGIONS:
+        members = table.scores.region == region
+        row: dict[str, Any] = {"region": region, "rows": int(members.sum()), "share": float(members.mean())}
+        if table.labels is not None:
+            anomalies = int(table.labels[members].sum())
+            wrong = {"normal": anomalies, "unknown": 0, "abnormal": int(members.sum()) - anomalies}[region]
+            row |= {"anomalies": anomalies, "share_of_anomalies": anomalies / max(1, int(table.labels.sum()))}
+            row["error"] = wrong / max(1, int(members.sum()))
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def most_abnormal(table: ScoredTable, bundle: Bundle) -> pd.DataFrame:
+    """The rows with the highest scores, and the columns that contribute most to each with their values."""
+    top = np.argsort(-table.scores.score, kind="stable")[:MOST_ABNORMAL]
+    columns, shares = contributions(bundle, table.inputs[top], CONTRIBUTORS)
+    names = np.asarray(bundle.schema.graph_order)[columns]
+    told = [
+        ", ".join(f"{name}={table.rows[name].iloc[row]} ({share:.0%})" for name, share in zip(*pair, strict=True))
+        for row, pair in zip(top, zip(names, shares, strict=True), strict=True)
+    ]
+    scores = {name: np.asarray(values)[top] for name, values in table.scores.columns().items()}
+    label = {} if table.classes is None else {"label": table.classes.to_numpy()[top]}
+    return pd.DataFrame({"row": top} | scores | label | {"contributors": told})
+
+
+def decided_error(regions: pd.DataFrame) -> float:
+    """Share of the rows in `normal` and `abnormal` that are in the wrong one; NaN where no row is decided."""
+    decided = regions[regions["region"] != "unknown"]
+    rows = int(decided["rows"].sum())
+    return float((decided["error"] * decided["rows"]).sum() / rows) if rows else float("nan")
+
+
+def _log_quality(table: ScoredTable, labels: Labels, model: FetchedModel) -> dict[str, float]:
+    """Log what labels tell, through MLflow's evaluation where that carries it."""
+    metrics = _evaluated(table.scores.score, labels, model)
+    more = {"decided_error": decided_error(region_table(table)), "calibration_error": _calibration_error(table, labels)}
+    assert table.classes is not None
+    recalls = _class_recalls(table.classes, labels, model.bundle, table.scores.score)
+    if len(recalls):
+        mlflow.log_table(recalls, "classes.json")
+        named = recalls.set_index("label")["decision"].items()
+        more |= {f"recall/{_metric_name(str(label))}": float(recall) for label, recall in named}
+    more = {name: value for name, value in more.items() if np.isfinite(value)}
+    mlflow.log_metrics(more, model_id=model.model_id)
+    _log_curves(table.scores, labels)
+    return metrics | more
+
+
+def called_anomalies(bundle: Bundle, scores: Floats) -> dict[str, npt.NDArray[np.bool_]]:
+    """The rows called anomalies at each threshold and where a decision is forced, each of shape (n,)."""
+    codes = bundle.curve.thresholds.codes(scores)
+    return {"normal": codes > 0, "decision": scores > bundle.curve.decision, "abnormal": codes == len(REGIONS) - 1}
+
+
+def _evaluated(scores: Floats, labels: Labels, model: FetchedModel) -> dict[str, float]:
+    """Ranking, and decisions at both thresholds and where they are forced, by `mlflow.models.evaluate`."""
+    wanted = {f"at_{at}": _decisions(model.bundle, at) for at in ("normal", "decision", "abnormal")}
+    if has_both_classes(labels):
+        wanted |= {name: _ranking(name) for name in ("auc", "ap")}
+    make: Any = make_metric  # MLflow leaves both without types
+    run: Any = mlflow.models.evaluate
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # hints on whole numbers, of no use here
+        result = run(
+            data=pd.DataFrame({"score": scores, "label": labels}),
+            targets="label",
+            predictions="score",
+            extra_metrics=[make(eval_fn=of, greater_is_better=True, name=name) for name, of in wanted.items()],
+            model_id=model.model_id,
+        )
+    mlflow.clear_active_model()  # evaluate leaves it set, and what this process logs later would be attached to it
+    return {name: float(value) for name, value in result.metrics.items()}
+
+
+def _decisions(bundle: Bundle, at: str) -> EvalFn:
+    def eval_fn(predictions: pd.Series, targets: pd.Series, metrics: Any) -> MetricValue:
+        called = called_anomalies(bundle, predictions.to_numpy())[at]
+        return MetricValue(aggregate_results=decision_metrics(called, targets.to_numpy()))
+
+    return eval_fn
+
+
+def _ranking(name: str) -> EvalFn:
+    def eval_fn(predictions: pd.Series, targets: pd.Series, metrics: Any) -> float:
+        return ranking_metrics(predictions.to_numpy(), targets.to_numpy())[name]
+
+    return eval_fn
+
+
+def _calibration_error(table: ScoredTable, labels: Labels) -> float:
+    """Expected calibration error of (1 + confidence) / 2 as the probability that a row is normal."""
+    predicted, found, rows = reliability(table.scores.confidence, labels)
+    return float(np.average(np.abs(predicted - found), weights=rows))
+
+
+def _class_recalls(classes: pd.Series, labels: Labels, bundle: Bundle, scores: Floats) -> pd.DataFrame:
+    """For each class of anomalies, its rows and the share of them called anomalies; empty for a single class."""
+    if not 1 < classes[labels == 1].nunique() <= MAX_CLASSES:
+        return pd.DataFrame()
+    grouped = pd.DataFrame({"label": classes} | called_anomalies(bundle, scores))[labels == 1].groupby("label")
+    recalls: pd.DataFrame = grouped.mean().assign(rows=grouped.size())
+    return recalls.sort_values("rows", ascending=False).reset_index()
+
+
+def _log_curves(scores: Scores, labels: Labels) -> None:
+    mlflow.log_figure(reliability_figure(scores.confidence, labels), "reliability.png")
+    mlflow.log_figure(risk_coverage_figure(scores.confidence, labels), "risk_coverage.png")
+    if has_both_classes(labels):
+        mlflow.log_figure(roc_figure(scores.score, labels), "roc.png")
+        mlflow.log_figure(precision_recall_figure(scores.score, labels), "precision_recall.png")
+
+
+def _metric_name(text: str) -> str:
+    """A label as a part of a metric's name, which MLflow allows few signs in."""
+    return re.sub(r"[^\w\-. ]", "_", text)

@@ -1,0 +1,157 @@
+"""Promote a challenger, or roll back: the champion's alias moves only if every check passes."""
+
+from __future__ import annotations
+
+import tempfile
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import mlflow
+import pandas as pd
+from mlflow import MlflowClient
+from mlflow.entities.model_registry import ModelVersion
+
+from ssad.bundle import Bundle
+from ssad.datasets.labels import AUTO
+from ssad.datasets.tables import LABEL
+from ssad.errors import RefusedError, SettingsError
+from ssad.workflows.evaluate import ANOTHER_POPULATION
+from ssad.workflows.promotion_checks import Check, find_checks
+from ssad.workflows.registry import (
+    CHAMPION,
+    PREVIOUS,
+    alias_version,
+    claimed,
+    fetch_model,
+    move_champion,
+    registered_name,
+)
+from ssad.workflows.tracking import log_new_params, tracked_run
+
+HEADING = "### Promotion checks"
+
+
+@dataclass(frozen=True)
+class PromoteSettings:
+    """What `promote` takes.
+
+    Attributes:
+        candidate: URI of a registered version; with `rollback` its name alone is used.
+        dataset: rows to compare on, labelled or not; empty compares what needs none.
+        label: name of the label column.
+        normal: label values that mean normal.
+        min_gain: least gain in average precision; the lower end of its interval must reach it.
+        max_drift: stability index up to which unlabelled rows are those the candidate was made for.
+        max_abnormal: share of unlabelled rows that the candidate may call abnormal.
+        dry_run: only tell.
+        rollback: give the alias back to the previous champion.
+    """
+
+    candidate: str = "models:/ssad@challenger"
+    dataset: str = ""
+    label: str = LABEL
+    normal: str = AUTO
+    min_gain: float = 0.0
+    max_drift: float = ANOTHER_POPULATION
+    max_abnormal: float = 0.25
+    dry_run: bool = False
+    rollback: bool = False
+
+    def __post_init__(self) -> None:
+        problems = []
+        if not -1 <= self.min_gain <= 1:
+            problems.append(f"min_gain must be in [-1, 1], got {self.min_gain}")
+        if not self.max_drift > 0:
+            problems.append(f"max_drift must be above 0, got {self.max_drift}")
+        if not 0 < self.max_abnormal <= 1:
+            problems.append(f"max_abnormal must be in (0, 1], got {self.max_abnormal}")
+        if problems:
+            raise SettingsError("; ".join(problems) + ".")
+
+
+@dataclass(frozen=True)
+class PromoteResult:
+    """What a promotion did.
+
+    Attributes:
+        name: the registered model.
+        version: the version that is, or would be, champion.
+        former: the champion until then; None if there was none.
+        checks: every check.
+        moved: whether the alias moved.
+    """
+
+    name: str
+    version: str
+    former: str | None
+    checks: list[Check]
+    moved: bool
+
+
+def promote(settings: PromoteSettings) -> PromoteResult:
+    """Compare a candidate with the champion as one run, and move the alias if every check passes.
+
+    Raises:
+        RefusedError: a check did not pass, or another promotion is under way; nothing moved.
+        SsadError: a mistake of the user; likewise.
+    """
+    name = registered_name(settings.candidate)
+    with tracked_run(system_metrics=False) as run, tempfile.TemporaryDirectory() as folder:
+        log_new_params(run, vars(settings))
+        client = MlflowClient()
+        with nullcontext() if settings.dry_run else claimed(client, name, run.info.run_id):
+            former = alias_version(client, name, CHAMPION)
+            if settings.rollback and alias_version(client, name, PREVIOUS) is None:
+                raise RefusedError(f"{name} has no previous champion to roll back to; promote another version first.")
+            uri = f"models:/{name}@{PREVIOUS}" if settings.rollback else settings.candidate
+            candidate = fetch_model(uri, Path(folder) / "candidate")
+            assert candidate.version is not None  # a registered name has versions alone
+            champion = _champion_bundle(former, Path(folder) / "champion")
+            if former and str(former.version) == candidate.version:
+                raise RefusedError(f"{candidate.uri} is the champion already; name another version.")
+            checks = find_checks(candidate.bundle, champion, settings)
+            _log_checks(checks, candidate.uri)
+            if not settings.dry_run:
+                _conclude(client, name, candidate.version, former, checks, run.info.run_id)
+    return PromoteResult(name, candidate.version, _number(former), checks, not settings.dry_run)
+
+
+def _champion_bundle(former: ModelVersion | None, folder: Path) -> Bundle | None:
+    if former is None:
+        return None
+    return fetch_model(f"models:/{former.name}/{former.version}", folder).bundle
+
+
+def _log_checks(checks: list[Check], candidate: str) -> None:
+    mlflow.set_tags({"candidate": candidate, "promotion": "passed" if all(c.passed for c in checks) else "refused"})
+    mlflow.log_table(pd.DataFrame([asdict(check) for check in checks]), "checks.json")
+    mlflow.log_text(_markdown(checks), "checks.md")
+
+
+def _conclude(
+    client: MlflowClient, name: str, version: str, former: ModelVersion | None, checks: list[Check], run_id: str
+) -> None:
+    """Write the checks on the version, and move the alias if all passed.
+
+    Raises:
+        RefusedError: one did not, or the champion changed meanwhile.
+    """
+    failed = [check for check in checks if not check.passed]
+    kept = str(client.get_model_version(name, version).description or "").split(HEADING)[0].rstrip()
+    client.update_model_version(name, version, description=f"{kept}\n\n{_markdown(checks)}".lstrip())
+    client.set_model_version_tag(name, version, "promotion", "refused" if failed else "passed")
+    client.set_model_version_tag(name, version, "promotion_run", run_id)
+    if failed:
+        reasons = "; ".join(f"{check.name}: {check.value}, expected {check.limit}" for check in failed)
+        raise RefusedError(f"version {version} of {name} is not promoted ({reasons}); the champion stays.")
+    move_champion(client, name, version, former)
+
+
+def _markdown(checks: list[Check]) -> str:
+    rows = [f"| {c.name} | {c.value} | {c.limit} | {'yes' if c.passed else '**no**'} |" for c in checks]
+    return "\n".join([HEADING, "", "| check | found | expected | passed |", "|---|---|---|---|", *rows])
+
+
+def _number(version: ModelVersion | None) -> str | None:
+    return None if version is None else str(version.version)

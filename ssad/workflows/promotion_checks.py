@@ -1,0 +1,192 @@
+"""The checks of a promotion: what a candidate must hold, alone and beside the champion."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import mlflow
+import numpy as np
+from scipy import stats
+from sklearn import metrics as sk
+
+from ssad.bundle import REGIONS, Bundle
+from ssad.bundle.intervals import Floats
+from ssad.datasets.labels import check_two_classes
+from ssad.errors import BundleError
+from ssad.metrics import Labels
+from ssad.workflows.evaluate import ScoredTable, state_metrics
+from ssad.workflows.tracking import log_dataset
+
+if TYPE_CHECKING:
+    from ssad.workflows.promote import PromoteSettings
+
+RESAMPLES = 500
+CONFIDENCE_LEVEL = 0.95
+"""Of the bootstrap's interval: its ends rest on a dozen resamples each."""
+
+MIN_AGREEMENT = 0.9
+"""Share of unlabelled rows on which neither calls abnormal what the other calls normal."""
+
+CONTRADICTION = len(REGIONS) - 1
+"""Regions between the one that one calls it and the other's: from normal to abnormal."""
+
+MIN_RANK_CORRELATION = 0.5
+"""Below it the two do not look for the same anomalies, and only labels could tell which is right."""
+
+LATENCY_ROUNDS = 30
+MAX_SLOWDOWN = 3.0
+"""How many times slower than the champion; smaller factors are noise on a busy machine."""
+
+
+@dataclass(frozen=True)
+class Check:
+    """One condition of a promotion.
+
+    Attributes:
+        name: what is checked.
+        value: what was found.
+        limit: what was expected.
+        passed: whether it holds.
+    """
+
+    name: str
+    value: str
+    limit: str
+    passed: bool
+
+
+def find_checks(candidate: Bundle, champion: Bundle | None, settings: PromoteSettings) -> list[Check]:
+    """Every check of a candidate; without a champion those that need none, in a rollback those of its files."""
+    checks = [_golden(candidate)]
+    if champion is not None:
+        checks += [_schema(candidate, champion), _latency(candidate, champion)]
+    if settings.rollback:
+        return checks
+    if not settings.dataset:
+        share = candidate.histogram["region_shares"]["abnormal"]
+        return [*checks, _at_most("abnormal share of its training rows", share, settings.max_abnormal)]
+    table = ScoredTable.read(candidate, settings.dataset, settings.label, settings.normal)
+    log_dataset(table.rows, settings.dataset, "promotion")
+    if table.labels is None:
+        return checks + _unlabelled(candidate, champion, table, settings)
+    check_two_classes(table.labels.astype(np.bool_), settings.label)
+    return checks + (_labelled(candidate, champion, table, table.labels, settings) if champion else [])
+
+
+def gain_interval(
+    labels: Labels, before: Floats, after: Floats, statistic: Callable[[Labels, Floats], float]
+) -> tuple[float, float, float]:
+    """How much better a statistic is on the same rows, with its paired bootstrap interval.
+
+    Both classes are resampled by themselves, so that no resample lacks one.
+
+    Args:
+        labels: 1 for an anomaly, shape (n,), of both classes.
+        before: scores or decisions of the champion, shape (n,).
+        after: those of the candidate for the same rows.
+        statistic: higher is better.
+
+    Returns:
+        The gain, and the lower and upper end of its percentile interval at `CONFIDENCE_LEVEL`.
+    """
+    generator = np.random.default_rng(0)
+    classes = [np.flatnonzero(labels == label) for label in (0, 1)]
+    gains = np.empty(RESAMPLES)
+    for at in range(RESAMPLES):
+        rows = np.concatenate([generator.choice(members, len(members)) for members in classes])
+        gains[at] = statistic(labels[rows], after[rows]) - statistic(labels[rows], before[rows])
+    tail = (1 - CONFIDENCE_LEVEL) / 2
+    low, high = np.quantile(gains, [tail, 1 - tail])
+    return statistic(labels, after) - statistic(labels, before), float(low), float(high)
+
+
+def _golden(candidate: Bundle) -> Check:
+    try:
+        candidate.check_golden()
+    except BundleError as error:
+        return Check("golden rows", str(error), "the scores of training time", False)
+    return Check("golden rows", "the same scores", "the scores of training time", True)
+
+
+def _schema(candidate: Bundle, champion: Bundle) -> Check:
+    """Whoever sends rows to the champion must be able to send the same rows to the candidate."""
+    known = {column.name: column.kind for column in champion.schema.columns}
+    problems = [
+        f"{column.name} is {column.kind}" if column.name in known else f"{column.name} is new"
+        for column in candidate.schema.columns
+        if known.get(column.name) != column.kind
+    ]
+    return Check("columns", ", ".join(problems[:20]) or "compatible", "the champion's, of the same kinds", not problems)
+
+
+def _latency(candidate: Bundle, champion: Bundle) -> Check:
+    """The fastest of several scorings of the champion's golden rows, by turns: the machine's load falls out."""
+    seconds: dict[bool, float] = {True: np.inf, False: np.inf}
+    shared = {column.name for column in candidate.schema.columns} <= set(champion.golden["rows"])
+    for _ in range(LATENCY_ROUNDS):
+        for own, bundle in ((True, candidate), (False, champion)):
+            rows = champion.golden["rows"] if shared else bundle.golden["rows"]
+            start = time.perf_counter()
+            bundle.score(rows)
+            seconds[own] = min(seconds[own], time.perf_counter() - start)
+    return _at_most("scoring time beside the champion's", seconds[True] / seconds[False], MAX_SLOWDOWN)
+
+
+def _labelled(
+    candidate: Bundle, champion: Bundle, table: ScoredTable, labels: Labels, settings: PromoteSettings
+) -> list[Check]:
+    """Average precision must gain, and forced decisions must not be surely worse, on the same rows."""
+    before, after = champion.score(table.rows), table.scores
+    finite = bool(np.isfinite(before.score).all() and np.isfinite(after.score).all())
+    if not finite:
+        return [Check("scores of the labelled rows", "some are not finite", "all are finite", False)]
+    gain, low, high = gain_interval(labels, before.score, after.score, sk.average_precision_score)
+    mlflow.log_metrics({"ap_gain": gain, "ap_gain_low": low, "ap_gain_high": high})
+    ranking = _at_least("gain in average precision", low, settings.min_gain, _interval(gain, low, high))
+    champions, candidates = (
+        (scores.score > bundle.curve.decision).astype(np.float64)
+        for bundle, scores in ((champion, before), (candidate, after))
+    )
+    gain, low, high = gain_interval(labels, champions, candidates, sk.matthews_corrcoef)
+    mlflow.log_metrics({"mcc_gain": gain, "mcc_gain_low": low, "mcc_gain_high": high})
+    return [ranking, _at_least("gain in MCC, upper end", high, 0.0, _interval(gain, low, high))]
+
+
+def _unlabelled(
+    candidate: Bundle, champion: Bundle | None, table: ScoredTable, settings: PromoteSettings
+) -> list[Check]:
+    """The candidate must know these rows, call few of them abnormal, and not contradict the champion."""
+    drift = state_metrics(candidate.reference.drift(candidate.reference.count(table.scores.score, table.inputs)))
+    mlflow.log_metrics(drift)
+    checks = [
+        _at_most("stability index of its scores", drift["score_psi"], settings.max_drift),
+        _at_most("stability index of the column that moved most", drift["max_column_psi"], settings.max_drift),
+        _at_most("share called abnormal", drift["share_abnormal"], settings.max_abnormal),
+    ]
+    if champion is None:
+        return checks
+    before, after = champion.score(table.rows), table.scores
+    codes = [bundle.curve.thresholds.codes(s.score) for bundle, s in ((champion, before), (candidate, after))]
+    contradicted = np.mean(np.abs(codes[0] - codes[1]) == CONTRADICTION)
+    same_order = stats.spearmanr(before.score, after.score).statistic
+    return [
+        *checks,
+        _at_least("rows not contradicted", 1 - float(contradicted), MIN_AGREEMENT),
+        _at_least("rank correlation of the scores", float(same_order), MIN_RANK_CORRELATION),
+    ]
+
+
+def _at_most(name: str, value: float, limit: float) -> Check:
+    return Check(name, f"{value:.4g}", f"at most {limit:g}", bool(value <= limit))
+
+
+def _at_least(name: str, value: float, limit: float, told: str = "") -> Check:
+    """NaN is at least nothing, so that what cannot be measured does not pass."""
+    return Check(name, told or f"{value:.4g}", f"at least {limit:g}", bool(value >= limit))
+
+
+def _interval(gain: float, low: float, high: float) -> str:
+    return f"{gain:+.4f} ({CONFIDENCE_LEVEL:.0%}: {low:+.4f} to {high:+.4f})"

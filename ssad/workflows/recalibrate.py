@@ -1,0 +1,217 @@
+"""Recalibrate: new intervals from new, unlabelled rows; the weights stay as they are."""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import numpy as np
+import pandas as pd
+import torch
+from mlflow import MlflowClient
+from mlflow.models import Model
+
+from ssad.bundle import Bundle, ConfidenceCurve, Thresholds, write_bundle
+from ssad.bundle.bundle import GRAPH, WEIGHTS
+from ssad.bundle.intervals import Floats
+from ssad.confidence_estimators import ConfidenceIntervalsConfiguration
+from ssad.datasets.tables import read_table
+from ssad.detectors.fit import served_curve
+from ssad.detectors.presets import preset
+from ssad.errors import RefusedError, SettingsError
+from ssad.loggers.comparison import score_distributions_figure
+from ssad.workflows.evaluate import state_metrics
+from ssad.workflows.registry import FetchedModel, Registered, fetch_model, log_bundle, register
+from ssad.workflows.tracking import log_dataset, log_new_params, tracked_run
+
+MIN_ROWS = 200
+"""Fewer leave a tail of a twentieth with fewer than ten rows, too few to find its border by."""
+
+EXAMPLE_ROWS = 5
+
+
+@dataclass(frozen=True)
+class RecalibrateSettings:
+    """What `recalibrate` takes.
+
+    Attributes:
+        model: a model URI, or the path of a bundle.
+        dataset: name, path or URI of the new rows; a label column in it is not read.
+        max_drift: stability index of the scores and of every column up to which rows are those of the same
+            detector. For two unit normal distributions the index is the square of the distance of their
+            means, so 1 is a shift of one standard deviation.
+        max_abnormal: share of the new rows that may be abnormal by the new intervals.
+        force: whether to go on where the rows have drifted further.
+        model_name: name in the registry; empty for the model's own.
+    """
+
+    model: str
+    dataset: str
+    max_drift: float = 1.0
+    max_abnormal: float = 0.25
+    force: bool = False
+    model_name: str = ""
+
+    def __post_init__(self) -> None:
+        problems = []
+        if not self.max_drift > 0:
+            problems.append(f"max_drift must be above 0, got {self.max_drift}")
+        if not 0 < self.max_abnormal <= 1:
+            problems.append(f"max_abnormal must be in (0, 1], got {self.max_abnormal}")
+        if problems:
+            raise SettingsError("; ".join(problems) + ".")
+
+
+@dataclass(frozen=True)
+class RecalibrateResult:
+    """What recalibration left.
+
+    Attributes:
+        registered: the new version.
+        parent: the model whose weights it has.
+        old: the parent's thresholds.
+        new: the new ones.
+        shares: share of the new rows in each region by the new intervals.
+    """
+
+    registered: Registered
+    parent: str
+    old: Thresholds
+    new: Thresholds
+    shares: dict[str, float]
+
+
+def recalibrate(settings: RecalibrateSettings) -> RecalibrateResult:
+    """Register a version with the same weights and the intervals of new rows, as one run.
+
+    Raises:
+        RefusedError: the rows are too few, too different, or too many of them would be abnormal.
+        SsadError: a mistake of the user; in every case nothing is registered.
+    """
+    with tracked_run(system_metrics=False) as run, tempfile.TemporaryDirectory() as folder:
+        log_new_params(run, vars(settings))
+        parent = fetch_model(settings.model, Path(folder))
+        name = settings.model_name or parent.name
+        if not name:
+            raise SettingsError(f"{parent.uri} has no name in the registry; give one by model_name.")
+        mlflow.set_tags({"model": parent.uri, "model_id": parent.model_id or ""})
+        table = read_table(settings.dataset)
+        log_dataset(table, settings.dataset, "recalibration")
+        bundle = recalibrated(parent, table, settings, Path(folder) / "bundle")
+        old, new, shares = parent.bundle.curve.thresholds, bundle.curve.thresholds, bundle.histogram["region_shares"]
+        _log_shift(parent.bundle, bundle, parent.bundle.score(table).score)
+        registered = register(log_bundle(bundle.path, _example(parent, table)), name)
+        _tell_parent(registered, parent, old, new, settings.dataset)
+    return RecalibrateResult(registered, parent.uri, old, new, shares)
+
+
+def recalibrated(parent: FetchedModel, table: pd.DataFrame, settings: RecalibrateSettings, path: Path) -> Bundle:
+    """Write the parent's bundle with the intervals of new rows, and those as what drift is measured against.
+
+    Raises:
+        RefusedError: the rows are too few, too different, or too many of them would be abnormal.
+    """
+    old = parent.bundle
+    inputs = old.schema.inputs(table)
+    scores = old.score_inputs(inputs)
+    drift = state_metrics(old.reference.drift(old.reference.count(scores, inputs)))
+    mlflow.log_metrics(drift)
+    _check_rows(drift, settings)
+    curve = new_curve(old, scores)
+    _check_abnormal(curve.thresholds.shares(scores)["abnormal"], settings)
+    facts = {name: value for name, value in old.manifest.items() if name not in ("format_version", "versions", "files")}
+    golden = old.golden["rows"], np.asarray(old.golden["scores"], dtype=np.float64)
+    graph, weights = ((old.path / file).read_bytes() for file in (GRAPH, WEIGHTS))
+    parentage = {"recalibrated_from": parent.uri, "recalibrated_rows": len(scores)}
+    write_bundle(path, graph, weights, old.schema, curve, scores, inputs, golden, facts | parentage)
+    new = Bundle(path)
+    _check_weights(old, new)
+    return new
+
+
+def new_curve(bundle: Bundle, scores: Floats) -> ConfidenceCurve:
+    """Intervals and confidence for new scores, shape (n,), by the analyzer and estimator of the bundle's detector."""
+    plan = bundle.manifest["plan"]
+    # The analyzer and the estimator come with a network, whose weights are of no use here: any rows do.
+    module = preset(plan["detector"]).build(_any_features(), plan["every_n_epochs"], plan["learning_rate"])
+    ends = bundle.curve.thresholds
+    in_force = ConfidenceIntervalsConfiguration.from_thresholds(ends.normal, ends.abnormal)
+    module.confidence_estimator.configuration = module.distr_analyzer.analyze_distribution(
+        torch.from_numpy(scores), in_force
+    )
+    return served_curve(module, scores)
+
+
+def _any_features() -> torch.Tensor:
+    return torch.randn(256, 4, generator=torch.Generator().manual_seed(0))
+
+
+def _check_rows(drift: dict[str, float], settings: RecalibrateSettings) -> None:
+    if drift["rows"] < MIN_ROWS:
+        raise RefusedError(
+            f"{drift['rows']:.0f} rows are too few to find intervals by, expected at least {MIN_ROWS}; bring more."
+        )
+    far = [
+        f"{what} by {drift[name]:.3g}"
+        for name, what in (("score_psi", "the scores"), ("max_column_psi", "a column"))
+        if drift[name] > settings.max_drift
+    ]
+    if far and not settings.force:
+        raise RefusedError(
+            f"the rows are another population than the detector's: {' and '.join(far)} in stability index, the limit "
+            f"is {settings.max_drift:g}; train on them, or set force if the detector still fits them."
+        )
+
+
+def _check_abnormal(share: float, settings: RecalibrateSettings) -> None:
+    if share > settings.max_abnormal:
+        raise RefusedError(
+            f"the new intervals would call {share:.1%} of the rows abnormal, the limit is {settings.max_abnormal:.1%}; "
+            "bring rows of normal operation, or raise max_abnormal if so many are."
+        )
+
+
+def _check_weights(old: Bundle, new: Bundle) -> None:
+    """Prove by their digests that weights and scoring graph are the parent's, and log them."""
+    digests = {file: new.manifest["files"][file] for file in (GRAPH, WEIGHTS)}
+    if digests != {file: old.manifest["files"][file] for file in (GRAPH, WEIGHTS)}:
+        raise RefusedError("the weights changed on the way; nothing was registered, check the disk and run again.")
+    mlflow.set_tags({f"sha256.{file}": value for file, value in digests.items()})
+
+
+def _log_shift(old: Bundle, new: Bundle, scores: Floats) -> None:
+    """Log both thresholds before and after, their shift, and both score distributions."""
+    before, after = vars(old.curve.thresholds), vars(new.curve.thresholds)
+    metrics = {}
+    for side in ("normal", "abnormal"):
+        metrics[f"threshold_{side}"] = after[side]
+        metrics[f"threshold_{side}_before"] = before[side]
+        metrics[f"threshold_{side}_shift"] = after[side] - before[side]
+    metrics |= {f"share_{region}_after": share for region, share in new.histogram["region_shares"].items()}
+    mlflow.log_metrics({name: value for name, value in metrics.items() if np.isfinite(value)})
+    ends = [("before", old.curve.thresholds), ("after", new.curve.thresholds)]
+    mlflow.log_figure(score_distributions_figure(old.histogram, scores, ends), "recalibration.png")
+
+
+def _example(parent: FetchedModel, table: pd.DataFrame) -> pd.DataFrame:
+    """The parent's input example, so that its signature stays; a bundle alone has none, and rows of the table do."""
+    if parent.logged is not None:
+        example: Any = Model.load(parent.logged).load_input_example(str(parent.logged))
+        if isinstance(example, pd.DataFrame):
+            return example
+    return table[[column.name for column in parent.bundle.schema.columns]].head(EXAMPLE_ROWS)
+
+
+def _tell_parent(registered: Registered, parent: FetchedModel, old: Thresholds, new: Thresholds, dataset: str) -> None:
+    """Write on the new version where it comes from."""
+    client = MlflowClient()
+    text = (
+        f"{parent.uri} recalibrated on {dataset}: normal up to {new.normal:.6g} (was {old.normal:.6g}), "
+        f"abnormal from {new.abnormal:.6g} (was {old.abnormal:.6g}); the weights are the same."
+    )
+    client.update_model_version(registered.name, registered.version, description=text)
+    for tag, value in {"parent": parent.uri, "recalibrated_on": dataset}.items():
+        client.set_model_version_tag(registered.name, registered.version, tag, value)

@@ -1,0 +1,291 @@
+"""Score a table of any size to a folder of Parquet."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import chain, islice
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import numpy as np
+import pyarrow as pa
+import pyarrow.dataset as pads
+import pyarrow.parquet as pq
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from ssad.bundle import REGIONS, Bundle
+from ssad.bundle.bundle import CHUNK_ROWS
+from ssad.bundle.explain import CONTRIBUTOR_SHARES, CONTRIBUTORS, contributions
+from ssad.bundle.intervals import Floats
+from ssad.datasets.stream import BATCH_ROWS, open_stream
+from ssad.datasets.tables import local_path
+from ssad.errors import DatasetError, SettingsError, nearest
+from ssad.workflows.registry import FetchedModel, fetch_model
+from ssad.workflows.tracking import log_new_params, tracked_run
+
+ENGINES = ("local", "spark")
+
+PART_BATCHES = 16
+"""Batches of a part: about a million rows, what an interruption may cost."""
+
+SUCCESS = "_SUCCESS"
+"""The file that says a folder is complete: Hadoop's and Spark's own."""
+
+JOB = "_job.json"
+"""What a half-finished folder is the beginning of; another job does not go on with it."""
+
+PARTS = "part-*.parquet"
+PARQUET: dict[str, Any] = {"compression": "zstd", "use_dictionary": ["region", "model_version"], "store_schema": False}
+"""Scores hardly repeat, so looking for repetitions would cost more than it saves."""
+
+CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@dataclass(frozen=True)
+class ScoreSettings:
+    """What `score` takes.
+
+    Attributes:
+        model: a model URI, or the path of a bundle.
+        dataset: name, path or URI of the table.
+        output: folder to write; a part a million rows, and `_SUCCESS` when it is complete.
+        engine: `local` or `spark`.
+        explain: how many of the columns that contribute most are written with each row.
+        keep: columns of the table to write along, by commas.
+        spark_master: where Spark runs.
+    """
+
+    model: str
+    dataset: str
+    output: str
+    engine: str = "local"
+    explain: int = 0
+    keep: str = ""
+    spark_master: str = "local[*]"
+
+    def __post_init__(self) -> None:
+        problems = []
+        if self.engine not in ENGINES:
+            problems.append(f"there is no engine {self.engine!r}, {nearest(self.engine, ENGINES)}")
+        if self.explain < 0:
+            problems.append(f"explain must be at least 0, got {self.explain}")
+        if not self.output:
+            problems.append("output must name a folder to write")
+        if problems:
+            raise SettingsError("; ".join(problems) + ".")
+
+    @property
+    def kept(self) -> list[str]:
+        """Names of the columns to write along."""
+        return [name.strip() for name in self.keep.split(",") if name.strip()]
+
+
+@dataclass(frozen=True)
+class ScoreResult:
+    """What scoring left.
+
+    Attributes:
+        output: the complete folder.
+        model: what scored, with the version in place of an alias.
+        rows: rows of each region.
+    """
+
+    output: str
+    model: str
+    rows: dict[str, int]
+
+
+def score(settings: ScoreSettings, progress: bool = True) -> ScoreResult:
+    """Score every row of a table into a folder of Parquet, as one run.
+
+    The folder appears under its name only when it is complete; an interrupted run goes on where it was.
+
+    Raises:
+        SsadError: a mistake of the user; then there is no folder of that name.
+    """
+    with tracked_run(system_metrics=False) as run, tempfile.TemporaryDirectory() as folder:
+        log_new_params(run, vars(settings))
+        model = fetch_model(settings.model, Path(folder))
+        mlflow.set_tags({"model": model.uri, "model_id": model.model_id or ""})
+        if settings.engine == "spark":
+            from ssad.workflows.score_spark import score_by_spark  # where PySpark is installed
+
+            rows = score_by_spark(settings, model)
+        else:
+            rows = score_locally(settings, model, progress)
+        mlflow.log_metrics({f"rows_{region}": count for region, count in rows.items()})
+    return ScoreResult(settings.output, model.uri, rows)
+
+
+def score_locally(settings: ScoreSettings, model: FetchedModel, progress: bool = True) -> dict[str, int]:
+    """Stream the table through the bundle in this process.
+
+    Returns:
+        Rows of each region.
+
+    Raises:
+        SettingsError: the output exists already.
+        DatasetError: the table cannot be read, holds no rows, or its rows do not fit the detector.
+    """
+    output = Path(settings.output)
+    check_free(output)
+    stream = open_stream(settings.dataset, model.bundle.schema, settings.kept)
+    partial = _partial_folder(output, _job(settings, model))
+    done = len(list(partial.glob(PARTS)))
+    with _bar(progress) as bar:
+        task = bar.add_task("scoring", total=stream.rows, completed=done * PART_BATCHES * BATCH_ROWS)
+        scored = _scored(stream.batches(done * PART_BATCHES * BATCH_ROWS), settings, model)
+        for number, part in enumerate(_groups(scored, PART_BATCHES), start=done):
+            with _part_writer(partial / f"part-{number:05}.parquet") as write:
+                for batch in part:
+                    write(batch)
+                    bar.advance(task, len(batch))
+    _finish(partial, output, settings.dataset)
+    return region_counts(output)
+
+
+def check_free(output: Path) -> None:
+    """Refuse to write over anything.
+
+    Raises:
+        SettingsError: there is a file or folder of that name.
+    """
+    if output.exists():
+        raise SettingsError(f"{output.absolute()} exists already; name another output, or delete it first.")
+
+
+def score_batch(batch: pa.RecordBatch, settings: ScoreSettings, model: FetchedModel) -> pa.RecordBatch:
+    """The kept columns of a batch, and what the model says of each row."""
+    bundle, columns = model.bundle, {}
+    for name in batch.schema.names:
+        columns[name] = batch.column(name).to_numpy(zero_copy_only=False)
+    # Few enough rows at a time that they stay in the processor's cache from columns to scores.
+    chunks = [slice(start, start + CHUNK_ROWS) for start in range(0, len(batch), CHUNK_ROWS)]
+    scored = [_score_rows(bundle, {n: v[rows] for n, v in columns.items()}, settings.explain) for rows in chunks]
+    score = np.concatenate([scores for scores, _ in scored])
+    regions = pa.array(bundle.curve.thresholds.codes(score))
+    answers: dict[str, Any] = {
+        "score": score,
+        "confidence": bundle.curve(score),
+        "region": pa.DictionaryArray.from_arrays(regions, list(REGIONS)),
+        "model_version": pa.repeat(pa.scalar(model.version, pa.string()), len(batch)),
+    }
+    for name in scored[0][1]:
+        answers[name] = pa.concat_arrays([contributors[name] for _, contributors in scored])
+    return pa.RecordBatch.from_pydict({name: batch.column(name) for name in settings.kept} | answers)
+
+
+def _score_rows(bundle: Bundle, rows: dict[str, Any], explain: int) -> tuple[Floats, dict[str, pa.Array]]:
+    """Scores of rows by column and, if asked for, the columns that contribute most with their shares."""
+    inputs = bundle.schema.inputs(rows)
+    scores = bundle.score_inputs(inputs)
+    if not explain:
+        return scores, {}
+    top, shares = contributions(bundle, inputs, explain)
+    names = np.asarray(bundle.schema.graph_order)[top]
+    return scores, {CONTRIBUTORS: pa.array(list(names)), CONTRIBUTOR_SHARES: pa.array(list(shares))}
+
+
+def region_counts(output: Path) -> dict[str, int]:
+    """Rows of each region in a folder that is complete."""
+    regions = pads.dataset(output, format=pads.ParquetFileFormat(dictionary_columns={"region"}))
+    counts = dict.fromkeys(REGIONS, 0)
+    for batch in regions.to_batches(columns=["region"]):
+        for found in batch.column("region").value_counts().to_pylist():
+            counts[found["values"]] += found["counts"]
+    return counts
+
+
+def _scored(
+    batches: Iterator[pa.RecordBatch], settings: ScoreSettings, model: FetchedModel
+) -> Iterator[pa.RecordBatch]:
+    """The batches scored in order, as many at a time as there are cores."""
+    with ThreadPoolExecutor(CORES) as pool:
+        waiting: deque[Future[pa.RecordBatch]] = deque()
+        for batch in batches:
+            waiting.append(pool.submit(score_batch, batch, settings, model))
+            if len(waiting) > CORES:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+
+
+def _groups(batches: Iterator[pa.RecordBatch], size: int) -> Iterator[Iterator[pa.RecordBatch]]:
+    """The batches in groups of `size`, each to be used up before the next."""
+    for first in batches:
+        yield chain([first], islice(batches, size - 1))
+
+
+@contextmanager
+def _part_writer(path: Path) -> Iterator[Callable[[pa.RecordBatch], None]]:
+    """Write batches to a file that appears under its name when it is complete."""
+    aside = path.with_name(f"_{path.name}")
+    writer: pq.ParquetWriter | None = None
+
+    def write(batch: pa.RecordBatch) -> None:
+        nonlocal writer
+        writer = writer or pq.ParquetWriter(aside, batch.schema, **PARQUET)
+        writer.write_batch(batch)
+
+    yield write
+    if writer is not None:
+        writer.close()
+        aside.rename(path)
+
+
+def _job(settings: ScoreSettings, model: FetchedModel) -> dict[str, Any]:
+    """What decides every byte of the output: another job's parts are none of this one."""
+    path = local_path(settings.dataset)
+    files = sorted(path.rglob("*")) if path and path.is_dir() else [path] if path else []
+    return {
+        "dataset": settings.dataset,
+        "files": [[str(file), file.stat().st_size, file.stat().st_mtime_ns] for file in files],
+        "explain": settings.explain,
+        "keep": settings.kept,
+        "model": [model.version, model.bundle.manifest["files"]],
+    }
+
+
+def _partial_folder(output: Path, job: dict[str, Any]) -> Path:
+    """The folder that becomes the output: what an earlier run of the same job left, or an empty one."""
+    partial = output.with_name(f"{output.name}.partial")
+    if partial.exists() and _read_job(partial) != job:
+        shutil.rmtree(partial)
+    partial.mkdir(parents=True, exist_ok=True)
+    (partial / JOB).write_text(json.dumps(job), encoding="utf-8")
+    return partial
+
+
+def _read_job(partial: Path) -> Any:
+    try:
+        return json.loads((partial / JOB).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+
+
+def _finish(partial: Path, output: Path, dataset: str) -> None:
+    """Give a folder whose parts are all there its name.
+
+    Raises:
+        DatasetError: there is no part.
+    """
+    if not any(partial.glob(PARTS)):
+        shutil.rmtree(partial)
+        raise DatasetError(f"{dataset} holds no rows; bring a table with data in it.")
+    (partial / JOB).unlink()
+    (partial / SUCCESS).touch()
+    partial.rename(output)
+
+
+def _bar(progress: bool) -> Progress:
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    return Progress(*columns, disable=not progress)

@@ -1,0 +1,148 @@
+"""Score a table on Spark, by the registered pyfunc. PySpark is needed here; executors need what the model lists."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import mlflow
+from mlflow.models import Model
+
+from ssad.bundle import REGIONS
+from ssad.bundle.explain import CONTRIBUTOR_SHARES, CONTRIBUTORS
+from ssad.datasets.stream import MISSING_WORDS, PARQUET, SEPARATORS, suffix
+from ssad.datasets.tables import local_path, read_table
+from ssad.errors import DatasetError, SettingsError, SsadError
+
+if TYPE_CHECKING:
+    from pyspark.sql import Column, DataFrame, SparkSession
+
+    from ssad.workflows.registry import FetchedModel
+    from ssad.workflows.score import ScoreSettings
+
+ANSWER = "score double, confidence double, region string"
+EXPLAINED = f"{ANSWER}, {CONTRIBUTORS} array<string>, {CONTRIBUTOR_SHARES} array<double>"
+
+
+def score_by_spark(settings: ScoreSettings, model: FetchedModel) -> dict[str, int]:
+    """Score on Spark; a local folder is renamed when it is complete, elsewhere `_SUCCESS` says so.
+
+    Returns:
+        Rows of each region.
+
+    Raises:
+        SettingsError: PySpark is missing, or the model is no logged one.
+        DatasetError: the table cannot be read, or its rows do not fit the detector.
+    """
+    if model.logged is None:
+        raise SettingsError(f"engine=spark needs a logged model, {model.uri} is a bundle's folder; use engine=local.")
+    remote = "://" in settings.output
+    partial = settings.output if remote else str(Path(f"{settings.output}.partial").absolute())
+    spark = _session(settings.spark_master)
+    try:
+        shutil.rmtree(partial, ignore_errors=True)
+        _scored(spark, settings, model).write.parquet(partial)
+        rows = _region_counts(spark, partial)
+    except SsadError:
+        raise
+    except Exception as error:  # Py4J's and PySpark's own, with whole tracebacks of executors in them
+        shutil.rmtree(partial, ignore_errors=True)
+        raise DatasetError(f"Spark could not score {settings.dataset} ({_reason(error)}).") from error
+    finally:
+        spark.stop()
+    if not remote:
+        Path(partial).rename(settings.output)
+    return rows
+
+
+def _session(master: str) -> SparkSession:
+    try:
+        from pyspark.sql import SparkSession
+    except ImportError as error:
+        raise SettingsError(
+            'engine=spark needs PySpark; install it by pip install -c constraints.txt -e ".[spark]".'
+        ) from error
+    os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
+    builder = SparkSession.builder.master(master).appName("ssad score")
+    try:
+        spark = builder.config("spark.ui.enabled", "false").getOrCreate()
+    except Exception as error:  # Java is missing, or the master does not answer
+        raise SettingsError(f"Spark does not start at {master} ({_reason(error)}).") from error
+    spark.sparkContext.setLogLevel("ERROR")
+    return spark
+
+
+def _scored(spark: SparkSession, settings: ScoreSettings, model: FetchedModel) -> DataFrame:
+    """The kept columns of every row and what the model says of it."""
+    from pyspark.sql import functions as F
+
+    frame = _read(spark, settings.dataset)
+    wanted = [column.name for column in model.bundle.schema.columns]
+    missing = [name for name in dict.fromkeys([*wanted, *settings.kept]) if name not in frame.columns]
+    if missing:
+        raise DatasetError(f"{settings.dataset} lacks columns {', '.join(missing[:20])}; bring every one of them.")
+    udf = mlflow.pyfunc.spark_udf(
+        spark,
+        str(model.logged),
+        env_manager="local",
+        result_type=EXPLAINED if settings.explain else ANSWER,
+        params={"explain": settings.explain},
+    )
+    answer = udf(F.struct(*_typed(frame, model, wanted))).alias("answer")
+    kept = [F.col(_quoted(name)) for name in settings.kept]
+    version = F.lit(model.version).cast("string").alias("model_version")
+    scored = frame.select(*kept, answer)
+    fields = [F.col(f"answer.{name}") for name in ("score", "confidence", "region")]
+    explained = [F.col(f"answer.{name}") for name in (CONTRIBUTORS, CONTRIBUTOR_SHARES)] if settings.explain else []
+    return scored.select(*(F.col(_quoted(name)) for name in settings.kept), *fields, version, *explained)
+
+
+def _read(spark: SparkSession, location: str) -> DataFrame:
+    """The table as a DataFrame; what lies in a store that Spark reaches itself is not fetched first."""
+    if "://" in location and not location.startswith("file://"):
+        return spark.read.parquet(location)
+    path = local_path(location)
+    kind = suffix(path) if path else ""
+    if path and kind in PARQUET:
+        return spark.read.parquet(str(path.absolute()))
+    if path and kind in SEPARATORS:
+        return spark.read.csv(str(path.absolute()), sep=SEPARATORS[kind], header=True)
+    return spark.createDataFrame(read_table(location))
+
+
+def _typed(frame: DataFrame, model: FetchedModel, names: list[str]) -> list[Column]:
+    """The columns as the model's signature has them: text as what it says, whole numbers as numbers."""
+    from pyspark.sql import functions as F
+    from pyspark.sql.types import DoubleType, IntegralType, StringType
+
+    assert model.logged is not None
+    expected: dict[str, Any] = {spec.name: spec.type.to_spark() for spec in Model.load(model.logged).signature.inputs}
+    columns = []
+    for name in names:
+        column, found, wanted = F.col(_quoted(name)), frame.schema[name].dataType, expected[name]
+        if isinstance(found, StringType):
+            column = F.when(~F.trim(column).isin(["", *MISSING_WORDS]), column)
+        widens = isinstance(found, IntegralType) and isinstance(wanted, DoubleType | type(found))
+        if found != wanted and (isinstance(found, StringType) or widens):
+            column = column.cast(wanted)
+        columns.append(column.alias(name))
+    return columns
+
+
+def _region_counts(spark: SparkSession, folder: str) -> dict[str, int]:
+    counted = spark.read.parquet(folder).groupBy("region").count().collect()
+    return dict.fromkeys(REGIONS, 0) | {row["region"]: row["count"] for row in counted}
+
+
+def _quoted(name: str) -> str:
+    return "`" + name.replace("`", "``") + "`"
+
+
+def _reason(error: BaseException) -> str:
+    """The line of an error that says what happened, without the tracebacks around it."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    told = [line for line in lines if "Error: " in line or "Exception: " in line]
+    return (told or lines or [type(error).__name__])[-1 if told else 0][:300]

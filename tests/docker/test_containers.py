@@ -1,0 +1,118 @@
+"""No container engine is needed: the files are linted, and the service's build steps run in a folder of their own."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml  # type: ignore[import-untyped]
+from compose_spec import PyCompose
+
+from serving.main import KEEP_ALIVE_SECONDS
+from serving.settings import listing
+from tests.conftest import PROJECT
+from tests.serving.support import Registry, running_service
+
+DOCKER = PROJECT / "docker"
+DOCKERFILES = sorted(DOCKER.glob("*.Dockerfile"))
+
+ENVIRONMENT = {"POSTGRES_PASSWORD": "p", "S3_KEY": "k", "S3_SECRET": "s"}
+
+
+def steps(name: str) -> list[tuple[str, str]]:
+    """Instructions of a Dockerfile with what they say, continued lines joined."""
+    text = re.sub(r"^#.*\n", "", (DOCKER / name).read_text(encoding="utf-8"), flags=re.MULTILINE)
+    lines = text.replace("\\\n", " ").splitlines()
+    return [(line.split(" ", 1)[0], line.split(" ", 1)[1].strip()) for line in lines if line.strip()]
+
+
+def compose() -> str:
+    text = (DOCKER / "compose.yaml").read_text(encoding="utf-8")
+    return re.sub(r"\$\{(\w+)(?::\?[^}]*)?\}", lambda found: ENVIRONMENT[found[1]], text)
+
+
+@pytest.mark.parametrize("path", DOCKERFILES, ids=lambda path: path.name)
+def test_a_linter_finds_nothing(path: Path) -> None:
+    hadolint = shutil.which("hadolint", path=Path(sys.executable).parent)
+    assert hadolint is not None
+    done = subprocess.run([hadolint, str(path)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
+
+
+def test_compose_fits_its_specification() -> None:
+    found = PyCompose.from_yaml(compose())
+    found.validate()
+    assert {"database", "store", "mlflow", "serving", "prometheus"} <= set(found.service_names)
+
+
+def test_compose_builds_what_is_there_and_sets_what_exists() -> None:
+    services = yaml.safe_load(compose())["services"]
+    for service in services.values():
+        if "build" in service:
+            assert (DOCKER / service["build"]["context"] / service["build"]["dockerfile"]).is_file()
+    serving = services["serving"]
+    known = {name for name, _, _ in listing()} | {"MLFLOW_TRACKING_URI"}
+    assert set(serving["environment"]) <= known
+    assert serving["read_only"] is True
+    assert serving["cap_drop"] == ["ALL"]
+
+
+@pytest.mark.parametrize("path", DOCKERFILES, ids=lambda path: path.name)
+def test_nothing_runs_as_root(path: Path) -> None:
+    users = [said for name, said in steps(path.name) if name == "USER"]
+    assert users == ["10001"]
+
+
+def test_the_service_stops_by_the_signal_it_drains_at() -> None:
+    said = dict(steps("serving.Dockerfile"))
+    assert said["STOPSIGNAL"] == "SIGTERM"
+    assert "HEALTHCHECK" in said
+    assert KEEP_ALIVE_SECONDS > 60
+
+
+@pytest.fixture(scope="module")
+def image(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """What the service's build stage leaves: its COPY and RUN steps, carried out in a folder."""
+    folder = tmp_path_factory.mktemp("image")
+    source, target = folder / "src", folder / "opt"
+    source.mkdir()
+    built = steps("serving.Dockerfile")
+    second = [at for at, (name, _) in enumerate(built) if name == "FROM"][1]
+    for name, said in built[:second]:
+        if name == "COPY":
+            *files, place = said.split()
+            for file in files:
+                copy(PROJECT / file, source / (file if place == "./" else place))
+        elif name == "RUN":
+            command = said.replace("/opt/ssad", str(target)).replace("python -m venv", f"{sys.executable} -m venv")
+            done = subprocess.run(["bash", "-ec", command], cwd=source, capture_output=True, text=True, check=False)
+            assert done.returncode == 0, done.stderr[-2000:]
+    yield target
+    shutil.rmtree(folder)
+
+
+def copy(file: Path, place: Path) -> None:
+    if file.is_dir():
+        shutil.copytree(file, place, ignore=shutil.ignore_patterns("__pycache__"))
+    else:
+        shutil.copy(file, place.parent / file.name)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::ResourceWarning")
+def test_the_image_has_nothing_of_training_and_serves(image: Path, registry: Registry, tmp_path: Path) -> None:
+    python = image / "bin" / "python"
+    program = "import importlib.metadata as m, json; print(json.dumps([d.name.lower() for d in m.distributions()]))"
+    installed = json.loads(subprocess.run([python, "-c", program], capture_output=True, check=True).stdout)
+    assert {"onnxruntime", "mlflow-skinny"} <= set(installed)
+    assert not {"torch", "lightning", "scikit-learn", "matplotlib", "mlflow", "pip"} & set(installed)
+    registry.promote("first")
+    bin_first = f"{image / 'bin'}:/usr/bin:/bin"
+    with running_service(registry.uri, tmp_path, PATH=bin_first, PYTHONPATH="", program=str(python)) as running:
+        assert running.version == registry.versions["first"]

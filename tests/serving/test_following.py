@@ -1,0 +1,327 @@
+"""A real service follows a real registry, whatever becomes of that."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+
+from ssad.bundle import Bundle
+from tests.serving.support import (
+    DAMAGES,
+    MODEL,
+    SECRET,
+    Registry,
+    Running,
+    children,
+    running_service,
+    until,
+)
+from tests.ssad.workflows.support import environment
+
+pytestmark = [
+    pytest.mark.slow,
+    # httpx and the servers' logs are closed by the session's end, not by a test's.
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),
+]
+
+Rows = list[dict[str, Any]]
+
+PROMOTIONS = int(os.environ.get("SSAD_TEST_PROMOTIONS", "50"))
+
+
+@pytest.fixture(autouse=True)
+def first_version(request: pytest.FixtureRequest) -> None:
+    """Every test that shares the service starts from the first version."""
+    if "following" in request.fixturenames:
+        registry, following = request.getfixturevalue("registry"), request.getfixturevalue("following")
+        registry.promote("first")
+        following.reload()
+        until(lambda: following.version == registry.versions["first"], "the first version is served again")
+
+
+def assert_consistent(answer: httpx.Response, registry: Registry) -> str:
+    """An answer's region and confidence are those of the version that its header names."""
+    assert answer.status_code == 200, answer.text
+    version = answer.headers["x-model-version"]
+    bundle: Bundle = registry.bundles[version]
+    predictions = answer.json()["predictions"]
+    wanted = bundle.decide(np.asarray([row["score"] for row in predictions])).records()
+    assert predictions == wanted
+    return version
+
+
+def test_promotions_under_load_lose_no_request_and_mix_no_versions(
+    registry: Registry, following: Running, rows: Rows
+) -> None:
+    body = {"records": rows}
+    over = threading.Event()
+
+    def load() -> Counter[str]:
+        seen: Counter[str] = Counter()
+        with httpx.Client(base_url=following.client.base_url, timeout=30) as client:
+            while not over.is_set():
+                seen[assert_consistent(client.post("/v1/score", json=body), registry)] += 1
+        return seen
+
+    loaded_before = following.metric('ssad_model_reloads_total{result="loaded"}')
+    with ThreadPoolExecutor(3) as pool:
+        loads = [pool.submit(load) for _ in range(3)]
+        try:
+            for turn in range(PROMOTIONS):
+                wanted = ("second", "first")[turn % 2]
+                registry.promote(wanted)
+                following.reload()
+                until(lambda w=wanted: following.version == registry.versions[w], f"{wanted} is served")  # type: ignore[misc]
+        finally:
+            over.set()
+        seen = sum((done.result() for done in loads), Counter())
+    assert set(seen) == {registry.versions["first"], registry.versions["second"]}
+    assert following.metric('ssad_model_reloads_total{result="loaded"}') - loaded_before == PROMOTIONS
+
+
+def test_the_two_versions_decide_differently(registry: Registry) -> None:
+    first, second = (registry.bundles[registry.versions[name]] for name in ("first", "second"))
+    assert first.curve.thresholds != second.curve.thresholds
+
+
+def test_a_promotion_takes_effect_without_a_hint(registry: Registry, following: Running) -> None:
+    registry.promote("second")
+    until(lambda: following.version == registry.versions["second"], "the second version is served")
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_version_is_refused_and_the_old_one_kept(
+    registry: Registry, following: Running, rows: Rows, damage: str
+) -> None:
+    refused = 'ssad_model_reloads_total{result="refused"}'
+    before = following.metric(refused)
+    registry.promote(damage)
+    until(lambda: following.metric(refused) > before, "the version is refused")
+    answer = following.client.post("/v1/score", json={"records": rows})
+    assert assert_consistent(answer, registry) == registry.versions["first"]
+    assert following.client.get("/readyz").status_code == 200
+
+
+def test_the_model_page_tells_what_is_served(registry: Registry, following: Running) -> None:
+    until(lambda: not following.client.get("/v1/model").json()["stale"], "the registry answers")
+    model = following.client.get("/v1/model").json()
+    assert (model["name"], model["version"], model["alias"]) == (MODEL, registry.versions["first"], "champion")
+    assert model["metrics"] == {"test_auroc": 0.5}
+    assert model["trained_at"] <= model["loaded_at"]
+    assert model["run_id"]
+
+
+def test_the_registrys_webhook_shortens_the_wait(registry: Registry, rows: Rows, tmp_path: Path) -> None:
+    with running_service(registry.uri, tmp_path, SSAD_SERVE_POLL_SECONDS="3600") as running:
+        url = str(running.client.base_url.join("/hooks/mlflow"))
+        event: Any = "model_version_alias.created"
+        hook = registry.client.create_webhook(name="promotions", url=url, events=[event], secret=SECRET)
+        try:
+            registry.promote("second")
+            until(lambda: running.version == registry.versions["second"], "the hook is heeded")
+        finally:
+            registry.client.delete_webhook(hook.webhook_id)
+
+
+class Between(ThreadingHTTPServer):
+    """Stands between a service and the registry, and can fail in the registry's place."""
+
+    daemon_threads = True
+    mode = "pass"
+
+    def __init__(self, registry: Registry) -> None:
+        super().__init__(("127.0.0.1", 0), Relay)
+        self.behind = registry.uri
+
+    @property
+    def uri(self) -> str:
+        return f"http://127.0.0.1:{self.server_address[1]}"
+
+
+class Relay(BaseHTTPRequestHandler):
+    server: Between
+
+    def do_GET(self) -> None:  # the name that http.server calls
+        if self.server.mode == "500":
+            self.send_error(500)
+            return
+        if self.server.mode == "slow":
+            until(lambda: self.server.mode != "slow", "the registry is fast again")
+        if self.server.mode == "nonsense":
+            answer = httpx.Response(200, content=b"<html>not the registry</html>")
+        else:
+            answer = httpx.get(self.server.behind + self.path, timeout=30)
+        try:
+            self.send_response(answer.status_code)
+            self.send_header("Content-Length", str(len(answer.content)))
+            self.end_headers()
+            self.wfile.write(answer.content)
+        except OSError:
+            pass  # the service has stopped waiting
+
+    def do_POST(self) -> None:
+        self.do_GET()
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def between(registry: Registry) -> Iterator[Between]:
+    registry.promote("first")
+    server = Between(registry)
+    thread = threading.Thread(target=server.serve_forever, args=(0.05,))
+    thread.start()
+    yield server
+    server.mode = "pass"
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+def test_a_registry_that_fails_is_survived_and_followed_again_when_it_is_back(
+    registry: Registry, between: Between, rows: Rows, tmp_path: Path
+) -> None:
+    body = {"records": rows}
+    with running_service(between.uri, tmp_path) as running:
+        for mode in ("500", "slow", "nonsense"):
+            failed = running.metric('ssad_registry_polls_total{result="failed"}')
+            between.mode = mode
+            until(lambda f=failed: running.metric('ssad_registry_polls_total{result="failed"}') > f, mode)  # type: ignore[misc]
+            assert_consistent(running.client.post("/v1/score", json=body), registry)
+            assert running.client.get("/readyz").status_code == 200
+            between.mode = "pass"
+        between.mode = "500"
+        until(lambda: running.client.get("/readyz").json()["stale"], "it says that it is stale")
+        between.mode = "pass"
+        registry.promote("second")
+        until(lambda: running.version == registry.versions["second"], "the registry is followed again")
+        until(lambda: not running.client.get("/readyz").json()["stale"], "it is no longer stale")
+
+
+def test_it_starts_from_its_last_good_bundle_when_the_registry_is_down(
+    registry: Registry, between: Between, rows: Rows, tmp_path: Path
+) -> None:
+    with running_service(between.uri, tmp_path) as running:
+        assert running.version == registry.versions["first"]
+        running.process.kill()  # kill -9: nothing is tidied up
+    between.mode = "500"
+    with running_service(between.uri, tmp_path) as running:
+        ready = running.client.get("/readyz")
+        assert ready.status_code == 200
+        assert ready.json()["stale"] is True
+        answer = running.client.post("/v1/score", json={"records": rows})
+        assert assert_consistent(answer, registry) == registry.versions["first"]
+        between.mode = "pass"
+        until(lambda: not running.client.get("/readyz").json()["stale"], "the registry is back")
+
+
+def test_a_last_good_bundle_that_was_damaged_is_fetched_again(registry: Registry, tmp_path: Path) -> None:
+    registry.promote("first")
+    with running_service(registry.uri, tmp_path):
+        pass
+    (graph,) = (tmp_path / "cache").glob("**/detector.onnx")
+    graph.write_bytes(b"damaged")
+    with running_service(registry.uri, tmp_path) as running:
+        assert running.version == registry.versions["first"]
+
+
+def test_every_request_is_answered_while_it_drains(registry: Registry, rows: Rows, tmp_path: Path) -> None:
+    registry.promote("first")
+    body = {"records": rows}
+
+    def load(url: httpx.URL) -> int:
+        """Send until the service asks to close the connection."""
+        with httpx.Client(base_url=url, timeout=30) as client:
+            for answered in range(1, 1_000_000):
+                answer = client.post("/v1/score", json=body)
+                assert_consistent(answer, registry)
+                if answer.headers.get("connection") == "close":
+                    return answered
+        raise AssertionError("the service never asked to close")
+
+    with (
+        running_service(registry.uri, tmp_path, SSAD_SERVE_DRAIN_SECONDS="1") as running,
+        ThreadPoolExecutor(4) as pool,
+    ):
+        loads = [pool.submit(load, running.client.base_url) for _ in range(4)]
+        until(lambda: running.metric("http_request_duration_seconds_count") > 20, "there is load")
+        running.process.send_signal(signal.SIGTERM)
+        until(lambda: running.client.get("/readyz").status_code == 503, "it says that it drains")
+        assert all(done.result() > 1 for done in loads)
+        assert running.process.wait(30) == 0
+
+
+def test_four_workers_answer_and_count_together(registry: Registry, rows: Rows, tmp_path: Path) -> None:
+    registry.promote("first")
+    with running_service(registry.uri, tmp_path, SSAD_SERVE_WORKERS="4") as running:
+        answers = []
+        for _ in range(40):  # a new connection each, so that every worker gets some
+            url = running.client.base_url.join("/v1/score")
+            answers.append(httpx.post(url, json={"records": rows}, timeout=30))
+        assert {assert_consistent(answer, registry) for answer in answers} == {registry.versions["first"]}
+        scored = "ssad_predictions_total"
+        until(lambda: running.metric(scored) == 40 * len(rows), "all workers' rows are counted")
+        registry.promote("second")
+        until(lambda: running.metric('ssad_model_reloads_total{result="loaded"}') == 4, "all workers have followed")
+        workers = children(running.process.pid)
+        os.kill(workers[-1], signal.SIGKILL)
+        assert_consistent(running.client.post("/v1/score", json={"records": rows}), registry)
+
+
+def can_mount() -> bool:
+    if shutil.which("unshare") is None:
+        return False
+    tried = subprocess.run(["unshare", "-rm", "mount", "-t", "tmpfs", "none", "/mnt"], capture_output=True, check=False)
+    return tried.returncode == 0
+
+
+def fill(path: Path) -> None:
+    """Write a file until its disk is full."""
+    with contextlib.suppress(OSError), path.open("wb", buffering=0) as file:
+        while True:
+            file.write(b"x" * 4096)
+
+
+@pytest.mark.skipif(not can_mount(), reason="a small disk can only be made where namespaces are allowed")
+def test_a_full_disk_keeps_the_old_version(registry: Registry, rows: Rows, tmp_path: Path) -> None:
+    registry.promote("first")
+    (tmp_path / "cache").mkdir()
+    script = 'mount -t tmpfs -o size=1500k none "$SSAD_SERVE_CACHE" && exec "$@"'
+    wrap = ("unshare", "-rm", "bash", "-c", script, "bash")
+    with running_service(registry.uri, tmp_path, wrap) as running:
+        disk = Path(f"/proc/{running.process.pid}/root{running.cache}")
+        filler = disk / "filler"
+        fill(filler)
+        failed = 'ssad_model_reloads_total{result="failed"}'
+        registry.promote("second")
+        until(lambda: running.metric(failed) >= 1, "the version cannot be kept")
+        assert_consistent(running.client.post("/v1/score", json={"records": rows}), registry)
+        assert running.version == registry.versions["first"]
+        filler.unlink()
+        until(lambda: running.version == registry.versions["second"], "there is room again")
+
+
+def test_the_child_that_has_mlflow_ends_with_its_parent(registry: Registry) -> None:
+    pipe = subprocess.PIPE
+    command = [sys.executable, "-m", "serving.registry"]
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, env=environment(registry.uri)) as child:
+        answer, _ = child.communicate(b'{"do": "resolve", "name": "payments", "alias": "nobody"}\n', timeout=120)
+        assert "nobody cannot be loaded" in json.loads(answer)["error"]
+        assert child.wait(60) == 0

@@ -1,0 +1,185 @@
+"""The page at `/` in a real browser: by keyboard, in the dark, on a phone, behind a key, and asking nobody else."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import shutil
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pandas as pd
+import pytest
+from playwright.sync_api import Browser, Page, expect, sync_playwright
+
+from tests.serving.conftest import Service
+from tests.ssad.workflows.support import environment, free_port, real_server
+
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium on this machine"),
+]
+
+SECONDS = 30.0
+"""How long the page may take, on a busy machine."""
+
+KEY = "a key of ours"
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def page(browser: Browser, service: Service) -> Iterator[Page]:
+    """The page, opened; that it asked nobody else and complained of nothing is checked at the end."""
+    complaints, asked = [], []
+    context = browser.new_context(viewport={"width": 1280, "height": 900})
+    context.set_default_timeout(SECONDS * 1000)
+    opened = context.new_page()
+    opened.on("console", lambda message: complaints.append(message.text))
+    opened.on("pageerror", lambda error: complaints.append(str(error)))
+    opened.on("request", lambda request: asked.append(request.url))
+    opened.goto(str(service.client.base_url))
+    expect(opened.locator("#fields input")).to_have_count(5)
+    yield opened
+    context.close()
+    refused = "Failed to load resource: the server responded with a status of 422"
+    assert not [text for text in complaints if refused not in text]
+    elsewhere = [url for url in asked if not url.startswith((str(service.client.base_url), "data:"))]
+    assert asked
+    assert not elsewhere
+
+
+def csv(service: Service) -> str:
+    text: str = pd.DataFrame(service.rows).to_csv(index=False)
+    return text
+
+
+def test_the_page_shows_the_model_and_an_example_that_scores_as_normal(page: Page, service: Service) -> None:
+    expect(page.locator("#title")).to_have_text("payments")
+    expect(page.locator("#subtitle")).to_have_text("version 1")
+    expect(page.locator("#card")).to_contain_text("250")
+    page.get_by_role("button", name="Score the row").click()
+    expect(page.locator("#answer .region")).to_have_text("normal")
+    expect(page.locator("#features tbody tr")).to_have_count(5)
+
+
+def test_a_row_is_edited_and_scored_by_keyboard_alone(page: Page, service: Service) -> None:
+    for _ in range(2):
+        page.keyboard.press("Tab")  # past the link to the REST interface
+    for value in ("9999", "4", "true", "2025-03-01", "card"):
+        page.keyboard.press("ControlOrMeta+a")
+        page.keyboard.type(value)
+        page.keyboard.press("Tab")
+    page.keyboard.press("Enter")
+    row = {"amount": 9999, "count": 4, "paid": True, "day": "2025-03-01", "kind": "card"}
+    (expected,) = service.score({"records": [row]}).json()["predictions"]
+    expect(page.locator("#answer .region")).to_have_text(expected["region"])
+    expect(page.locator("#answer dd").nth(1)).to_have_text(f"{expected['confidence']:.3f}")
+    expect(page.locator("#features tbody tr").first).to_contain_text("amount")
+    expect(page.locator("#features tbody tr").first).to_contain_text("9999")
+
+
+def test_a_pasted_table_is_ranked_and_its_rows_explained(page: Page, service: Service) -> None:
+    answers = service.score({"records": service.rows}).json()["predictions"]
+    page.get_by_label("Paste a CSV").fill(csv(service))
+    page.get_by_role("button", name="Score the table").click()
+    expect(page.locator("#rows tbody tr")).to_have_count(20)
+    order = sorted(range(20), key=lambda at: -answers[at]["score"])
+    for place in (0, 7, 19):
+        shown = page.locator("#rows tbody tr").nth(place)
+        expect(shown).to_contain_text(f"row {order[place] + 1}")
+        expect(shown).to_contain_text(answers[order[place]]["region"])
+    page.get_by_role("button", name=f"row {order[7] + 1}", exact=True).click()
+    expect(page.locator("#answer")).to_contain_text(f"Row {order[7] + 1}")
+    expect(page.locator("#answer dd").nth(1)).to_have_text(f"{answers[order[7]]['confidence']:.3f}")
+
+
+def test_a_file_is_scored_and_its_words_stay_words(page: Page, service: Service, tmp_path: Path) -> None:
+    table = pd.DataFrame(service.rows).assign(kind='<img src="x" onerror="document.title=1">, "quoted"')
+    table.to_csv(tmp_path / "rows.csv", index=False)
+    page.locator("#file").set_input_files(tmp_path / "rows.csv")
+    expect(page.locator("#rows tbody tr")).to_have_count(20)
+    expect(page.locator("#features tbody")).to_contain_text('onerror="document.title=1">, "quoted"')
+    expect(page.locator("img")).to_have_count(0)
+
+
+def test_a_mistake_is_told_by_the_service_s_own_sentence(page: Page, service: Service) -> None:
+    page.get_by_label("Paste a CSV").fill("amount,paid\n1,true\n")
+    page.get_by_role("button", name="Score the table").click()
+    expect(page.get_by_role("alert")).to_contain_text("the rows lack 3 of the detector's 5 columns")
+    page.get_by_role("button", name="Score the row").click()
+    expect(page.locator("#answer .region")).to_be_visible()
+    expect(page.get_by_role("alert")).to_be_hidden()
+
+
+def test_the_histogram_shows_the_intervals_and_counts_what_comes_in(page: Page, service: Service) -> None:
+    document = service.client.get("/v1/histogram").json()
+    assert len(document["edges"]) == len(document["training"]) + 1 == len(document["recent"]) + 1
+    assert sum(document["training"]) == 250
+    thresholds = service.client.get("/v1/model").json()["thresholds"]
+    finite = [end for end in thresholds.values() if isinstance(end, float)]
+    expect(page.locator("#histogram rect")).to_have_count(len(document["training"]))
+    expect(page.locator("#histogram .threshold")).to_have_count(len(finite))
+    before = sum(document["recent"])
+    page.get_by_role("button", name="Score the row").click()
+    expect(page.locator("#histogram .here")).to_have_count(1)
+    expect(page.locator("#histogram .recent")).to_have_count(1)
+    assert sum(service.client.get("/v1/histogram").json()["recent"]) == before + 1
+    expect(page.locator("#drift tbody").first).to_contain_text("abnormal")
+
+
+@pytest.mark.parametrize(("scheme", "dark"), [("light", False), ("dark", True)])
+def test_the_page_is_dark_where_the_reader_wants_it_dark(
+    browser: Browser, service: Service, scheme: str, dark: bool
+) -> None:
+    page = browser.new_page(color_scheme="dark" if scheme == "dark" else "light")
+    page.goto(str(service.client.base_url))
+    colors = page.evaluate("(s => [s.backgroundColor, s.color])(getComputedStyle(document.body))")
+    paper, text = (sum(map(int, re.findall(r"\d+", color)[:3])) for color in colors)
+    assert (paper < text) == dark
+    page.close()
+
+
+def test_nothing_is_cut_off_on_a_phone(browser: Browser, service: Service) -> None:
+    page = browser.new_page(viewport={"width": 360, "height": 740})
+    page.goto(str(service.client.base_url))
+    page.get_by_role("button", name="Score the row").click()
+    expect(page.locator("#answer .region")).to_be_visible(timeout=SECONDS * 1000)
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    page.close()
+
+
+def test_behind_a_key_the_page_asks_for_it(browser: Browser, service: Service, tmp_path: Path) -> None:
+    port = free_port()
+    url = f"http://127.0.0.1:{port}/"
+    env = environment(
+        f"sqlite:///{tmp_path / 'mlflow.db'}",
+        SSAD_SERVE_API_KEYS=hashlib.sha256(KEY.encode()).hexdigest(),
+        SSAD_SERVE_CACHE=str(tmp_path / "cache"),
+    )
+    model = service.bundle.path.parents[1]
+    command = [sys.executable, "-m", "ssad.cli", "serve", "--model", str(model), "--port", str(port)]
+    with real_server(command, f"{url}health", tmp_path, env):
+        assert httpx.get(f"{url}v1/histogram").status_code == 401
+        page = browser.new_page()
+        page.set_default_timeout(SECONDS * 1000)
+        page.goto(url)
+        page.get_by_label("API key").fill("another key")
+        page.get_by_role("button", name="Use").click()
+        expect(page.get_by_role("alert")).to_contain_text("an API key is needed")
+        page.get_by_label("API key").fill(KEY)
+        page.keyboard.press("Enter")
+        expect(page.locator("#fields input")).to_have_count(5)
+        expect(page.get_by_role("alert")).to_be_hidden()
+        assert page.evaluate("localStorage.length + sessionStorage.length + document.cookie.length") == 0
+        page.close()

@@ -1,0 +1,500 @@
+"""Every protocol, format, limit and key, in this process: what needs no server of its own."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pytest
+from pyarrow import csv, parquet
+from starlette.testclient import TestClient
+
+from serving.app import app_around
+from serving.follower import Follower
+from serving.routers.admin import MAX_AGE_SECONDS, sign
+from serving.settings import listing, read_settings
+from serving.source import Source
+from serving.state import Service
+from ssad.bundle import Bundle
+from ssad.errors import SettingsError
+from tests.serving.conftest import KINDS
+
+# The test client leaves a stream of its own to the garbage collector.
+pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")
+
+PARQUET, ARROW = "application/vnd.apache.parquet", "application/vnd.apache.arrow.stream"
+
+Rows = list[dict[str, Any]]
+Client = Callable[..., TestClient]
+
+
+def hashed(key: str) -> str:
+    return hashlib.sha256(key.encode()).hexdigest()
+
+
+@pytest.fixture
+def client_of(bundle_folder: Path, tmp_path: Path) -> Iterator[Client]:
+    """Makes clients of a service with these settings."""
+    services = []
+
+    def make(**settings: Any) -> TestClient:
+        service = Service(read_settings(cache=tmp_path / "cache", model="models:/payments@champion", **settings))
+        service.serve(Bundle(bundle_folder), Source("models:/payments@champion", "payments", "7", "champion", "run"))
+        services.append(service)
+        return TestClient(app_around(service, Follower(service)), raise_server_exceptions=False)
+
+    yield make
+    for service in services:
+        service.pool.shutdown()
+
+
+@pytest.fixture
+def client(client_of: Client) -> TestClient:
+    return client_of()
+
+
+def service_of(client: TestClient) -> Service:
+    service: Service = client.app.service  # type: ignore[attr-defined]
+    return service
+
+
+def table(rows: Rows) -> pa.Table:
+    return pa.Table.from_pandas(pd.DataFrame(rows), preserve_index=False)
+
+
+def arrow(rows: pa.Table, compression: str | None = None) -> bytes:
+    sink = pa.BufferOutputStream()
+    options = pa.ipc.IpcWriteOptions(compression=compression)
+    with pa.ipc.new_stream(sink, rows.schema, options=options) as writer:
+        writer.write_table(rows)
+    return bytes(sink.getvalue())
+
+
+def packed(rows: pa.Table) -> bytes:
+    sink = pa.BufferOutputStream()
+    parquet.write_table(rows, sink)
+    return bytes(sink.getvalue())
+
+
+def post(client: TestClient, body: bytes | str, content_type: str, path: str = "/v1/score", **headers: str) -> Any:
+    return client.post(path, content=body, headers={"Content-Type": content_type, **headers})
+
+
+def bodies(rows: Rows) -> dict[str, bytes]:
+    return {
+        "application/x-ndjson": b"\n".join(json.dumps(row).encode() for row in rows),
+        "text/csv": pd.DataFrame(rows).to_csv(index=False).encode(),
+        PARQUET: packed(table(rows)),
+        ARROW: arrow(table(rows)),
+    }
+
+
+@pytest.mark.parametrize("content_type", ["application/x-ndjson", "text/csv", PARQUET, ARROW])
+def test_every_format_scores_as_json_does(client: TestClient, rows: Rows, content_type: str) -> None:
+    wanted = client.post("/v1/score", json={"records": rows}).json()["predictions"]
+    answer = post(client, bodies(rows)[content_type], content_type)
+    assert answer.status_code == 200, answer.text
+    assert answer.json()["predictions"] == wanted
+
+
+@pytest.mark.parametrize("content_type", ["text/csv", PARQUET])
+def test_mlflows_route_takes_tables_too(client: TestClient, rows: Rows, content_type: str) -> None:
+    answer = post(client, bodies(rows)[content_type], content_type, "/invocations")
+    assert len(answer.json()["predictions"]) == len(rows)
+
+
+@pytest.mark.parametrize("accept", ["text/csv", PARQUET, ARROW])
+def test_an_answer_comes_in_the_format_that_is_accepted(client: TestClient, rows: Rows, accept: str) -> None:
+    wanted = client.post("/v1/score", json={"records": rows}).json()["predictions"]
+    answer = client.post("/v1/score", json={"records": rows}, headers={"Accept": accept})
+    assert answer.headers["content-type"].startswith(accept)
+    read = {"text/csv": csv.read_csv, PARQUET: parquet.read_table, ARROW: lambda f: pa.ipc.open_stream(f).read_all()}
+    assert read[accept](io.BytesIO(answer.content)).to_pylist() == wanted
+
+
+def test_an_answer_that_cannot_be_written_is_refused(client: TestClient, rows: Rows) -> None:
+    answer = client.post("/v1/score", json={"records": rows}, headers={"Accept": "image/png"})
+    assert answer.status_code == 406
+
+
+def test_large_bodies_are_scored_part_by_part(client: TestClient, rows: Rows) -> None:
+    many = pa.concat_tables([table(rows)] * 2000)  # more than a part holds
+    answer = post(client, packed(many), PARQUET, Accept=ARROW)
+    scores = pa.ipc.open_stream(answer.content).read_all()["score"].to_numpy()
+    assert len(scores) == len(many)
+    assert np.allclose(scores.reshape(2000, -1), scores[: len(rows)])
+
+
+def test_the_row_of_a_wrong_value_is_told_wherever_it_is(client: TestClient, rows: Rows) -> None:
+    many = pd.DataFrame(rows * 1000).astype({"day": object})
+    many.loc[19_000, "day"] = "never"
+    problem = post(client, packed(pa.Table.from_pandas(many)), PARQUET).json()
+    assert problem["errors"] == [{"row": 19_000, "column": "day", "detail": "expected an ISO 8601 date or null"}]
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+@pytest.mark.parametrize("pack", [packed, arrow])
+def test_what_is_not_finite_is_refused_by_row_and_column(
+    client: TestClient, rows: Rows, value: float, pack: Callable[[pa.Table], bytes]
+) -> None:
+    given = table(rows)
+    amounts = [*[1.0] * 3, value, *[1.0] * (len(rows) - 4)]
+    given = given.set_column(given.schema.get_field_index("amount"), "amount", pa.array(amounts, pa.float64()))
+    answer = post(client, pack(given), PARQUET if pack is packed else ARROW)
+    assert answer.status_code == 422
+    assert answer.json()["errors"] == [{"row": 3, "column": "amount", "detail": "expected a number or null"}]
+
+
+@pytest.mark.parametrize("word", ["inf", "-Infinity", "nan"])
+def test_a_word_for_what_is_not_finite_is_refused(client: TestClient, rows: Rows, word: str) -> None:
+    answer = client.post("/v1/score", json={"records": [{**rows[0], "amount": word}]})
+    assert answer.status_code == 422
+    assert answer.json()["errors"][0]["column"] == "amount"
+
+
+def test_no_refusal_repeats_a_value(client: TestClient, rows: Rows) -> None:
+    secret = "4111-1111-1111-1111"
+    given = [{**rows[0], "amount": secret}]
+    answers = [client.post("/v1/score", json={"records": given})]
+    answers += [post(client, body, kind) for kind, body in bodies(given).items()]
+    answers += [post(client, f"amount\n{secret},{secret}\n", "text/csv")]
+    for answer in answers:
+        assert answer.status_code == 422, answer.text
+        assert secret not in answer.text
+
+
+@pytest.mark.parametrize(
+    ("body", "content_type"),
+    [
+        (b'{"records": [{"amount": 1, "amount": 2}]}', "application/json"),
+        (b'{"records": [], "records": []}', "application/json"),
+        (b'{"amount": 1, "amount": 2}', "application/x-ndjson"),
+        (b"amount,amount\n1,2\n", "text/csv"),
+    ],
+)
+def test_a_key_that_comes_twice_is_refused(client: TestClient, body: bytes, content_type: str) -> None:
+    answer = post(client, body, content_type)
+    assert answer.status_code == 422
+    assert "more than once" in answer.json()["detail"]
+
+
+def test_a_colon_in_a_value_is_no_second_key(client: TestClient, rows: Rows) -> None:
+    assert client.post("/v1/score", json={"records": [{**rows[0], "day": "2025-01-01T10:00:00Z"}]}).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("body", "content_type", "status"),
+    [
+        (b"PAR1 and nothing more PAR1", PARQUET, 422),
+        (b"", PARQUET, 422),
+        (b"", ARROW, 422),
+        (b"\xff\xff\xff\xff\x10", ARROW, 422),
+        (b"\xff\xfe", "text/csv", 422),
+        (b"[" * 5000, "application/json", 400),
+        (b'{"records": ' + b"[" * 900 + b"]" * 900 + b"}", "application/json", 422),
+        (b'{"records": [{"a": ":", "amount": ' + b"[" * 990 + b"]" * 990 + b"}]}", "application/json", 400),
+        (b"{}", "text/xml", 415),
+        (b"{}\n3", "application/x-ndjson", 422),
+        (b"{}\n{", "application/x-ndjson", 400),
+    ],
+)
+def test_a_body_that_is_not_what_it_says_is_refused(
+    client: TestClient, body: bytes, content_type: str, status: int
+) -> None:
+    answer = post(client, body, content_type)
+    assert answer.status_code == status, answer.text
+    assert answer.headers["content-type"] == "application/problem+json"
+
+
+def test_a_compressed_body_is_refused_before_it_is_unpacked(client: TestClient, rows: Rows) -> None:
+    assert post(client, arrow(table(rows), "zstd"), ARROW).status_code == 415
+    assert post(client, b"x", "application/json", **{"Content-Encoding": "gzip"}).status_code == 415
+
+
+def test_a_parquet_bomb_is_refused_before_it_is_unpacked(client_of: Client, rows: Rows) -> None:
+    client = client_of(max_rows=100_000)
+    zeros = pa.table({name: pa.nulls(2_000_000, pa.float64()) for name in KINDS})
+    body = packed(zeros)
+    assert len(body) < 100_000
+    assert post(client, body, PARQUET).status_code == 413
+
+
+def test_one_long_word_in_every_row_is_held_once(client: TestClient, rows: Rows) -> None:
+    wide = table(rows * 50)
+    words = pa.array(["x" * 2**20] * len(wide))
+    answer = post(client, packed(wide.set_column(wide.schema.get_field_index("kind"), "kind", words)), PARQUET)
+    assert answer.status_code == 200, answer.text
+
+
+@pytest.mark.parametrize(
+    ("settings", "status"), [({"max_rows": 3}, 413), ({"max_body_bytes": 50}, 413), ({"max_json_bytes": 50}, 413)]
+)
+def test_too_much_is_refused(client_of: Client, rows: Rows, settings: dict[str, int], status: int) -> None:
+    assert client_of(**settings).post("/v1/score", json={"records": rows}).status_code == status
+
+
+def test_a_body_without_a_length_is_counted_as_it_comes(client_of: Client) -> None:
+    sent = client_of(max_body_bytes=1000).post(
+        "/v1/score", content=iter([b"x" * 600] * 3), headers={"Content-Type": "application/json"}
+    )
+    assert sent.status_code == 413
+
+
+def test_too_many_requests_at_once_are_sent_away(client: TestClient, rows: Rows) -> None:
+    client.app._running = 1000  # type: ignore[attr-defined]
+    answer = client.post("/v1/score", json={"records": rows})
+    assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
+    assert client.get("/livez").status_code == 200
+
+
+def test_one_client_may_not_send_more_than_its_rate(client_of: Client, rows: Rows) -> None:
+    client = client_of(rate_limit="2/hour")
+    answers = [client.post("/v1/score", json={"records": rows}) for _ in range(3)]
+    assert [answer.status_code for answer in answers] == [200, 200, 429]
+    assert int(answers[2].headers["retry-after"]) > 0
+
+
+@pytest.mark.parametrize("sent", [{"X-API-Key": "one"}, {"Authorization": "Bearer two"}, {"X-API-Key": "admin"}])
+def test_each_of_the_keys_opens(client_of: Client, sent: dict[str, str]) -> None:
+    client = client_of(api_keys=(hashed("one"), hashed("two")), admin_key=hashed("admin"))
+    assert client.get("/v1/model", headers=sent).status_code == 200
+
+
+@pytest.mark.parametrize("sent", [{}, {"X-API-Key": "three"}, {"X-API-Key": hashed("one")}, {"Authorization": "one"}])
+@pytest.mark.parametrize("path", ["/v1/model", "/metrics", "/v1/drift", "/v2/models/payments"])
+def test_nothing_else_opens(client_of: Client, sent: dict[str, str], path: str) -> None:
+    answer = client_of(api_keys=(hashed("one"),)).get(path, headers=sent)
+    assert (answer.status_code, answer.headers["www-authenticate"]) == (401, "Bearer")
+
+
+@pytest.mark.parametrize("path", ["/livez", "/readyz", "/startupz", "/ping", "/health", "/version", "/docs"])
+def test_probes_need_no_key(client_of: Client, path: str) -> None:
+    assert client_of(api_keys=(hashed("one"),)).get(path).status_code == 200
+
+
+def test_an_api_key_is_no_admin_key(client_of: Client) -> None:
+    client = client_of(api_keys=(hashed("one"),), admin_key=hashed("admin"))
+    assert client.post("/admin/reload", headers={"X-API-Key": "one"}).status_code == 403
+    assert client.post("/admin/reload", headers={"X-API-Key": "admin"}).status_code == 202
+
+
+def test_without_an_admin_key_nobody_is_admin(client: TestClient) -> None:
+    assert client.post("/admin/reload", headers={"X-API-Key": ""}).status_code == 403
+
+
+def test_keys_are_read_again_when_their_file_changes(client_of: Client, tmp_path: Path) -> None:
+    file = tmp_path / "keys"
+    file.write_text(f"{hashed('old')}  # to be retired\n")
+    client = client_of(api_keys_file=file)
+    assert client.get("/v1/model", headers={"X-API-Key": "old"}).status_code == 200
+    file.write_text("no hash")
+    service_of(client).keys.refresh()
+    assert client.get("/v1/model", headers={"X-API-Key": "old"}).status_code == 200
+    file.write_text(hashed("new"))
+    service_of(client).keys._changed = -1  # as a later time would make it
+    service_of(client).keys.refresh()
+    assert client.get("/v1/model", headers={"X-API-Key": "old"}).status_code == 401
+    assert client.get("/v1/model", headers={"X-API-Key": "new"}).status_code == 200
+
+
+def delivery(secret: str, stamp: int, body: bytes = b"{}") -> dict[str, str]:
+    signature = sign(secret, "1", str(stamp), body)
+    return {"X-MLflow-Signature": signature, "X-MLflow-Delivery-Id": "1", "X-MLflow-Timestamp": str(stamp)}
+
+
+@pytest.mark.parametrize(
+    ("secret", "age", "status"),
+    [("right", 0, 202), ("wrong", 0, 401), ("right", MAX_AGE_SECONDS + 60, 401), ("right", -MAX_AGE_SECONDS - 60, 401)],
+)
+def test_a_hook_is_heeded_if_it_is_signed_and_fresh(client_of: Client, secret: str, age: int, status: int) -> None:
+    client = client_of(webhook_secret="right")
+    answer = client.post("/hooks/mlflow", content=b"{}", headers=delivery(secret, int(time.time()) - age))
+    assert answer.status_code == status
+
+
+def test_a_clock_that_jumps_makes_nothing_stale(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    service = service_of(client)
+    service.registry_seen = time.monotonic()
+    now = time.time()
+    for jump in (-1e6, 1e6):
+        monkeypatch.setattr(time, "time", lambda jump=jump: now + jump)
+        assert not service.stale
+        assert client.get("/readyz").json()["registry_age_seconds"] < 60
+
+
+def test_it_is_unready_and_closes_connections_while_it_drains(client: TestClient, rows: Rows) -> None:
+    service_of(client).draining = True
+    assert client.get("/readyz").status_code == 503
+    answer = client.post("/v1/score", json={"records": rows})
+    assert (answer.status_code, answer.headers["connection"]) == (200, "close")
+
+
+def test_without_a_model_it_is_unready(client: TestClient, rows: Rows) -> None:
+    service_of(client).served = None
+    assert [client.get(path).status_code for path in ("/livez", "/readyz", "/startupz")] == [200, 503, 503]
+    assert client.post("/v1/score", json={"records": rows}).status_code == 503
+
+
+@pytest.mark.parametrize(("sent", "kept"), [("abc-1", True), ('x"} secret', False), ("a" * 65, False)])
+def test_a_request_id_is_taken_over_if_it_is_harmless(client: TestClient, sent: str, kept: bool) -> None:
+    assert (client.get("/livez", headers={"X-Request-ID": sent}).headers["x-request-id"] == sent) == kept
+
+
+def test_explanations_name_what_was_given_and_what_was_expected(client: TestClient, rows: Rows) -> None:
+    odd = {**rows[0], "amount": 900.0}
+    answer = client.post("/v1/score?explain=2", json={"records": [odd, rows[1]]})
+    first, second = (row["features"] for row in answer.json()["predictions"])
+    assert len(first) == len(second) == 2
+    assert first[0]["column"] == "amount"
+    assert first[0]["given"] == 900.0
+    assert 20 < first[0]["expected"] < 100
+    assert 0 < first[1]["share"] <= first[0]["share"] <= 1
+
+
+@pytest.mark.parametrize(("query", "status"), [("explain=x", 422), ("explain=-1", 422), ("explain=9999", 413)])
+def test_an_explanation_that_cannot_be_given_is_refused(
+    client: TestClient, rows: Rows, query: str, status: int
+) -> None:
+    assert client.post(f"/v1/score?{query}", json={"records": rows}).status_code == status
+
+
+def tensors(rows: Rows) -> list[dict[str, Any]]:
+    return [
+        {"name": name, "shape": [len(rows)], "datatype": "BYTES", "data": [row[name] for row in rows]} for name in KINDS
+    ]
+
+
+def test_the_inference_protocol_scores_as_json_does(client: TestClient, rows: Rows) -> None:
+    wanted = client.post("/v1/score", json={"records": rows}).json()["predictions"]
+    answer = client.post("/v2/models/payments/infer", json={"id": "42", "inputs": tensors(rows)}).json()
+    assert (answer["id"], answer["model_name"], answer["model_version"]) == ("42", "payments", "7")
+    outputs = {tensor["name"]: tensor["data"] for tensor in answer["outputs"]}
+    assert [dict(zip(outputs, row, strict=True)) for row in zip(*outputs.values(), strict=True)] == wanted
+
+
+def test_the_inference_protocol_takes_columns_of_shape_n_1_and_a_matrix(client: TestClient, rows: Rows) -> None:
+    wanted = client.post("/v2/models/payments/infer", json={"inputs": tensors(rows)}).json()["outputs"]
+    upright = [{**t, "shape": [len(rows), 1], "data": [[value] for value in t["data"]]} for t in tensors(rows)]
+    assert client.post("/v2/models/payments/versions/7/infer", json={"inputs": upright}).json()["outputs"] == wanted
+    values = [value for row in rows for value in row.values()]
+    matrix = {"name": "rows", "shape": [len(rows), len(KINDS)], "datatype": "BYTES", "data": values}
+    assert client.post("/v2/models/payments/infer", json={"inputs": [matrix]}).json()["outputs"] == wanted
+
+
+@pytest.mark.parametrize(
+    ("path", "document", "status"),
+    [
+        ("/v2/models/other/infer", {"inputs": []}, 404),
+        ("/v2/models/payments/versions/8/infer", {"inputs": []}, 404),
+        ("/v2/models/payments/infer", {}, 422),
+        ("/v2/models/payments/infer", {"inputs": []}, 422),
+        ("/v2/models/payments/infer", {"inputs": [{"name": "amount"}]}, 422),
+        ("/v2/models/payments/infer", {"inputs": [{"name": "amount", "shape": [2], "data": [1]}]}, 422),
+        ("/v2/models/payments/infer", {"inputs": [{"name": "amount", "shape": ["x"], "data": [1]}]}, 422),
+        ("/v2/models/payments/infer", {"inputs": [{"name": "x", "shape": [1, 0], "data": []}]}, 422),
+    ],
+)
+def test_the_inference_protocol_refuses_in_its_own_words(
+    client: TestClient, path: str, document: Any, status: int
+) -> None:
+    answer = client.post(path, json=document)
+    assert answer.status_code == status, answer.text
+    assert list(answer.json()) == ["error"]
+
+
+@pytest.mark.parametrize("path", ["/v2", "/v2/health/live", "/v2/health/ready", "/v2/models/payments/ready"])
+def test_the_inference_protocol_tells_how_it_is(client: TestClient, path: str) -> None:
+    assert client.get(path).status_code == 200
+
+
+def test_the_inference_protocol_tells_the_models_tensors(client: TestClient) -> None:
+    model = client.get("/v2/models/payments").json()
+    assert [tensor["name"] for tensor in model["inputs"]] == list(KINDS)
+    assert [tensor["name"] for tensor in model["outputs"]] == ["score", "confidence", "region"]
+
+
+def test_the_documented_examples_run(client: TestClient) -> None:
+    document = client.get("/openapi.json").json()
+    assert list(document["components"]["schemas"]["Row"]["properties"]) == list(KINDS)
+    for path in ("/v1/score", "/invocations", "/v2/models/payments/infer"):
+        example = document["paths"][path]["post"]["requestBody"]["content"]["application/json"]["example"]
+        assert client.post(path, json=example).status_code == 200, path
+
+
+def metric(client: TestClient, name: str) -> float:
+    lines = client.get("/metrics").text.splitlines()
+    return sum(float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith(name))
+
+
+def test_what_happened_is_counted(client: TestClient, rows: Rows) -> None:
+    client.post("/v1/score", json={"records": rows})
+    client.post("/v1/score", json={"records": []})
+    client.get("/invented/by/a/client")
+    assert metric(client, "ssad_predictions_total") == len(rows)
+    assert metric(client, "ssad_score_training_quantile_count") == len(rows)
+    assert metric(client, 'http_requests_total{handler="/v1/score",method="POST",status="200"}') == 1
+    assert metric(client, 'ssad_requests_rejected_total{reason="rows"}') == 1
+    assert metric(client, 'http_requests_total{handler="other"') == 1
+    assert metric(client, 'ssad_stage_duration_seconds_count{stage="decode"}') == 1
+    assert metric(client, "ssad_model_info{") == 1
+
+
+def test_the_training_rows_spread_evenly_over_the_score_buckets(client: TestClient, bundle_folder: Path) -> None:
+    served = service_of(client).current()
+    edges = np.asarray(served.bundle.histogram["edges"])
+    training = np.repeat(edges[1:], served.bundle.histogram["counts"])
+    quantiles = served.quantiles(training)
+    assert (quantiles <= 0.5).mean() == pytest.approx(0.5, abs=0.02)
+    assert quantiles.max() == 1
+
+
+def test_rows_that_moved_are_drift(client: TestClient, rows: Rows) -> None:
+    for _ in range(10):
+        client.post("/v1/score", json={"records": rows})
+    before = client.get("/v1/drift").json()
+    for _ in range(30):
+        client.post("/v1/score", json={"records": [{**row, "amount": 500} for row in rows]})
+    after = client.get("/v1/drift").json()
+    assert after["rows"] == 40 * len(rows)
+    assert after["column_psi"]["amount"] > before["column_psi"]["amount"] + 0.25
+    assert after["column_psi"]["kind"] == pytest.approx(before["column_psi"]["kind"], abs=0.01)
+    assert after["score_psi"] > before["score_psi"]
+    assert metric(client, 'ssad_drift_column_psi{column="amount"}') == pytest.approx(after["column_psi"]["amount"])
+
+
+def test_the_drift_window_forgets_the_oldest_rows(client_of: Client, rows: Rows) -> None:
+    client = client_of(drift_rows=60)
+    client.post("/v1/score", json={"records": [{**row, "amount": 500} for row in rows]})
+    for _ in range(3):
+        client.post("/v1/score", json={"records": rows})
+    drift = client.get("/v1/drift").json()
+    assert drift["rows"] == 60
+    assert drift["column_psi"]["amount"] < 2
+
+
+def test_settings_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SSAD_SERVE_MAX_ROWS", "12")
+    monkeypatch.setenv("SSAD_SERVE_ALLOWED_MODELS", "a, b")
+    assert (read_settings().max_rows, read_settings().allowed_models) == (12, ("a", "b"))
+
+
+def test_settings_that_cannot_be_used_are_all_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SSAD_SERVE_MAX_ROWS", "many")
+    monkeypatch.setenv("SSAD_SERVE_API_KEYS", "in clear")
+    with pytest.raises(SettingsError, match=r"SSAD_SERVE_API_KEYS.*SSAD_SERVE_MAX_ROWS") as raised:
+        read_settings()
+    assert "in clear" not in str(raised.value)
+
+
+def test_every_setting_is_documented() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "serving.md").read_text(encoding="utf-8")
+    for name, default, meaning in listing():
+        assert f"| `{name}` | {f'`{default}`' if default else ''} | {meaning} |" in page

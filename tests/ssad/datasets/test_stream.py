@@ -1,0 +1,131 @@
+"""A streamed table is the same table."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ssad.bundle import Column, TableSchema
+from ssad.datasets import stream as streams
+from ssad.datasets.stream import TableStream, open_stream
+from ssad.datasets.tables import read_table
+from ssad.errors import DatasetError
+
+SCHEMA = TableSchema(
+    (
+        Column("amount", "numeric"),
+        Column("count", "numeric"),
+        Column("paid", "boolean"),
+        Column("day", "date"),
+        Column("kind", "categorical", categories=("a", "b")),
+    )
+)
+
+
+def table(rows: int = 500) -> pd.DataFrame:
+    generator = np.random.default_rng(0)
+    amounts = pd.Series(generator.normal(size=rows)).mask(generator.random(rows) < 0.2)
+    kinds = pd.Series(generator.choice(["a", "b", "NA", " ", "None", "07"], rows))
+    return pd.DataFrame(
+        {
+            "amount": amounts,
+            "count": np.arange(rows),
+            "paid": generator.random(rows) < 0.5,
+            "day": (pd.Timestamp("2025-01-01") + pd.to_timedelta(np.arange(rows), unit="D")).strftime("%Y-%m-%d"),
+            "kind": kinds.mask(generator.random(rows) < 0.1),
+            "more": "x",
+        }
+    )
+
+
+def same_inputs(stream: TableStream, expected: pd.DataFrame) -> None:
+    """What the graph gets from the stream is what it gets from the table in pandas."""
+    arrow = pa.Table.from_batches(list(stream.batches()))
+    columns = {name: arrow.column(name).to_numpy() for name in arrow.schema.names}
+    found, wanted = SCHEMA.inputs(columns), SCHEMA.inputs(expected)
+    assert found.numeric == pytest.approx(wanted.numeric, nan_ok=True)
+    assert found.categorical.tolist() == wanted.categorical.tolist()
+
+
+WRITERS: dict[str, Any] = {
+    "table.csv": lambda rows, path: rows.to_csv(path, index=False),
+    "table.tsv": lambda rows, path: rows.to_csv(path, index=False, sep="\t"),
+    "table.csv.gz": lambda rows, path: rows.to_csv(path, index=False),
+    "table.parquet": lambda rows, path: rows.to_parquet(path, row_group_size=130),
+}
+
+
+@pytest.mark.parametrize("name", WRITERS)
+def test_every_format_streams_what_pandas_reads(name: str, tmp_path: Path) -> None:
+    WRITERS[name](table(), tmp_path / name)
+    same_inputs(open_stream(str(tmp_path / name), SCHEMA), read_table(str(tmp_path / name)))
+
+
+def test_a_folder_streams_its_files_in_the_order_of_their_names(tmp_path: Path) -> None:
+    rows = table()
+    for at, start in enumerate(range(0, 500, 100)):
+        rows.iloc[start : start + 100].to_parquet(tmp_path / f"part-{at}.parquet")
+    stream = open_stream(str(tmp_path), SCHEMA)
+    assert stream.rows == 500
+    same_inputs(stream, rows)
+
+
+def test_a_table_of_another_format_is_streamed_whole(tmp_path: Path) -> None:
+    np.savez(tmp_path / "t.npz", X=np.arange(12.0).reshape(6, 2))
+    schema = TableSchema((Column("x1", "numeric"),))
+    (batch,) = open_stream(str(tmp_path / "t.npz"), schema).batches(2)
+    assert batch.to_pydict() == {"x1": [5.0, 7.0, 9.0, 11.0]}
+
+
+@given(st.lists(st.integers(0, 30), max_size=6), st.integers(0, 100), st.integers(1, 20))
+def test_batches_are_even_and_skipping_leaves_the_rest(groups: list[int], skip: int, size: int) -> None:
+    total = sum(groups)
+    starts = np.cumsum([0, *groups])
+    batches = [pa.RecordBatch.from_pydict({"x": np.arange(a, a + n)}) for a, n in zip(starts, groups, strict=False)]
+    stream = TableStream(("x",), total, lambda skipped: streams._after(iter(batches), skipped))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(streams, "BATCH_ROWS", size)
+        found = list(stream.batches(skip))
+    assert [x for batch in found for x in batch.column("x").to_pylist()] == list(range(skip, total))
+    assert all(len(batch) == size for batch in found[:-1])
+
+
+def test_only_the_wanted_columns_are_read(tmp_path: Path) -> None:
+    for name in ("table.csv", "table.parquet"):
+        WRITERS[name](table(), tmp_path / name)
+        batch = next(open_stream(str(tmp_path / name), TableSchema((Column("count", "numeric"),)), ["kind"]).batches())
+        assert batch.schema.names == ["count", "kind"]
+
+
+def test_a_number_that_is_none_in_a_text_file_is_named(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("count,kind\n1,a\nmany,b\n")
+    with pytest.raises(DatasetError, match="many"):
+        list(open_stream(str(tmp_path / "t.csv"), TableSchema((Column("count", "numeric"),))).batches())
+
+
+@pytest.mark.parametrize("content", [b"", b"no parquet", b"PAR1 and no more PAR1"])
+def test_a_damaged_file_is_named(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "t.parquet").write_bytes(content)
+    with pytest.raises(DatasetError, match=r"t\.parquet"):
+        open_stream(str(tmp_path / "t.parquet"), SCHEMA)
+
+
+def test_columns_twice_and_columns_to_keep_that_are_missing_are_named_together(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("count,count\n1,2\n")
+    with pytest.raises(DatasetError, match=r"same name \(count\) and no column 'id' to keep"):
+        open_stream(str(tmp_path / "t.csv"), TableSchema((Column("count", "numeric"),)), ["id"])
+
+
+def test_a_row_group_is_read_only_when_it_is_needed(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"count": np.arange(1000)}), tmp_path / "t.parquet", row_group_size=100)
+    stream = open_stream(str(tmp_path / "t.parquet"), TableSchema((Column("count", "numeric"),)))
+    assert stream.rows == 1000
+    assert next(stream.batches(950)).column("count").to_pylist() == list(range(950, 1000))

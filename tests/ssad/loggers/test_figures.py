@@ -1,0 +1,133 @@
+"""Figures show the numbers they are given; what they compute is worked by hand."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from matplotlib.figure import Figure
+
+from ssad.bundle import Thresholds
+from ssad.loggers import figures
+from ssad.loggers.figures import PANELS, RELIABILITY_BINS, SAMPLE, Recalibration, reliability, risk_coverage, spread
+
+LABELS = np.asarray([0, 0, 1, 1])
+CONFIDENCE = np.asarray([0.9, -0.5, -0.8, 0.1])
+
+
+def history(length: int) -> list[Recalibration]:
+    generator = np.random.default_rng(0)
+    before = np.ones(50)
+    steps = []
+    for epoch in range(length):
+        scores, after = generator.lognormal(0, 2, 300), generator.uniform(-1, 1, 50)
+        steps.append(Recalibration.of(epoch, Thresholds(1.0, 2.0 + epoch), scores, before, after))
+        before = after
+    return steps
+
+
+def written(figure: Figure) -> str:
+    """The figure as an SVG whose text is text."""
+    import matplotlib as mpl
+
+    file = io.StringIO()
+    with mpl.rc_context({"svg.fonttype": "none"}):
+        figure.savefig(file, format="svg")
+    return file.getvalue()
+
+
+@pytest.mark.parametrize("rows", [1, 3, SAMPLE, 10 * SAMPLE])
+def test_a_sample_has_both_ends_and_no_more_rows_than_asked(rows: int) -> None:
+    sample = spread(np.arange(float(rows)))
+    assert len(sample) == min(rows, SAMPLE)
+    assert (sample[0], sample[-1]) == (0, rows - 1)
+
+
+def test_a_recalibration_keeps_shares_of_all_rows_and_a_sample_of_their_scores() -> None:
+    scores = np.arange(0.0, 20.0 * SAMPLE, 10.0)
+    step = Recalibration.of(3, Thresholds(10.0 * SAMPLE - 1, np.inf), scores, np.ones(1), np.ones(1))
+    assert step.shares == {"normal": 0.5, "unknown": 0.5, "abnormal": 0}
+    assert len(step.scores) == SAMPLE
+    assert (np.diff(step.scores) > 0).all()
+
+
+def test_a_recalibration_comes_back_from_a_checkpoint_as_it_was(tmp_path: Path) -> None:
+    import torch
+
+    step = Recalibration.of(3, Thresholds(0.5, np.inf), np.arange(4.0), np.ones(4), -np.ones(4))
+    torch.save(step.to_plain(), tmp_path / "step.ckpt")
+    again = Recalibration.from_plain(torch.load(tmp_path / "step.ckpt", weights_only=True))
+    assert again.to_plain() == step.to_plain()
+    assert (again.epoch, again.thresholds, again.shares) == (step.epoch, step.thresholds, step.shares)
+
+
+@pytest.mark.parametrize("length", [1, 2, PANELS, 20])
+def test_the_figures_of_a_training_draw_at_any_length(length: int) -> None:
+    steps = history(length)
+    shares = written(figures.region_shares_figure(steps))
+    for region, share in steps[-1].shares.items():
+        assert f"{region} ({share:.1%} at last)" in shares
+    panels = figures.score_distribution_figure(steps)
+    titles = [axes.get_title() for axes in panels.axes if axes.get_visible()]
+    assert len(titles) == min(length, PANELS)
+    assert titles[0].startswith("epoch 0:")
+    assert titles[-1].startswith(f"epoch {length - 1}:")
+
+
+def test_moves_sum_to_all_rows_and_name_where_they_went() -> None:
+    step = Recalibration.of(
+        0,
+        Thresholds(1, 2),
+        np.arange(4.0),
+        before=np.asarray([1.0, 0.5, 0.0, -0.5]),
+        after=np.asarray([1.0, -1.0, 0.49, -0.5]),
+    )
+    _, moves = figures.confidence_change_figure([step]).axes
+    shares = [text.get_text() for text in moves.texts]
+    # From normal: one stays, one turns abnormal; the undecided and the abnormal row stay.
+    assert shares == ["25.0%", "0.0%", "25.0%", "0.0%", "25.0%", "0.0%", "0.0%", "0.0%", "25.0%"]
+
+
+def test_risk_falls_on_the_most_confident_rows_first() -> None:
+    coverage, risk = risk_coverage(CONFIDENCE, LABELS)
+    # In the order .9 (right), -.8 (right), -.5 (wrong), .1 (wrong).
+    assert coverage.tolist() == [0.25, 0.5, 0.75, 1]
+    assert risk == pytest.approx([0, 0, 1 / 3, 1 / 2])
+
+
+def test_rows_of_equal_confidence_are_decided_together() -> None:
+    coverage, risk = risk_coverage(np.asarray([1.0, -1.0, 1.0, 0.0]), LABELS)
+    assert coverage.tolist() == [0.75, 1]
+    assert risk == pytest.approx([2 / 3, 3 / 4])
+
+
+@given(st.lists(st.tuples(st.floats(-1, 1), st.booleans()), min_size=1, max_size=60))
+def test_the_last_risk_is_the_error_of_the_forced_decision(rows: list[tuple[float, bool]]) -> None:
+    confidence, labels = np.asarray([row[0] for row in rows]), np.asarray([int(row[1]) for row in rows])
+    coverage, risk = risk_coverage(confidence, labels)
+    assert coverage[-1] == 1
+    assert risk[-1] == pytest.approx(((confidence < 0) != (labels == 1)).mean())
+    assert (np.diff(coverage) > 0).all()
+
+
+def test_a_calibrated_confidence_lies_on_the_diagonal() -> None:
+    probability = np.repeat(np.arange(1, RELIABILITY_BINS + 1) / (RELIABILITY_BINS + 1), 1600)
+    normal = np.concatenate(
+        [np.arange(1600) < 1600 * p for p in np.arange(1, RELIABILITY_BINS + 1) / (RELIABILITY_BINS + 1)]
+    )
+    predicted, found, rows = reliability(2 * probability - 1, (~normal).astype(np.int64))
+    assert rows.tolist() == [1600] * RELIABILITY_BINS
+    assert found == pytest.approx(predicted)
+    assert "expected calibration error 0.000" in written(
+        figures.reliability_figure(2 * probability - 1, (~normal).astype(np.int64))
+    )
+
+
+def test_fewer_rows_than_bins_are_drawn_too() -> None:
+    predicted, found, rows = reliability(CONFIDENCE, LABELS)
+    assert (len(predicted), len(found), rows.sum()) == (4, 4, 4)
+    assert "every row decided: 50.0%" in written(figures.risk_coverage_figure(CONFIDENCE, LABELS))

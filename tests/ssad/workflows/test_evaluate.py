@@ -1,0 +1,153 @@
+"""What an evaluation measures, and where it leaves that."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from mlflow import MlflowClient
+from sklearn import metrics as sk
+
+from ssad.bundle import Bundle
+from ssad.datasets.tables import read_table
+from ssad.errors import DatasetError, SsadError
+from ssad.workflows.evaluate import EvaluateResult, EvaluateSettings, ScoredTable, decided_error, evaluate
+from ssad.workflows.registry import fetch_model
+from tests.ssad.workflows.support import QUIET_LIBRARIES
+
+pytestmark = [*QUIET_LIBRARIES, pytest.mark.filterwarnings("ignore::ResourceWarning")]
+
+CHAMPION = "models:/ssad@champion"
+
+
+@pytest.fixture
+def bundle(client: MlflowClient, tmp_path: Path) -> Bundle:
+    return fetch_model(CHAMPION, tmp_path).bundle
+
+
+@pytest.fixture
+def labelled(tmp_path: Path) -> str:
+    """Breast cancer with anomalies of two classes."""
+    table = read_table("breast-cancer")
+    malignant = table["label"] == "malignant"
+    halves = np.where(malignant.cumsum() % 2, "large/grown", "small")
+    table.assign(label=table["label"].mask(malignant, halves)).to_csv(tmp_path / "labelled.csv", index=False)
+    return str(tmp_path / "labelled.csv")
+
+
+def artifact(client: MlflowClient, result: EvaluateResult, name: str, tmp_path: Path) -> Any:
+    return json.loads(Path(client.download_artifacts(result.run_id, name, str(tmp_path))).read_text())
+
+
+def test_a_labelled_table_is_measured_and_the_metrics_are_at_the_model_too(
+    client: MlflowClient, bundle: Bundle, labelled: str, tmp_path: Path
+) -> None:
+    result = evaluate(EvaluateSettings(CHAMPION, labelled))
+    table = pd.read_csv(labelled)
+    labels, scores = (table["label"] != "benign").astype(int), bundle.score(table)
+    expected = {
+        "auc": sk.roc_auc_score(labels, scores.score),
+        "ap": sk.average_precision_score(labels, scores.score),
+        "at_normal/recall": sk.recall_score(labels, scores.region != "normal"),
+        "at_abnormal/f1": sk.f1_score(labels, scores.region == "abnormal"),
+        "at_decision/mcc": sk.matthews_corrcoef(labels, scores.score > bundle.curve.decision),
+        "recall/small": (scores.score > bundle.curve.decision)[table["label"] == "small"].mean(),
+        "recall/large_grown": (scores.score > bundle.curve.decision)[table["label"] == "large/grown"].mean(),
+    }
+    run = client.get_run(result.run_id)
+    logged = {metric.key: metric.value for metric in client.get_logged_model(run.data.tags["model_id"]).metrics or []}
+    for name, value in expected.items():
+        assert run.data.metrics[name] == pytest.approx(value), name
+        assert logged[name] == pytest.approx(value), name
+    assert client.get_model_version("ssad", "1").tags["evaluated_by"] == result.run_id
+    names = {file.path for file in client.list_artifacts(result.run_id)}
+    curves = {f"{name}.png" for name in ("roc", "precision_recall", "reliability", "risk_coverage", "scores", "drift")}
+    assert curves | {"regions.json", "classes.json", "drift.json", "most_abnormal.json"} <= names
+
+
+def test_the_region_table_adds_up(client: MlflowClient, bundle: Bundle, labelled: str) -> None:
+    result = evaluate(EvaluateSettings(CHAMPION, labelled))
+    regions, table = result.regions.set_index("region"), ScoredTable.read(bundle, labelled)
+    assert table.labels is not None
+    assert regions["rows"].sum() == len(table.rows)
+    assert regions["anomalies"].sum() == table.labels.sum()
+    assert regions["share_of_anomalies"].sum() == pytest.approx(1)
+    wrong = (
+        (table.labels[table.scores.region == "normal"]).sum()
+        + (1 - table.labels[table.scores.region == "abnormal"]).sum()
+    )
+    assert result.metrics["decided_error"] == pytest.approx(wrong / (table.scores.region != "unknown").sum())
+
+
+def test_the_most_abnormal_rows_come_first_with_what_makes_them_so(
+    client: MlflowClient, bundle: Bundle, labelled: str, tmp_path: Path
+) -> None:
+    result = evaluate(EvaluateSettings(CHAMPION, labelled))
+    shown = pd.DataFrame(**artifact(client, result, "most_abnormal.json", tmp_path))
+    rows = pd.read_csv(labelled)
+    scores, errors = bundle.score(rows).score, bundle.errors(rows)
+    assert shown["score"].tolist() == pytest.approx(sorted(scores, reverse=True)[:20])
+    first = int(shown["row"][0])
+    assert first == int(scores.argmax())
+    assert shown["contributors"][0].startswith(f"{bundle.schema.graph_order[int(errors[first].argmax())]}=")
+    assert shown["label"].tolist() == rows["label"][shown["row"]].tolist()
+
+
+def test_a_table_without_labels_is_compared_with_training(client: MlflowClient, labelled: str, tmp_path: Path) -> None:
+    table = pd.read_csv(labelled).drop(columns="label")
+    table["mean radius"] *= 3
+    table.to_csv(tmp_path / "moved.csv", index=False)
+    result = evaluate(EvaluateSettings(CHAMPION, str(tmp_path / "moved.csv")))
+    moved = pd.DataFrame(**artifact(client, result, "drift.json", tmp_path))
+    assert moved["column"][0] == "mean radius"
+    assert result.metrics["max_column_psi"] == pytest.approx(moved["psi"][0])
+    assert moved["psi"][0] > 1 > moved["psi"][5]
+    assert result.metrics["score_psi"] > 0.25
+    assert "auc" not in client.get_run(result.run_id).data.metrics
+    assert sum(result.metrics[f"share_{region}"] for region in ("normal", "unknown", "abnormal")) == pytest.approx(1)
+
+
+def test_one_class_has_no_ranking_but_all_else(client: MlflowClient, labelled: str, tmp_path: Path) -> None:
+    table = pd.read_csv(labelled)
+    table[table["label"] == "benign"].to_csv(tmp_path / "benign.csv", index=False)
+    result = evaluate(EvaluateSettings(CHAMPION, str(tmp_path / "benign.csv")))
+    assert "auc" not in result.metrics
+    assert result.metrics["at_abnormal/recall"] == 0
+    assert result.regions["anomalies"].sum() == 0
+
+
+def test_a_bundles_folder_and_a_runs_model_are_evaluated_alike(
+    client: MlflowClient, bundle: Bundle, labelled: str
+) -> None:
+    of_version = evaluate(EvaluateSettings(CHAMPION, labelled)).metrics
+    run_id = client.get_model_version("ssad", "1").run_id
+    for model in (str(bundle.path), f"runs:/{run_id}/model"):
+        assert evaluate(EvaluateSettings(model, labelled)).metrics == pytest.approx(of_version)
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "sentence"),
+    [
+        ({"dataset": "nothing.csv"}, DatasetError, "there is no file"),
+        ({"label": "verdict"}, DatasetError, "'verdict'"),
+        ({"normal": "fine"}, DatasetError, "normal="),
+        ({"model": "models:/other@champion"}, SsadError, "models:/other@champion"),
+    ],
+)
+def test_a_mistake_is_one_sentence(
+    client: MlflowClient, labelled: str, change: dict[str, str], error: type[Exception], sentence: str
+) -> None:
+    with pytest.raises(error, match=sentence):
+        evaluate(EvaluateSettings(**{"model": CHAMPION, "dataset": labelled} | change))
+    run = client.search_runs(["0"], order_by=["start_time DESC"], max_results=1)[0]
+    assert run.info.status == "FAILED"
+    assert sentence in run.data.tags["ssad.error"]
+
+
+def test_where_nothing_is_decided_there_is_no_error_to_tell() -> None:
+    regions = pd.DataFrame({"region": ["normal", "unknown", "abnormal"], "rows": [0, 9, 0], "error": [0.0, 0.0, 0.0]})
+    assert np.isnan(decided_error(regions))

@@ -1,0 +1,346 @@
+"""The champion's alias moves only if every check passes, and back."""
+
+from __future__ import annotations
+
+import json
+import threading
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import numpy as np
+import onnx
+import pandas as pd
+import pytest
+from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import ENDPOINT_NOT_FOUND
+from onnx import helper
+from sklearn.metrics import average_precision_score
+
+from ssad.bundle import Bundle, ConfidenceCurve, TableSchema, Thresholds, write_bundle
+from ssad.bundle.bundle import GRAPH, WEIGHTS
+from ssad.datasets.tables import read_table
+from ssad.errors import RefusedError, SettingsError, SsadError, TrackingError
+from ssad.workflows import promotion_checks as checks
+from ssad.workflows.promote import PromoteSettings, promote
+from ssad.workflows.promotion_checks import gain_interval
+from ssad.workflows.registry import claimed, fetch_model, log_bundle, move_champion, register
+from ssad.workflows.train import TrainSettings, prepare
+from tests.ssad.workflows.support import QUIET_LIBRARIES
+
+pytestmark = [*QUIET_LIBRARIES, pytest.mark.filterwarnings("ignore::ResourceWarning")]
+
+CHAMPION = "models:/ssad@champion"
+
+
+@pytest.fixture
+def champion(own_store: MlflowClient, tmp_path: Path) -> Bundle:
+    return fetch_model(CHAMPION, tmp_path / "champion").bundle
+
+
+@pytest.fixture
+def labelled(tmp_path: Path) -> str:
+    read_table("breast-cancer").to_csv(tmp_path / "labelled.csv", index=False)
+    return str(tmp_path / "labelled.csv")
+
+
+@pytest.fixture
+def unlabelled(tmp_path: Path) -> str:
+    read_table("breast-cancer").drop(columns="label").to_csv(tmp_path / "unlabelled.csv", index=False)
+    return str(tmp_path / "unlabelled.csv")
+
+
+def upside_down(graph: bytes) -> bytes:
+    """The scoring graph with the sign of its score turned."""
+    model = onnx.load_from_string(graph)
+    for node in model.graph.node:
+        node.output[:] = ["upright" if name == "score" else name for name in node.output]
+    model.graph.node.append(helper.make_node("Neg", ["upright"], ["score"]))
+    serialized: bytes = model.SerializeToString()
+    return serialized
+
+
+def challenger(
+    bundle: Bundle,
+    folder: Path,
+    graph: bytes | None = None,
+    thresholds: Thresholds | None = None,
+    schema: TableSchema | None = None,
+) -> str:
+    """Register a version that differs from a bundle in a part; gives its number."""
+    rows = prepare(TrainSettings("breast-cancer")).train
+    inputs = bundle.schema.inputs(rows)
+    plain = (
+        ConfidenceCurve(thresholds, {r: (np.empty(0), np.empty(0)) for r in bundle.curve.knots}) if thresholds else None
+    )
+    curve, scores, golden = plain or bundle.curve, np.zeros(len(rows)), np.asarray(bundle.golden["scores"])
+    for _ in range(2):  # once to be able to score, once with the scores
+        write_bundle(
+            folder,
+            graph or (bundle.path / GRAPH).read_bytes(),
+            (bundle.path / WEIGHTS).read_bytes(),
+            schema or bundle.schema,
+            curve,
+            scores,
+            inputs,
+            (bundle.golden["rows"], golden),
+            {name: bundle.manifest[name] for name in ("detector", "plan", "training_rows")},
+        )
+        new = Bundle(folder)
+        scores, golden = new.score_inputs(inputs), new.score(bundle.golden["rows"]).score
+    with mlflow.start_run():
+        uri = log_bundle(folder, rows[[column.name for column in bundle.schema.columns]].head())
+    return register(uri, "ssad").version
+
+
+def aliases(client: MlflowClient) -> dict[str, str]:
+    return {name: str(version) for name, version in client.get_registered_model("ssad").aliases.items()}
+
+
+def test_a_challenger_as_good_becomes_champion_and_the_former_one_previous(
+    own_store: MlflowClient, champion: Bundle, labelled: str, tmp_path: Path
+) -> None:
+    version = challenger(champion, tmp_path / "same")
+    own_store.update_model_version("ssad", version, description="from a test")
+    result = promote(PromoteSettings(dataset=labelled))
+    assert (result.version, result.former, result.moved) == (version, "1", True)
+    assert aliases(own_store) == {"champion": version, "challenger": version, "previous": "1"}
+    told = own_store.get_model_version("ssad", version)
+    assert str(told.description).startswith("from a test\n\n### Promotion checks")
+    assert "gain in average precision | +0.0000 (95%: +0.0000 to +0.0000) | at least 0 | yes" in str(told.description)
+    assert told.tags["promotion"] == "passed"
+    run = own_store.get_run(told.tags["promotion_run"])
+    assert run.info.status == "FINISHED"
+    assert run.data.metrics["ap_gain"] == 0
+    logged = json.loads(Path(own_store.download_artifacts(run.info.run_id, "checks.json", str(tmp_path))).read_text())
+    assert all(pd.DataFrame(**logged)["passed"])
+    assert not [tag for tag in own_store.get_registered_model("ssad").tags if tag.startswith("ssad.promotion")]
+
+
+def test_a_challenger_that_ranks_worse_is_refused_and_nothing_moves(
+    own_store: MlflowClient, champion: Bundle, labelled: str, tmp_path: Path
+) -> None:
+    version = challenger(champion, tmp_path / "bad", upside_down((champion.path / GRAPH).read_bytes()))
+    before = aliases(own_store)
+    with pytest.raises(RefusedError, match=rf"version {version} of ssad .*gain in average precision.*gain in MCC"):
+        promote(PromoteSettings(dataset=labelled))
+    assert aliases(own_store) == before
+    told = own_store.get_model_version("ssad", version)
+    assert told.tags["promotion"] == "refused"
+    assert "**no**" in str(told.description)
+    assert own_store.get_run(told.tags["promotion_run"]).info.status == "FAILED"
+    with pytest.raises(RefusedError, match="at least 0"):  # its description holds one table of checks, the last
+        promote(PromoteSettings(dataset=labelled))
+    assert str(own_store.get_model_version("ssad", version).description).count("### Promotion checks") == 1
+
+
+def test_a_challenger_that_gains_too_little_is_refused(
+    own_store: MlflowClient, champion: Bundle, labelled: str, tmp_path: Path
+) -> None:
+    challenger(champion, tmp_path / "same")
+    with pytest.raises(RefusedError, match=r"expected at least 0\.01"):
+        promote(PromoteSettings(dataset=labelled, min_gain=0.01))
+
+
+def test_intervals_that_call_most_rows_abnormal_are_refused_with_labels_and_without(
+    own_store: MlflowClient, champion: Bundle, labelled: str, unlabelled: str, tmp_path: Path
+) -> None:
+    low = float(np.quantile(champion.score(read_table(unlabelled)).score, 0.1))
+    challenger(champion, tmp_path / "greedy", thresholds=Thresholds(low, low))
+    for dataset, sentence in (
+        (labelled, "gain in MCC"),
+        (unlabelled, "share called abnormal: .*rows not contradicted"),
+        ("", "abnormal share of its training rows"),
+    ):
+        with pytest.raises(RefusedError, match=sentence):
+            promote(PromoteSettings(dataset=dataset))
+
+
+def test_without_labels_the_same_scores_pass_and_rows_that_drifted_do_not(
+    own_store: MlflowClient, champion: Bundle, unlabelled: str, tmp_path: Path
+) -> None:
+    version = challenger(champion, tmp_path / "same")
+    drifted = read_table(unlabelled)
+    drifted["mean radius"] *= 3
+    drifted.to_csv(tmp_path / "drifted.csv", index=False)
+    with pytest.raises(RefusedError, match="stability index of the column that moved most"):
+        promote(PromoteSettings(dataset=str(tmp_path / "drifted.csv")))
+    result = promote(PromoteSettings(dataset=unlabelled))
+    assert aliases(own_store)["champion"] == version
+    assert {check.name: check.value for check in result.checks}["rank correlation of the scores"] == "1"
+
+
+def test_a_rollback_changes_places_with_the_previous_champion(
+    own_store: MlflowClient, champion: Bundle, labelled: str, tmp_path: Path
+) -> None:
+    with pytest.raises(RefusedError, match="no previous champion"):
+        promote(PromoteSettings(rollback=True))
+    challenger(champion, tmp_path / "same")
+    promote(PromoteSettings(dataset=labelled))
+    promote(PromoteSettings(rollback=True))
+    assert aliases(own_store) == {"champion": "1", "challenger": "2", "previous": "2"}
+    promote(PromoteSettings(rollback=True))
+    assert aliases(own_store)["champion"] == "2"
+
+
+def test_a_dry_run_tells_and_moves_nothing(
+    own_store: MlflowClient, champion: Bundle, labelled: str, tmp_path: Path
+) -> None:
+    version = challenger(champion, tmp_path / "bad", upside_down((champion.path / GRAPH).read_bytes()))
+    before = aliases(own_store)
+    result = promote(PromoteSettings(dataset=labelled, dry_run=True))
+    assert not result.moved
+    assert not all(check.passed for check in result.checks)
+    assert aliases(own_store) == before
+    assert "promotion" not in own_store.get_model_version("ssad", version).tags
+
+
+def test_the_first_version_needs_no_champion_to_be_compared_with(
+    own_store: MlflowClient, champion: Bundle, labelled: str
+) -> None:
+    own_store.delete_registered_model_alias("ssad", "champion")
+    result = promote(PromoteSettings(dataset=labelled))
+    assert result.former is None
+    assert aliases(own_store) == {"champion": "1", "challenger": "1"}
+
+
+def test_a_metric_that_is_no_number_does_not_pass(
+    own_store: MlflowClient, champion: Bundle, labelled: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    challenger(champion, tmp_path / "same")
+    monkeypatch.setattr("sklearn.metrics.average_precision_score", lambda *_: float("nan"))
+    with pytest.raises(RefusedError, match=r"gain in average precision: \+nan"):
+        promote(PromoteSettings(dataset=labelled))
+    assert aliases(own_store)["champion"] == "1"
+
+
+def test_a_deleted_version_is_named(own_store: MlflowClient, champion: Bundle, labelled: str, tmp_path: Path) -> None:
+    version = challenger(champion, tmp_path / "same")
+    own_store.delete_model_version("ssad", version)
+    for candidate in (f"models:/ssad/{version}", "models:/ssad@challenger"):
+        with pytest.raises(TrackingError, match=candidate):
+            promote(PromoteSettings(candidate, labelled))
+
+
+def test_columns_that_the_champions_clients_do_not_send_are_refused(champion: Bundle) -> None:
+    first, *others = champion.schema.columns
+    more = Bundle(champion.path)
+    more.schema = TableSchema((replace(first, name="more"), replace(first, kind="boolean"), *others))
+    assert checks._schema(champion, champion).passed
+    assert checks._schema(champion, more).passed is False
+    refused = checks._schema(more, champion)
+    assert not refused.passed
+    assert refused.value == f"more is new, {first.name} is boolean"
+
+
+def test_the_second_of_two_promoters_stops(own_store: MlflowClient, champion: Bundle, tmp_path: Path) -> None:
+    version = challenger(champion, tmp_path / "same")
+    with claimed(own_store, "ssad", "first"), pytest.raises(RefusedError, match="run first is promoting ssad"):
+        promote(PromoteSettings())
+    former = own_store.get_model_version_by_alias("ssad", "champion")
+    own_store.set_registered_model_alias("ssad", "champion", version)
+    with pytest.raises(RefusedError, match=f"changed from 1 to {version} meanwhile"):
+        move_champion(own_store, "ssad", version, former)
+    assert "previous" not in aliases(own_store)
+
+
+def test_a_claim_of_a_promoter_that_was_killed_expires(own_store: MlflowClient) -> None:
+    own_store.set_registered_model_tag("ssad", "ssad.promotion.killed", "0")
+    with claimed(own_store, "ssad", "next"):
+        pass
+
+
+def test_two_claims_are_never_held_at_once(own_store: MlflowClient) -> None:
+    """Many threads claim at the same moment; inside, each looks whether it is alone."""
+    inside: list[str] = []
+    together: list[int] = []
+    start = threading.Barrier(4)
+
+    def promoter(name: str) -> None:
+        for turn in range(5):
+            start.wait(60)
+            try:
+                with claimed(own_store, "ssad", f"{name}{turn}"):
+                    inside.append(name)
+                    together.append(len(inside))
+                    inside.remove(name)
+            except RefusedError:
+                pass
+
+    threads = [threading.Thread(target=promoter, args=(name,)) for name in "abcd"]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(120)
+    assert set(together) <= {1}
+
+
+def test_a_move_that_fails_half_way_is_undone(
+    own_store: MlflowClient, champion: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    version = challenger(champion, tmp_path / "same")
+    before = aliases(own_store)
+    set_alias = MlflowClient.set_registered_model_alias
+
+    def failing(client: MlflowClient, name: str, alias: str, number: str) -> None:
+        if alias == "champion":
+            raise MlflowException("the server went away")
+        set_alias(client, name, alias, number)
+
+    monkeypatch.setattr(MlflowClient, "set_registered_model_alias", failing)
+    with pytest.raises(TrackingError, match="went away"):
+        promote(PromoteSettings(f"models:/ssad/{version}"))
+    assert aliases(own_store) == before
+
+
+def test_a_registry_without_aliases_is_named(
+    own_store: MlflowClient, champion: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unknown(*_: Any) -> None:
+        raise MlflowException("API not found", error_code=ENDPOINT_NOT_FOUND)
+
+    monkeypatch.setattr(MlflowClient, "get_model_version_by_alias", unknown)
+    with pytest.raises(TrackingError, match=r"with aliases, of MLflow 2\.3 or newer"):
+        promote(PromoteSettings("models:/ssad/1"))
+
+
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        (lambda: PromoteSettings("models:/ssad/1"), "is the champion already"),
+        (lambda: PromoteSettings("models:/other/1"), "no registered model 'other'"),
+        (lambda: PromoteSettings("runs:/1/model"), "expected a registered version"),
+        (lambda: PromoteSettings("models:/ssad"), "expected a registered version"),
+        (lambda: PromoteSettings(dataset="x", min_gain=2, max_drift=0, max_abnormal=0), "min_gain.*max_drift.*max_abn"),
+    ],
+)
+def test_a_mistake_is_one_sentence_and_moves_nothing(own_store: MlflowClient, settings: Any, sentence: str) -> None:
+    before = aliases(own_store)
+    with pytest.raises(SsadError, match=sentence):
+        promote(settings())
+    assert aliases(own_store) == before
+
+
+def test_labels_of_one_class_cannot_compare(own_store: MlflowClient, champion: Bundle, tmp_path: Path) -> None:
+    challenger(champion, tmp_path / "same")
+    table = read_table("breast-cancer")
+    table[table["label"] == "benign"].to_csv(tmp_path / "benign.csv", index=False)
+    with pytest.raises(SsadError, match="one class"):
+        promote(PromoteSettings(dataset=str(tmp_path / "benign.csv")))
+
+
+def test_the_gain_of_the_same_scores_is_none_and_of_better_ones_surely_some() -> None:
+    generator = np.random.default_rng(1)
+    labels = (np.arange(300) % 10 == 0).astype(np.int64)
+    good, bad = labels + generator.normal(0, 0.3, 300), labels + generator.normal(0, 3, 300)
+    assert gain_interval(labels, good, good, average_precision_score) == (0, 0, 0)
+    gain, low, high = gain_interval(labels, bad, good, average_precision_score)
+    assert 0 < low < gain < high
+    assert gain_interval(labels, good, bad, average_precision_score)[0] == -gain
+
+
+def test_limits_out_of_their_range_are_named_together() -> None:
+    with pytest.raises(SettingsError, match=r"min_gain .*; max_abnormal"):
+        PromoteSettings(min_gain=-2, max_abnormal=1.5)

@@ -1,0 +1,149 @@
+"""New intervals from new rows, the weights untouched."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import numpy as np
+import pandas as pd
+import pytest
+from mlflow import MlflowClient
+
+from ssad.bundle import Bundle
+from ssad.datasets.tables import read_table
+from ssad.detectors import FitSettings, fit_detector
+from ssad.errors import RefusedError, SettingsError
+from ssad.workflows.recalibrate import RecalibrateSettings, new_curve, recalibrate
+from ssad.workflows.registry import fetch_model
+from ssad.workflows.train import TrainSettings, prepare
+from tests.ssad.workflows.support import QUIET_LIBRARIES
+
+pytestmark = [*QUIET_LIBRARIES, pytest.mark.filterwarnings("ignore::ResourceWarning")]
+
+CHAMPION = "models:/ssad@champion"
+
+
+@pytest.fixture
+def champion(own_store: MlflowClient, tmp_path: Path) -> Bundle:
+    return fetch_model(CHAMPION, tmp_path / "champion").bundle
+
+
+def moved(folder: Path, by: float, rows: int = 600) -> str:
+    """Rows like the training ones, spread by a factor."""
+    table = read_table("breast-cancer").drop(columns="label").sample(rows, replace=True, random_state=1)
+    (table.mean() + (table - table.mean()) * by).to_csv(folder / "moved.csv", index=False)
+    return str(folder / "moved.csv")
+
+
+def versions(client: MlflowClient) -> list[str]:
+    return sorted(str(version.version) for version in client.search_model_versions())
+
+
+def test_a_new_version_has_the_weights_of_its_parent_and_the_intervals_of_the_rows(
+    champion: Bundle, tmp_path: Path
+) -> None:
+    dataset = moved(tmp_path, 1.3)
+    result = recalibrate(RecalibrateSettings(CHAMPION, dataset))
+    assert (result.registered.version, result.registered.aliases) == ("2", ("challenger",))
+    assert result.parent == "models:/ssad/1"
+    new = fetch_model("models:/ssad/2", tmp_path / "new").bundle
+    for file in ("detector.onnx", "weights.safetensors", "columns.json", "golden.json"):
+        assert (new.path / file).read_bytes() == (champion.path / file).read_bytes(), file
+        assert new.manifest["files"][file] == champion.manifest["files"][file]
+    assert new.manifest["files"]["intervals.json"] != champion.manifest["files"]["intervals.json"]
+    assert new.manifest["recalibrated_from"] == "models:/ssad/1"
+    new.check_golden()
+
+    scores = new.score(pd.read_csv(dataset)).score
+    assert result.new == new.curve.thresholds
+    assert result.new.normal > result.old.normal
+    assert result.shares == new.curve.thresholds.shares(scores)
+    drift = new.reference.drift(new.reference.count(scores, new.schema.inputs(pd.read_csv(dataset))))
+    assert drift.score_psi == 0
+    assert set(drift.column_psi.values()) == {0}
+
+
+def test_the_run_and_the_version_tell_the_shift_and_where_it_comes_from(
+    champion: Bundle, own_store: MlflowClient, tmp_path: Path
+) -> None:
+    result = recalibrate(RecalibrateSettings(CHAMPION, moved(tmp_path, 1.3)))
+    version = own_store.get_model_version("ssad", "2")
+    run = own_store.get_run(str(version.run_id))
+    assert run.info.status == "FINISHED"
+    for side in ("normal", "abnormal"):
+        before, after = getattr(result.old, side), getattr(result.new, side)
+        assert run.data.metrics[f"threshold_{side}_shift"] == pytest.approx(after - before)
+    assert run.data.tags["sha256.weights.safetensors"] == champion.manifest["files"]["weights.safetensors"]
+    assert "recalibration.png" in {file.path for file in own_store.list_artifacts(run.info.run_id)}
+    assert version.tags["parent"] == "models:/ssad/1"
+    assert "models:/ssad/1 recalibrated" in str(version.description)
+    first, second = (mlflow.models.get_model_info(f"models:/ssad/{number}").signature for number in (1, 2))
+    assert first == second
+
+
+@pytest.mark.parametrize("detector", ["ssad", "radon", "grand"])
+def test_recalibrating_on_the_training_rows_changes_little(detector: str, small: Path, tmp_path: Path) -> None:
+    rows = prepare(TrainSettings(str(small))).train
+    fit_detector(rows, FitSettings(detector, max_epochs=2)).write_bundle(tmp_path / "bundle")
+    bundle = Bundle(tmp_path / "bundle")
+    scores = bundle.score(rows).score
+    curve = new_curve(bundle, scores)
+    shares, before = curve.thresholds.shares(scores), bundle.curve.thresholds.shares(scores)
+    assert shares["abnormal"] == pytest.approx(before["abnormal"], abs=0.05)
+    assert np.all(np.diff(curve(np.sort(scores))) <= 0)
+
+
+@pytest.mark.parametrize(
+    ("by", "rows", "limits", "sentence"),
+    [
+        (1.3, 199, {}, "199 rows are too few"),
+        (50.0, 600, {}, "another population"),
+        (1.3, 600, {"max_abnormal": 0.001}, "abnormal, the limit is 0.1%"),
+        (1.3, 600, {"max_drift": 1e-3}, "the scores by .* and a column by"),
+    ],
+)
+def test_rows_that_cannot_be_recalibrated_on_are_refused_and_nothing_is_registered(
+    champion: Bundle,
+    own_store: MlflowClient,
+    tmp_path: Path,
+    by: float,
+    rows: int,
+    limits: dict[str, Any],
+    sentence: str,
+) -> None:
+    with pytest.raises(RefusedError, match=sentence):
+        recalibrate(RecalibrateSettings(CHAMPION, moved(tmp_path, by, rows), **limits))
+    assert versions(own_store) == ["1"]
+    run = own_store.search_runs(["0"], order_by=["start_time DESC"], max_results=1)[0]
+    assert run.info.status == "FAILED"
+
+
+def test_force_goes_beyond_the_limit_of_drift(champion: Bundle, own_store: MlflowClient, tmp_path: Path) -> None:
+    settings = RecalibrateSettings(CHAMPION, moved(tmp_path, 3.0), max_abnormal=1.0, force=True)
+    assert recalibrate(settings).registered.version == "2"
+
+
+def test_a_bundles_folder_needs_a_name_to_be_registered_under(
+    champion: Bundle, own_store: MlflowClient, tmp_path: Path
+) -> None:
+    with pytest.raises(SettingsError, match="model_name"):
+        recalibrate(RecalibrateSettings(str(champion.path), moved(tmp_path, 1.3)))
+    named = RecalibrateSettings(str(champion.path), moved(tmp_path, 1.3), model_name="other")
+    assert recalibrate(named).registered.aliases == ("challenger", "champion")
+
+
+def test_bad_limits_are_named_together() -> None:
+    with pytest.raises(SettingsError, match=r"max_drift.*max_abnormal"):
+        RecalibrateSettings(CHAMPION, "rows.csv", max_drift=0, max_abnormal=2)
+
+
+def test_labels_are_not_read(champion: Bundle, tmp_path: Path) -> None:
+    rows = pd.read_csv(moved(tmp_path, 1.3))
+    found = []
+    for labels in ("normal", "attack"):
+        rows.assign(label=labels).to_csv(tmp_path / "labelled.csv", index=False)
+        found.append(recalibrate(RecalibrateSettings(CHAMPION, str(tmp_path / "labelled.csv"))).new)
+    assert found[0] == found[1]
+    assert read_table(str(tmp_path / "labelled.csv"))["label"].nunique() == 1

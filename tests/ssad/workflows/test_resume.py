@@ -1,0 +1,147 @@
+"""A training that was cut off goes on to the very end it would have come to."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import lightning as L
+import mlflow
+import numpy as np
+import pandas as pd
+import pytest
+from lightning.pytorch.loggers import MLFlowLogger
+from mlflow import MlflowClient
+
+from ssad.detectors import PRESETS, FitSettings, fit_detector
+from ssad.errors import DatasetError, SettingsError
+from ssad.loggers.mlflow_logger import CHECKPOINTS
+from ssad.workflows.resume import newest_checkpoint
+from ssad.workflows.train import TrainSettings, train
+from tests.conftest import CommandLine
+from tests.ssad.workflows.support import QUIET_LIBRARIES, environment
+
+pytestmark = QUIET_LIBRARIES
+
+DEADLINE_SECONDS = 200.0
+
+
+class CutOff(L.Callback):
+    """Ends training in the middle of an epoch, as a crash would."""
+
+    def __init__(self, epoch: int) -> None:
+        self.epoch = epoch
+
+    def on_train_batch_end(self, trainer: L.Trainer, *_: object) -> None:
+        if (trainer.current_epoch, trainer.global_step % 3) == (self.epoch, 2):
+            raise RuntimeError("cut off")
+
+
+def bundle_bytes(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
+
+
+def logged_bundle(version: str) -> dict[str, bytes]:
+    folder = Path(mlflow.artifacts.download_artifacts(artifact_uri=f"models:/ssad/{version}"))
+    return bundle_bytes(folder / "data" / "bundle")
+
+
+# The first recalibration is after epoch 1: what is cut off in it left no checkpoint, and starts anew.
+@pytest.mark.parametrize(("name", "epoch"), [("radon", 1), *((name, 3) for name in sorted(PRESETS))])
+def test_every_preset_goes_on_to_the_same_bytes(
+    name: str, epoch: int, blobs: pd.DataFrame, tracking: str, tmp_path: Path
+) -> None:
+    settings = FitSettings(name, max_epochs=5, every_n_epochs=1)
+    fit_detector(blobs, settings).write_bundle(tmp_path / "whole")
+    logger = MLFlowLogger(tracking_uri=tracking)
+    with pytest.raises(RuntimeError, match="cut off"):
+        fit_detector(blobs, settings, logger=logger, callbacks=[CutOff(epoch)])
+    mlflow.set_tracking_uri(tracking)
+    checkpoint = newest_checkpoint(str(logger.run_id), tmp_path)
+    assert (checkpoint is None) == (epoch == 1)
+    fit_detector(blobs, settings, checkpoint=checkpoint).write_bundle(tmp_path / "resumed")
+    assert bundle_bytes(tmp_path / "resumed") == bundle_bytes(tmp_path / "whole")
+
+
+def test_a_checkpoint_cut_off_while_it_was_written_gives_way_to_the_one_before(
+    blobs: pd.DataFrame, tracking: str, tmp_path: Path
+) -> None:
+    logger = MLFlowLogger(tracking_uri=tracking)
+    fit_detector(blobs, FitSettings("radon", max_epochs=5, every_n_epochs=1), logger=logger)
+    run_id = str(logger.run_id)
+    newest = newest_checkpoint(run_id, tmp_path / "before")
+    assert newest is not None
+    newest.write_bytes(newest.read_bytes()[:1000])
+    MlflowClient(tracking).log_artifact(run_id, str(newest), "checkpoint")
+    (tmp_path / "after").mkdir()
+    other = newest_checkpoint(run_id, tmp_path / "after")
+    assert other is not None
+    assert {newest.name, other.name} == {Path(name).name for name in CHECKPOINTS}
+
+
+@pytest.mark.slow
+def test_a_killed_run_is_resumed_to_the_same_bundle(small: Path, tracking: str) -> None:
+    settings = TrainSettings(str(small), fit=FitSettings("grand", max_epochs=8, every_n_epochs=1))
+    whole = train(settings, progress=False)
+    client = MlflowClient(tracking)
+    command = [sys.executable, "-m", "ssad.cli", "train", "--dataset", str(small), "--detector", "grand"]
+    process = subprocess.Popen(
+        [*command, "--max-epochs", "8", "--every-n-epochs", "1"],
+        env=environment(tracking),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        killed = wait_for_checkpoint(client, process, whole.run_id)
+    finally:
+        process.kill()
+        process.wait()
+    assert client.get_run(killed).info.status == "RUNNING"
+    resumed = train(TrainSettings(str(small), resume=killed, fit=settings.fit), progress=False)
+    assert logged_bundle(resumed.registered.version) == logged_bundle(whole.registered.version)
+    assert client.get_run(killed).info.status == "KILLED"
+    assert client.get_run(killed).data.tags["ssad.resumed_by"] == resumed.run_id
+    assert client.get_run(resumed.run_id).data.tags["ssad.resumes"] == killed
+    losses = client.get_metric_history(resumed.run_id, "train_loss")
+    assert 0 < len(losses) < 8  # it went on, and did not start anew
+
+
+def wait_for_checkpoint(client: MlflowClient, process: subprocess.Popen[bytes], other: str) -> str:
+    deadline = time.monotonic() + DEADLINE_SECONDS
+    while time.monotonic() < deadline:
+        assert process.poll() is None
+        for run in client.search_runs(["0"]):
+            if run.info.run_id != other and client.list_artifacts(run.info.run_id, "checkpoint"):
+                return str(run.info.run_id)
+        time.sleep(0.02)  # between two polls; the deadline decides
+    raise AssertionError("no checkpoint was written")
+
+
+def test_a_finished_run_an_unknown_one_and_one_of_another_plan_or_table_are_refused(
+    small: Path, tracking: str, tmp_path: Path
+) -> None:
+    fit = FitSettings("radon", max_epochs=2)
+    done = train(TrainSettings(str(small), fit=fit), progress=False)
+    with pytest.raises(SettingsError, match="came to its end"):
+        train(TrainSettings(str(small), resume=done.run_id, fit=fit), progress=False)
+    with pytest.raises(SettingsError, match="no run 'none'"):
+        train(TrainSettings(str(small), resume="none", fit=fit), progress=False)
+    MlflowClient(tracking).update_run(done.run_id, "RUNNING")
+    with pytest.raises(SettingsError, match=r"plan\.max_epochs was 2, is 3"):
+        train(TrainSettings(str(small), resume=done.run_id, fit=FitSettings("radon", max_epochs=3)), progress=False)
+    table = pd.read_csv(small)
+    table["x"] = np.arange(len(table)) * 0.5
+    table.to_csv(tmp_path / "changed.csv", index=False)
+    with pytest.raises(DatasetError, match="other rows"):
+        train(TrainSettings(str(tmp_path / "changed.csv"), resume=done.run_id, fit=fit), progress=False)
+
+
+def test_a_mistake_in_the_hardware_is_one_sentence(command_line: CommandLine, small: Path) -> None:
+    done = command_line("train", "--dataset", str(small), "--devices", "0", "--strategy", "dpp", "--precision", "8")
+    assert done.returncode == 2
+    assert "devices must be at least 1, got 0; " in done.stderr
+    assert "did you mean 'ddp'?" in done.stderr
+    assert "no precision '8'" in done.stderr
+    assert "Traceback" not in done.stderr

@@ -1,0 +1,236 @@
+"""Scores of tables of any size, on this machine and on Spark."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pytest
+from mlflow import MlflowClient
+
+from ssad.bundle import Bundle
+from ssad.datasets import stream as streams
+from ssad.errors import DatasetError, SettingsError, SsadError
+from ssad.workflows import score as scoring
+from ssad.workflows.registry import fetch_model
+from ssad.workflows.score import ScoreSettings, score
+from ssad.workflows.train import TrainSettings, prepare
+from tests.ssad.workflows.support import QUIET_LIBRARIES
+
+pytestmark = [
+    *QUIET_LIBRARIES,
+    # MLflow's clients and pyspark leave sockets and a JVM to the end of the process.
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+    # pyspark and MLflow's UDF call pandas and Arrow in ways these deprecate.
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore::FutureWarning"),
+]
+
+CHAMPION = "models:/ssad@champion"
+ROWS, BATCH, PART = 1000, 40, 6
+
+
+@pytest.fixture
+def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Batches and parts so small that a small table has many."""
+    monkeypatch.setattr(streams, "BATCH_ROWS", BATCH)
+    monkeypatch.setattr(scoring, "BATCH_ROWS", BATCH)
+    monkeypatch.setattr(scoring, "PART_BATCHES", PART)
+
+
+@pytest.fixture
+def rows() -> pd.DataFrame:
+    test = prepare(TrainSettings("breast-cancer")).test
+    assert test is not None
+    many = test.sample(ROWS, replace=True, random_state=0).reset_index(drop=True)
+    return many.assign(number=np.arange(ROWS))
+
+
+@pytest.fixture
+def dataset(rows: pd.DataFrame, tmp_path: Path) -> str:
+    rows.to_parquet(tmp_path / "rows.parquet", row_group_size=300)
+    return str(tmp_path / "rows.parquet")
+
+
+@pytest.fixture
+def bundle(client: MlflowClient, tmp_path: Path) -> Bundle:
+    return fetch_model(CHAMPION, tmp_path).bundle
+
+
+def settings(dataset: str, tmp_path: Path, **more: Any) -> ScoreSettings:
+    return ScoreSettings(CHAMPION, dataset, str(tmp_path / "scores"), **more)
+
+
+def assert_scores(output: Path, bundle: Bundle, rows: pd.DataFrame) -> None:
+    found, expected = pd.read_parquet(output), bundle.score(rows)
+    assert found["score"].to_numpy() == pytest.approx(expected.score, rel=1e-12)
+    assert found["confidence"].to_numpy() == pytest.approx(expected.confidence, abs=1e-12)
+    assert found["region"].tolist() == expected.region.tolist()
+
+
+@pytest.mark.usefixtures("small_parts")
+def test_every_row_is_scored_in_order_with_its_version(
+    bundle: Bundle, rows: pd.DataFrame, dataset: str, tmp_path: Path
+) -> None:
+    result = score(settings(dataset, tmp_path, keep="number"), progress=False)
+    output = tmp_path / "scores"
+    assert_scores(output, bundle, rows)
+    found = pd.read_parquet(output)
+    assert list(found) == ["number", "score", "confidence", "region", "model_version"]
+    assert found["number"].tolist() == list(range(ROWS))
+    assert set(found["model_version"]) == {"1"}
+    assert result.rows == {region: int((found["region"] == region).sum()) for region in result.rows}
+    assert {path.name for path in output.iterdir()} == {f"part-{n:05}.parquet" for n in range(5)} | {"_SUCCESS"}
+    assert not (tmp_path / "scores.partial").exists()
+
+
+def test_the_run_says_what_scored_and_how_many_rows(
+    client: MlflowClient, bundle: Bundle, dataset: str, tmp_path: Path
+) -> None:
+    result = score(settings(dataset, tmp_path), progress=False)
+    run = client.search_runs(["0"], order_by=["start_time DESC"], max_results=1)[0]
+    assert run.info.status == "FINISHED"
+    assert run.data.tags["model"] == result.model == "models:/ssad/1"
+    assert run.data.params["dataset"] == dataset
+    assert sum(run.data.metrics[f"rows_{region}"] for region in result.rows) == ROWS
+
+
+@pytest.mark.usefixtures("small_parts")
+def test_an_interrupted_scoring_goes_on_where_it_was(
+    bundle: Bundle, rows: pd.DataFrame, dataset: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output, partial = tmp_path / "scores", tmp_path / "scores.partial"
+    score_batch, scored = scoring.score_batch, []
+
+    def counted(batch: pa.RecordBatch, *arguments: Any) -> pa.RecordBatch:
+        scored.append(len(batch))
+        if batch.column("number")[0].as_py() >= 600 and len(scored) <= ROWS // BATCH:
+            raise KeyboardInterrupt
+        return score_batch(batch, *arguments)
+
+    monkeypatch.setattr(scoring, "score_batch", counted)
+    with pytest.raises(KeyboardInterrupt):
+        score(settings(dataset, tmp_path, keep="number"), progress=False)
+    assert not output.exists()
+    assert not (partial / "_SUCCESS").exists()
+    assert len(list(partial.glob("part-*"))) == 2
+    (partial / "_part-00002.parquet").write_bytes(b"half a part")
+
+    scored[:] = [0] * ROWS
+    score(settings(dataset, tmp_path, keep="number"), progress=False)
+    assert sum(scored) == ROWS - 2 * PART * BATCH
+    assert_scores(output, bundle, rows)
+    assert not list(output.glob("_part*"))
+
+
+@pytest.mark.usefixtures("small_parts")
+@pytest.mark.parametrize("change", ["keep", "table"])
+def test_another_job_does_not_go_on_with_what_is_there(
+    bundle: Bundle, rows: pd.DataFrame, dataset: str, tmp_path: Path, change: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(scoring, "_finish", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            score(settings(dataset, tmp_path), progress=False)
+    assert len(list((tmp_path / "scores.partial").glob("part-*"))) == 5
+    if change == "table":
+        rows = rows[::-1].reset_index(drop=True)
+        rows.to_parquet(dataset)
+    score(settings(dataset, tmp_path, keep="number" if change == "keep" else ""), progress=False)
+    assert_scores(tmp_path / "scores", bundle, rows)
+    assert ("number" in pd.read_parquet(tmp_path / "scores")) == (change == "keep")
+
+
+def test_an_explained_row_names_the_columns_that_contribute_most(
+    bundle: Bundle, rows: pd.DataFrame, dataset: str, tmp_path: Path
+) -> None:
+    score(settings(dataset, tmp_path, explain=3), progress=False)
+    found, errors = pd.read_parquet(tmp_path / "scores"), bundle.errors(rows)
+    for at in range(0, ROWS, 97):
+        names = [bundle.schema.graph_order[column] for column in np.argsort(-errors[at], kind="stable")[:3]]
+        assert found["contributors"][at].tolist() == names
+        assert found["contributor_shares"][at] == pytest.approx(np.sort(errors[at] / errors[at].sum())[::-1][:3])
+
+
+def test_a_bundles_folder_scores_without_a_version(
+    client: MlflowClient, bundle: Bundle, rows: pd.DataFrame, dataset: str, tmp_path: Path
+) -> None:
+    score(ScoreSettings(str(bundle.path), dataset, str(tmp_path / "scores")), progress=False)
+    assert_scores(tmp_path / "scores", bundle, rows)
+    assert pd.read_parquet(tmp_path / "scores")["model_version"].isna().all()
+
+
+@pytest.mark.usefixtures("client")
+@pytest.mark.parametrize(
+    ("more", "error", "sentence"),
+    [
+        ({"engine": "sparc", "explain": -1}, SettingsError, "did you mean 'spark'.* explain must be at least 0"),
+        ({"dataset": "nothing.csv"}, DatasetError, "there is no file"),
+        ({"keep": "numbre"}, DatasetError, "no column 'numbre'"),
+        ({"model": "models:/ssad/77"}, SsadError, "models:/ssad/77 cannot be loaded"),
+        ({"model": "models:/ssad@best"}, SsadError, "best"),
+        ({"model": "nowhere"}, SsadError, "nowhere"),
+    ],
+)
+def test_a_mistake_is_one_sentence_and_leaves_nothing(
+    more: dict[str, Any], error: type[Exception], sentence: str, dataset: str, tmp_path: Path
+) -> None:
+    arguments = {"model": CHAMPION, "dataset": dataset, "output": str(tmp_path / "scores")} | more
+    with pytest.raises(error, match=sentence):
+        score(ScoreSettings(**arguments), progress=False)
+    assert not list(tmp_path.glob("scores*"))
+
+
+@pytest.mark.usefixtures("client")
+def test_nothing_is_written_over(dataset: str, tmp_path: Path) -> None:
+    (tmp_path / "scores").mkdir()
+    with pytest.raises(SettingsError, match="exists already"):
+        score(settings(dataset, tmp_path), progress=False)
+    assert list((tmp_path / "scores").iterdir()) == []
+
+
+@pytest.mark.usefixtures("client")
+@pytest.mark.parametrize("lost", ["rows", "column"])
+def test_a_table_without_rows_or_without_a_column_leaves_nothing(rows: pd.DataFrame, tmp_path: Path, lost: str) -> None:
+    rows = rows.iloc[:0] if lost == "rows" else rows.drop(columns="mean radius")
+    rows.to_parquet(tmp_path / "lost.parquet")
+    with pytest.raises(DatasetError, match="no rows" if lost == "rows" else "mean radius"):
+        score(settings(str(tmp_path / "lost.parquet"), tmp_path), progress=False)
+    assert not (tmp_path / "scores").exists()
+
+
+@pytest.fixture
+def spark_cluster(monkeypatch: pytest.MonkeyPatch) -> str:
+    """Where Spark has two worker processes."""
+    pytest.importorskip("pyspark")
+    if shutil.which("java") is None:
+        pytest.skip("Spark needs Java")
+    monkeypatch.setenv("SPARK_LOCAL_IP", "127.0.0.1")
+    return "local-cluster[2,1,1024]"
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("client")
+def test_spark_workers_give_the_same_rows_the_same_scores(dataset: str, tmp_path: Path, spark_cluster: str) -> None:
+    local = ScoreSettings(CHAMPION, dataset, str(tmp_path / "local"), explain=2, keep="number")
+    spark = ScoreSettings(CHAMPION, dataset, str(tmp_path / "spark"), "spark", 2, "number", spark_cluster)
+    assert score(spark).rows == score(local, progress=False).rows
+    expected, found = (pd.read_parquet(tmp_path / name).set_index("number").sort_index() for name in ("local", "spark"))
+    assert found["score"].to_numpy() == pytest.approx(expected["score"].to_numpy(), rel=1e-9)
+    assert found["confidence"].to_numpy() == pytest.approx(expected["confidence"].to_numpy(), abs=1e-9)
+    for name in ("region", "model_version"):
+        assert found[name].tolist() == expected[name].tolist()
+    for name in ("contributors", "contributor_shares"):
+        assert [list(v) for v in found[name]] == [pytest.approx(list(v)) for v in expected[name]]
+    assert (tmp_path / "spark" / "_SUCCESS").exists()
+
+    without = pd.read_parquet(dataset).drop(columns="mean radius")
+    without.to_parquet(tmp_path / "without.parquet")
+    with pytest.raises(DatasetError, match="mean radius"):
+        score(ScoreSettings(CHAMPION, str(tmp_path / "without.parquet"), str(tmp_path / "no"), "spark"))
+    assert not list(tmp_path.glob("no*"))
