@@ -22,24 +22,22 @@ LABEL_ENCODER_OPSET = 3
 
 
 class ScoringGraph(nn.Module):
-    """Encoder in double precision and network in the module's scoring precision: what is exported."""
+    """Encoder and network in double precision: what is exported."""
 
     columns: torch.Tensor
 
     def __init__(self, encoder: TableEncoder, module: SelfSupervisionModule) -> None:
         super().__init__()
-        self.encoder = encoder.double()
-        self.module = module.to(module.scoring_dtype)
-        columns = column_matrix(encoder.feature_columns, len(encoder.schema.columns))
-        self.register_buffer("columns", columns.to(module.scoring_dtype))
+        self.encoder = encoder
+        self.module = module
+        self.register_buffer("columns", column_matrix(encoder.feature_columns, len(encoder.schema.columns)))
 
     def forward(
         self, numeric: torch.Tensor | None = None, codes: torch.Tensor | None = None
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Score (n,) and errors by column (n, columns) of rows; see `TableEncoder.forward`."""
-        features = self.encoder(numeric, codes).to(self.module.scoring_dtype)
-        errors = self.module.feature_errors(features) @ self.columns
-        return self.module.score(features).double(), errors.double()
+        features = self.encoder(numeric, codes)
+        return self.module.score(features), self.module.feature_errors(features) @ self.columns
 
 
 def export_onnx(encoder: TableEncoder, module: SelfSupervisionModule) -> bytes:
@@ -48,7 +46,7 @@ def export_onnx(encoder: TableEncoder, module: SelfSupervisionModule) -> bytes:
     Inputs are `numeric` (n, p) float64 and `categorical` (n, q) strings, either left out when the schema
     has no such column; outputs are `score` (n,) and `errors` (n, columns), float64.
     """
-    graph = ScoringGraph(encoder, _detached(module)).eval()
+    graph = ScoringGraph(encoder, _detached(module)).double().eval()
     example = {}
     if encoder.schema.numeric:
         example[NUMERIC_INPUT] = torch.zeros(2, len(encoder.schema.numeric), dtype=torch.float64)
