@@ -74,7 +74,6 @@ class EnsembleModule(SelfSupervisionModule):
         deviation_center: zero of the two deviations' logarithms, shape (2, 1); `deviation_width` their unit.
     """
 
-    scoring_dtype = torch.float32
     residual_center: torch.Tensor
     whitening: torch.Tensor
     samples: torch.Tensor

@@ -105,13 +105,15 @@ TABLES: list[Make] = [
 ]
 
 
-# The exported network differs by preset, what goes before it only by table: not every pair is worth a second.
+# The exported network differs by preset, what goes before it only by table: not every pair is worth a second, and
+# one column has no direction for RADON to compare.
 FEW_TABLES = (one_column, only_categorical, with_missing_values, wider_than_long)
 
 
 @pytest.mark.parametrize(
     ("name", "make"),
-    [("ssad", make) for make in TABLES] + [(name, make) for name in ("radon", "grand") for make in FEW_TABLES],
+    [("ssad", make) for make in TABLES]
+    + [(name, make) for name in ("radon", "grand") for make in FEW_TABLES if (name, make) != ("radon", one_column)],
     ids=lambda value: getattr(value, "__name__", value),
 )
 def test_a_bundle_scores_as_the_network_does(name: str, make: Make, tmp_path: Path) -> None:
