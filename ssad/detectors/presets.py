@@ -20,6 +20,7 @@ from ssad.modules import (
     FreeEnergyScoringModule,
     SelfSupervisionModule,
 )
+from ssad.modules.ensemble_module import PUSH
 
 
 @dataclass(frozen=True)
@@ -49,14 +50,21 @@ ENSEMBLE_HIDDEN = 32
 ENSEMBLE_LATENT = 8
 
 
-def _ssad(features: torch.Tensor, every_n_epochs: int, learning_rate: float) -> SelfSupervisionModule:
-    """An ensemble of small autoencoders, from a warm start."""
+def build_ssad(
+    features: torch.Tensor,
+    every_n_epochs: int,
+    learning_rate: float,
+    members: int = ENSEMBLE_MEMBERS,
+    push: float = PUSH,
+) -> SelfSupervisionModule:
+    """An ensemble of `members` small autoencoders; `push` weighs the loss of confident-abnormal rows."""
     latent = max(1, min(ENSEMBLE_LATENT, features.shape[1] // 2))
     return EnsembleModule(
-        AutoencoderEnsemble(features, [ENSEMBLE_HIDDEN], latent, ENSEMBLE_MEMBERS),
+        AutoencoderEnsemble(features, [ENSEMBLE_HIDDEN], latent, members),
         every_n_epochs,
         BinaryConfidence(),
         ConsensusThresholding(),
+        push,
         learning_rate=learning_rate,
     )
 
@@ -108,7 +116,7 @@ def _steps(steps: int, at_least: int) -> Callable[[int], int]:
 
 
 PRESETS = {
-    "ssad": Preset(_steps(ENSEMBLE_STEPS, at_least=8), 4, 3e-3, _ssad, warm_start_confidence),
+    "ssad": Preset(_steps(ENSEMBLE_STEPS, at_least=8), 4, 3e-3, build_ssad, warm_start_confidence),
     "radon": Preset(_steps(CLASSIC_STEPS, at_least=8), 5, RADON_LEARNING_RATE, _radon),
     "grand": Preset(_steps(CLASSIC_STEPS, at_least=8), 5, 1e-3, _grand),
 }
