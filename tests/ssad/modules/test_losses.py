@@ -10,7 +10,7 @@ from torch import nn
 
 from ssad import BinaryConfidence, CosineReconstructionModule, EVTThresholding, FreeEnergyScoringModule
 from ssad.modules import EnsembleModule
-from ssad.modules.ensemble_module import MARGIN, nearest_distance, whitening
+from ssad.modules.ensemble_module import MARGIN, whitening
 from ssad.modules.free_energy_module import free_energy
 
 ONES, MINUS_ONES = torch.ones(1), -torch.ones(1)
@@ -163,14 +163,3 @@ def test_whitened_residuals_are_those_of_the_regression_on_all_others() -> None:
     correlation = torch.corrcoef(torch.stack([found[:, 0], left]))[0, 1]
     assert correlation.item() > 0.98  # the ridge keeps it from 1
     assert found[:, 0].std().item() == pytest.approx(1.0, abs=0.1)
-
-
-def test_a_row_is_no_neighbour_of_itself() -> None:
-    prototypes = torch.tensor([[[0.0], [1.0], [2.0], [3.0], [4.0], [5.0], [6.0]]])
-    itself, between = nearest_distance(torch.tensor([[[0.0], [-1.0]]]), prototypes)[0]
-    assert itself.item() == pytest.approx((1 + 4 + 9 + 16 + 25) / 5)
-    assert between.item() == pytest.approx((1 + 4 + 9 + 16 + 25) / 5)
-
-
-def test_a_single_prototype_is_enough() -> None:
-    assert nearest_distance(torch.ones(1, 2, 3), torch.zeros(1, 1, 3)).tolist() == [[3.0, 3.0]]
