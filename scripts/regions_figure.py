@@ -55,7 +55,7 @@ def draw(axes, title: str, detector: FittedDetector, anomalous: np.ndarray) -> N
     counts, _ = np.histogram(np.clip(scores[anomalous], edges[0], edges[-1]), edges)
     axes.stairs(counts, edges, color="black", linewidth=1.2, label="of these, attacks")
     axes.set(title=title, xlabel="score (higher is more abnormal)")
-    axes.legend(fontsize="small", loc="upper left")
+    axes.legend(fontsize="small", loc="upper right")
 
 
 if __name__ == "__main__":

@@ -28,7 +28,11 @@ def confidence_curve(estimator: SupportsConfidenceEstimation, training_scores: F
     codes = thresholds.codes(training_scores)
     borders = {
         "normal": [thresholds.normal],
-        "unknown": [np.nextafter(thresholds.normal, np.inf), np.nextafter(thresholds.abnormal, -np.inf)],
+        "unknown": [
+            np.nextafter(thresholds.normal, np.inf),
+            np.nextafter(thresholds.abnormal, -np.inf),
+            *([] if estimator.configuration.decision is None else [estimator.configuration.decision]),
+        ],
         "abnormal": [
             thresholds.abnormal
             if thresholds.normal < thresholds.abnormal

@@ -30,7 +30,8 @@ class ScoringGraph(nn.Module):
         super().__init__()
         self.encoder = encoder.double()
         self.module = module.to(module.scoring_dtype)
-        self.register_buffer("columns", column_matrix(encoder.feature_columns, len(encoder.schema.columns)).to(module.scoring_dtype))
+        columns = column_matrix(encoder.feature_columns, len(encoder.schema.columns))
+        self.register_buffer("columns", columns.to(module.scoring_dtype))
 
     def forward(
         self, numeric: torch.Tensor | None = None, codes: torch.Tensor | None = None

@@ -23,6 +23,6 @@ def warm_start_confidence(features: torch.Tensor, seed: int) -> torch.Tensor:
         Shape (n,): +1 for the `NORMAL_SHARE` lowest, -1 for the `ABNORMAL_SHARE` highest, else 0.
     """
     forest = IsolationForest(random_state=seed).fit(features.numpy())
-    score = torch.from_numpy(-forest.score_samples(features.numpy()))
+    score = -forest.score_samples(features.numpy())
     normal, abnormal = np.quantile(score, [NORMAL_SHARE, 1 - ABNORMAL_SHARE])
-    return (score <= normal).float() - (score > abnormal).float()
+    return torch.from_numpy((score <= normal).astype(np.float32) - (score > abnormal))

@@ -98,7 +98,7 @@ class HistogramPlotAnalyzer(ABC, SupportsDistributionAnalysis):
             for axes in (linear, logarithmic):
                 draw_regions(axes, scores, configuration)
             linear.set_title(f"{type(self).__name__}: {len(scores):,} training scores")
-            linear.legend()
+            linear.legend(loc="upper right")
             logarithmic.set_yscale("log")
             logarithmic.set_xlabel("score (higher is more abnormal)")
         return figure

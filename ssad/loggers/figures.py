@@ -12,6 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from ssad import metrics
 from ssad.bundle import REGIONS, Thresholds
 from ssad.bundle.intervals import Floats
 from ssad.confidence_estimators import ConfidenceIntervalsConfiguration
@@ -24,10 +25,7 @@ SAMPLE = 2000
 PANELS = 6
 """Recalibrations shown side by side, the first and the last among them."""
 
-RELIABILITY_BINS = 15
-"""Equal-mass bins, the field's usual number [Guo et al., ICML 2017]."""
-
-BLUE, GREY, ORANGE = REGION_COLORS.values()
+BLUE, GREY = REGION_COLORS["normal"], REGION_COLORS["unknown"]
 
 
 @dataclass(frozen=True)
@@ -167,26 +165,10 @@ def risk_coverage(confidence: Floats, labels: Labels) -> tuple[Floats, Floats]:
 
 
 def reliability_figure(confidence: Floats, labels: Labels) -> Figure:
-    """How often rows are normal, against the probability that their confidence gives."""
-    predicted, found, rows = reliability(confidence, labels)
-    error = float(np.average(np.abs(predicted - found), weights=rows))
-    figure = Figure(figsize=(6, 6), layout="constrained")
-    axes = figure.subplots()
-    axes.plot([0, 1], [0, 1], color=GREY, linestyle="--", label="calibrated")
-    axes.plot(predicted, found, color=BLUE, marker="o", label=f"expected calibration error {error:.3f}")
-    axes.set(xlabel="probability of normal, (1 + confidence) / 2", ylabel="share of rows that are normal")
-    axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), title="Reliability, test rows")
-    axes.legend(loc="upper left")
-    return figure
-
-
-def reliability(confidence: Floats, labels: Labels) -> tuple[Floats, Floats, Floats]:
-    """Mean probability, share of normal rows and number of rows in each of `RELIABILITY_BINS` equal-mass bins."""
-    order = np.argsort(confidence, kind="stable")
-    bins = [part for part in np.array_split(order, RELIABILITY_BINS) if len(part)]
-    predicted = np.asarray([((1 + confidence[part]) / 2).mean() for part in bins])
-    found = np.asarray([(labels[part] == 0).mean() for part in bins])
-    return predicted, found, np.asarray([len(part) for part in bins], dtype=np.float64)
+    """How often rows are anomalies, against the probability (1 - confidence) / 2 that their confidence gives."""
+    probability = (1 - confidence) / 2
+    name = f"expected calibration error {metrics.calibration_error(probability, labels):.3f}"
+    return metrics.reliability_figure({name: metrics.calibration_bins(probability, labels)})
 
 
 def _legend_below(figure: Figure) -> None:

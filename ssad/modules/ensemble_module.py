@@ -122,8 +122,8 @@ class EnsembleModule(SelfSupervisionModule):
 
     def _training_rows(self, datamodule: SelfSupervisionDataModule, at: torch.Tensor) -> torch.Tensor:
         """Features of the training rows at these positions, `REFERENCE_ROWS` of them at most."""
-        chosen = spread_rows(at, REFERENCE_ROWS).tolist()
-        return cast("torch.Tensor", datamodule.train.__getitems__(chosen)["data"]).to(self.device)
+        batch = datamodule.train.__getitems__(spread_rows(at, REFERENCE_ROWS).tolist())
+        return batch["data"].to(self.device)
 
     def _residuals(self, data: torch.Tensor) -> torch.Tensor:
         inputs, reconstructions = cast("tuple[torch.Tensor, torch.Tensor]", self.model(data))
@@ -172,6 +172,10 @@ class EnsembleModule(SelfSupervisionModule):
 
     def _uncertain_loss(self, data: torch.Tensor, confidence: torch.Tensor) -> torch.Tensor:
         return torch.zeros_like(confidence)
+
+    def may_stop(self) -> bool:
+        """No: the learning rate's cycle ends with the last epoch, and settles the weights there."""
+        return False
 
     def configure_optimizers(self) -> Any:
         """Adam with one cycle of the learning rate over the whole training."""

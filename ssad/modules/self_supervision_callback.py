@@ -27,9 +27,9 @@ class SelfSupervisionCallback(L.Callback):
     """Recalibrates a `SelfSupervisionModule` while it trains, and logs what came of it.
 
     After every `every_n_epochs` epochs, and once more from the final weights: the intervals left behind are
-    always those of the final weights, in float64. Those on the way only steer training, and are computed in
-    float32. Where the trainer logs to MLflow each of them leaves a checkpoint in the run, from which training
-    goes on after a crash to the same end.
+    always those of the final weights, in the precision of scoring. Those on the way only steer training, and are
+    computed in float32. Where the trainer logs to MLflow each of them leaves a checkpoint in the run, from which
+    training goes on after a crash to the same end.
     """
 
     def __init__(self, stop_when_settled: bool = False) -> None:
@@ -98,12 +98,14 @@ class SelfSupervisionCallback(L.Callback):
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Recalibrate from the final weights."""
-        self._recalibrate(trainer, cast("SelfSupervisionModule", pl_module), trainer.current_epoch - 1, torch.float64)
+        self._recalibrate(trainer, cast("SelfSupervisionModule", pl_module), trainer.current_epoch - 1, None)
         mlf_logger = to_mlflow.get_mlflow_logger(trainer)
         if mlf_logger is not None and self._history:
             to_mlflow.log_history(self._history, mlf_logger)
 
-    def _recalibrate(self, trainer: L.Trainer, module: SelfSupervisionModule, epoch: int, dtype: torch.dtype) -> None:
+    def _recalibrate(
+        self, trainer: L.Trainer, module: SelfSupervisionModule, epoch: int, dtype: torch.dtype | None
+    ) -> None:
         datamodule = cast("SelfSupervisionDataModule", _datamodule(trainer))
         before = spread(datamodule.train.confidence.numpy())
         scores = module.update_confidence(datamodule, dtype)

@@ -211,7 +211,7 @@ class SelfSupervisionModule(L.LightningModule, ABC, SupportsSelfSupervision):
 
         Args:
             datamodule: the training rows.
-            dtype: what scores are computed in; None for `scoring_dtype`, in which those of the final weights are served.
+            dtype: what scores are computed in; None for `scoring_dtype`, in which the final weights are served.
 
         Returns:
             The training rows' scores in dataset order, shape (n,), float64.

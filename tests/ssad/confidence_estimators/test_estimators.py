@@ -113,12 +113,32 @@ def test_binary_confidence_is_one_zero_and_minus_one_with_the_ends_decided() -> 
     assert made.estimate_confidence(doubles(scores)).tolist() == [1, 1, 0, 0, -1, -1]
 
 
-def test_graded_confidence_is_a_half_at_the_middle_of_the_decided_and_zero_in_the_middle() -> None:
+def test_graded_confidence_falls_by_share_in_decided_regions_and_linearly_through_zero_between() -> None:
     training = [0.0, 1.0, 2.0, 3.0, 7.0, 8.0]
     made = estimator(GradedConfidence, training, 4.0, 6.0)
     scores = [0.0, 2.0, 4.0, 4.5, 5.0, 5.5, 6.0, 8.0, 9.0]
-    expected = [1, 0.75, 0.5, 0.25, 0, -0.25, -0.5, -0.75, -1]
-    assert made.estimate_confidence(doubles(scores)).tolist() == expected
+    expected = [1, 0.95, 0.9, 0.45, 0, -0.1, -0.2, -0.5, -0.8]
+    assert made.estimate_confidence(doubles(scores)).tolist() == pytest.approx(expected)
+
+
+def test_graded_confidence_crosses_zero_at_the_intervals_own_decision() -> None:
+    made = estimator(GradedConfidence, [0.0, 9.0], 4.0, 8.0)
+    made.configuration = ConfidenceIntervalsConfiguration.from_thresholds(4.0, 8.0, decision=5.0)
+    assert made.estimate_confidence(doubles([4.5, 5.0, 6.5])).tolist() == pytest.approx([0.45, 0, -0.1])
+
+
+@pytest.mark.parametrize("decision", [4.0, 8.0])
+def test_a_decision_at_a_threshold_divides_nothing_by_nothing(decision: float) -> None:
+    made = estimator(GradedConfidence, [0.0, 9.0], 4.0, 8.0)
+    made.configuration = ConfidenceIntervalsConfiguration.from_thresholds(4.0, 8.0, decision=decision)
+    found = made.estimate_confidence(doubles([4.0, 4.1, 7.9, 8.0]))
+    assert torch.isfinite(found).all()
+    assert (found.diff() <= 0).all()
+
+
+def test_a_decision_outside_the_unknown_interval_is_an_error() -> None:
+    with pytest.raises(ValueError, match="must not lie outside the unknown interval"):
+        ConfidenceIntervalsConfiguration.from_thresholds(4.0, 8.0, decision=9.0)
 
 
 def test_graded_confidence_is_undecided_in_an_unbounded_unknown_interval() -> None:

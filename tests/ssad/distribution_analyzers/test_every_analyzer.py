@@ -21,7 +21,7 @@ from ssad import (
     SupportsDistributionAnalysis,
     TriangularThresholding,
 )
-from ssad.distribution_analyzers.consensus import lower_spread_threshold, otsu_threshold
+from ssad.distribution_analyzers.consensus import LOWER_SIGMAS, lower_spread_threshold, otsu_threshold
 
 Make = Callable[[], SupportsDistributionAnalysis]
 
@@ -191,6 +191,6 @@ def test_otsus_threshold_is_the_best_of_every_split(scores: list[int]) -> None:
     assert between(int(found)) == pytest.approx(best)
 
 
-def test_the_lower_spread_of_a_normal_distribution_is_two_standard_deviations() -> None:
+def test_the_lower_spread_of_a_normal_distribution_is_its_standard_deviation() -> None:
     scores = np.random.default_rng(0).normal(10, 3, 100_000)
-    assert lower_spread_threshold(scores) == pytest.approx(16, abs=0.1)
+    assert lower_spread_threshold(scores) == pytest.approx(10 + LOWER_SIGMAS * 3, abs=0.1)

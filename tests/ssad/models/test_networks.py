@@ -7,7 +7,7 @@ import torch
 from torch.distributions import Normal, kl_divergence
 
 from ssad import Autoencoder, VariationalAutoencoder
-from ssad.models import AutoencoderEnsemble, FeatureViews, NormalizingFlow, PlanarFlow
+from ssad.models import AutoencoderEnsemble, ClippedStandardizer, NormalizingFlow, PlanarFlow, spread_rows
 
 
 def test_the_callers_list_of_widths_stays_as_it_was() -> None:
@@ -84,9 +84,9 @@ def test_the_ensemble_is_its_members_one_by_one() -> None:
     features = torch.rand(40, 6)
     ensemble = AutoencoderEnsemble(features, [5], 2, members=4)
     inputs, together = ensemble(features)
+    assert torch.equal(inputs, ClippedStandardizer(features)(features))
     for member in range(4):
-        hidden = ensemble.views(features)[member // 2]
-        assert torch.equal(inputs[member], hidden)
+        hidden = inputs
         for layer, (weight, bias) in enumerate(zip(ensemble.weights, ensemble.biases, strict=True)):
             hidden = hidden @ weight[member] + bias[member]
             if layer in (0, 2):
@@ -94,23 +94,39 @@ def test_the_ensemble_is_its_members_one_by_one() -> None:
         torch.testing.assert_close(together[member], hidden)
 
 
-def test_both_views_have_mean_zero_and_variance_one_on_the_training_rows() -> None:
+def test_standardized_training_rows_have_mean_zero_and_variance_one() -> None:
     features = torch.randn(500, 3).exp()
-    views = FeatureViews(features)(features)
-    torch.testing.assert_close(views.mean(dim=1), torch.zeros(2, 3), atol=1e-5, rtol=0)
-    torch.testing.assert_close(views.std(dim=1, correction=0), torch.ones(2, 3), atol=1e-4, rtol=0)
+    standardized = ClippedStandardizer(features)(features)
+    torch.testing.assert_close(standardized.mean(dim=0), torch.zeros(3), atol=1e-5, rtol=0)
+    torch.testing.assert_close(standardized.std(dim=0, correction=0), torch.ones(3), atol=1e-4, rtol=0)
 
 
-def test_views_are_finite_for_constant_and_sparse_features_and_far_rows() -> None:
+def test_one_far_value_does_not_hide_how_the_others_differ() -> None:
+    features = torch.randn(500, 1)
+    bulk = ClippedStandardizer(features)(features)[1:]
+    features[0] = 1e8
+    torch.testing.assert_close(ClippedStandardizer(features)(features)[1:], bulk, atol=0.1, rtol=0.1)
+
+
+def test_standardized_rows_are_finite_for_constant_and_sparse_features_and_far_rows() -> None:
     features = torch.zeros(100, 3)
     features[0, 1] = 1.0
     features[:, 2] = 7.0
-    views = FeatureViews(features)
-    assert torch.isfinite(views(torch.tensor([[1e30, -1e30, 0.0]]))).all()
+    standardize = ClippedStandardizer(features)
+    assert torch.isfinite(standardize(torch.tensor([[1e30, -1e30, 0.0]]))).all()
 
 
-def test_scaling_the_features_does_not_change_the_views() -> None:
+def test_scaling_the_features_does_not_change_the_standardized_rows() -> None:
     features = torch.randn(200, 4)
+    scaled = 8 * features + 3
     torch.testing.assert_close(
-        FeatureViews(features)(features), FeatureViews(8 * features + 3)(8 * features + 3), atol=1e-4, rtol=1e-4
+        ClippedStandardizer(features)(features), ClippedStandardizer(scaled)(scaled), atol=1e-4, rtol=1e-4
     )
+
+
+@pytest.mark.parametrize(("rows", "most"), [(5, 9), (100_003, 7), (40_000_001, 10_000)])
+def test_spread_rows_go_from_the_first_to_the_last_without_repeating_one(rows: int, most: int) -> None:
+    chosen = spread_rows(torch.arange(rows), most)
+    assert len(chosen) == min(rows, most)
+    assert (chosen[0], chosen[-1]) == (0, rows - 1)
+    assert (chosen.diff() > 0).all()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ from torch import nn
 
 from ssad import BinaryConfidence, CosineReconstructionModule, EVTThresholding, FreeEnergyScoringModule
 from ssad.modules import EnsembleModule
-from ssad.modules.ensemble_module import MARGIN, whitening
+from ssad.modules.ensemble_module import DISTANCE_FLOOR, MARGIN, disjoint_samples, log_distance, whitening
 from ssad.modules.free_energy_module import free_energy
 
 ONES, MINUS_ONES = torch.ones(1), -torch.ones(1)
@@ -163,3 +164,24 @@ def test_whitened_residuals_are_those_of_the_regression_on_all_others() -> None:
     correlation = torch.corrcoef(torch.stack([found[:, 0], left]))[0, 1]
     assert correlation.item() > 0.98  # the ridge keeps it from 1
     assert found[:, 0].std().item() == pytest.approx(1.0, abs=0.1)
+
+
+def test_a_row_is_no_neighbour_of_itself() -> None:
+    samples = torch.tensor([[[0.0]], [[1.0]], [[3.0]]])
+    itself, between = log_distance(torch.tensor([[0.0], [2.0]]), samples).exp().tolist()
+    assert itself == pytest.approx(math.sqrt((1 + DISTANCE_FLOOR) * (9 + DISTANCE_FLOOR)))
+    assert between == pytest.approx(math.sqrt((1 + DISTANCE_FLOOR) * (4 + DISTANCE_FLOOR)))
+
+
+def test_a_single_sample_is_enough() -> None:
+    assert log_distance(torch.ones(2, 3), torch.zeros(1, 1, 3)).exp().tolist() == pytest.approx(
+        2 * [1 + DISTANCE_FLOOR]
+    )
+
+
+@pytest.mark.parametrize("rows", [1, 5, 16, 17, 63, 255, 10_000])
+def test_no_row_is_in_two_samples(rows: int) -> None:
+    samples = disjoint_samples(torch.arange(float(rows))[:, None])
+    assert samples.shape[0] == min(16, rows)
+    assert samples.shape[1] == min(16, rows // samples.shape[0])
+    assert len(samples.unique()) == samples.numel()

@@ -10,6 +10,9 @@ import pytest
 from mlflow import MlflowClient
 
 from tests.conftest import CommandLine
+from tests.ssad.workflows.support import QUIET_LIBRARIES
+
+pytestmark = QUIET_LIBRARIES
 
 SHARE_TOLERANCE = 0.01
 """Sums of gradients over two processes round differently, which moves rows that lie at a threshold."""
