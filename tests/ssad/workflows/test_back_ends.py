@@ -79,7 +79,10 @@ def aliases(client: MlflowClient) -> dict[str, str]:
     return {name: str(version) for name, version in client.get_registered_model("ssad").aliases.items()}
 
 
-def test_a_model_lives_its_whole_life_there(server: MlflowClient, small: Path, tmp_path: Path) -> None:
+def test_a_model_lives_its_whole_life_there(
+    server: MlflowClient, small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
     train(TrainSettings(str(small), fit=FitSettings(max_epochs=1)), progress=False)
     assert aliases(server) == {"champion": "1", "challenger": "1"}
 
@@ -101,4 +104,4 @@ def test_a_model_lives_its_whole_life_there(server: MlflowClient, small: Path, t
     result = score(ScoreSettings("models:/ssad@previous", dataset, str(tmp_path / "scores")), progress=False)
     assert sum(result.rows.values()) == 400
     assert set(pd.read_parquet(tmp_path / "scores")["model_version"]) == {"2"}
-    assert not (Path.cwd() / "mlruns").exists()
+    assert not (tmp_path / "mlruns").exists()
