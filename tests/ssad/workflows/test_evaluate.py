@@ -25,6 +25,12 @@ CHAMPION = "models:/ssad@champion"
 
 
 @pytest.fixture
+def client(own_store: MlflowClient) -> MlflowClient:
+    """A store of one's own: other tests count the runs of the session's."""
+    return own_store
+
+
+@pytest.fixture
 def bundle(client: MlflowClient, tmp_path: Path) -> Bundle:
     return fetch_model(CHAMPION, tmp_path).bundle
 

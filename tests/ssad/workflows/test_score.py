@@ -36,6 +36,12 @@ ROWS, BATCH, PART = 1000, 40, 6
 
 
 @pytest.fixture
+def client(own_store: MlflowClient) -> MlflowClient:
+    """A store of one's own: other tests count the runs of the session's."""
+    return own_store
+
+
+@pytest.fixture
 def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     """Batches and parts so small that a small table has many."""
     monkeypatch.setattr(streams, "BATCH_ROWS", BATCH)
