@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch.optim.lr_scheduler import LambdaLR
@@ -112,9 +112,10 @@ class EnsembleModule(SelfSupervisionModule):
             return
         with torch.no_grad():
             rows = self._training_rows(datamodule, normal)
-            residuals = self._residuals(rows).double()
+            inputs, reconstructions = self.model(rows)
+            residuals = (inputs - reconstructions).double()
             self.residual_center, self.whitening = (part.float() for part in whitening(residuals))
-            self.samples = disjoint_samples(_signed_root(self.model.standardize(rows)))
+            self.samples = disjoint_samples(_signed_root(inputs))
             deviations = self._log_deviations(self._training_rows(datamodule, torch.arange(len(datamodule.train))))
             zero, unit = torch.quantile(deviations, deviations.new_tensor(SPREAD_QUANTILES), dim=1, keepdim=True)
             self.deviation_center, self.deviation_width = zero, (unit - zero).clamp_min(SCORE_FLOOR)
@@ -124,18 +125,16 @@ class EnsembleModule(SelfSupervisionModule):
         batch = datamodule.train.__getitems__(spread_rows(at, REFERENCE_ROWS).tolist())
         return batch["data"].to(self.device)
 
-    def _residuals(self, data: torch.Tensor) -> torch.Tensor:
-        inputs, reconstructions = cast("tuple[torch.Tensor, torch.Tensor]", self.model(data))
-        return inputs - reconstructions
-
-    def _whitened(self, data: torch.Tensor) -> torch.Tensor:
-        """Size of each feature's residual given the others, in deviations, shape (members, n, d)."""
-        return ((self._residuals(data) - self.residual_center) @ self.whitening).abs()
+    def _whitened(self, data: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Standardized rows (n, d), and the size of each feature's residual given the others (members, n, d)."""
+        inputs, reconstructions = self.model(data)
+        return inputs, ((inputs - reconstructions - self.residual_center) @ self.whitening).abs()
 
     def _log_deviations(self, data: torch.Tensor) -> torch.Tensor:
         """Logarithms of what is unexplained and of the distance to normal rows, shape (2, n)."""
-        unexplained = torch.log(self._whitened(data).mean(dim=2) + SCORE_FLOOR).mean(dim=0)
-        return torch.stack([unexplained, log_distance(_signed_root(self.model.standardize(data)), self.samples)])
+        inputs, whitened = self._whitened(data)
+        unexplained = torch.log(whitened.mean(dim=2) + SCORE_FLOOR).mean(dim=0)
+        return torch.stack([unexplained, log_distance(_signed_root(inputs), self.samples)])
 
     def _prediction_score(self, data: torch.Tensor) -> torch.Tensor:
         standardized = (self._log_deviations(data) - self.deviation_center) / self.deviation_width
@@ -143,7 +142,7 @@ class EnsembleModule(SelfSupervisionModule):
 
     def feature_errors(self, data: torch.Tensor) -> torch.Tensor:
         """Size of each feature's whitened residual, mean over the members, shape (n, d)."""
-        return self._whitened(data).mean(dim=0)
+        return self._whitened(data)[1].mean(dim=0)
 
     def compute_loss(self, data: torch.Tensor, confidence: torch.Tensor, batch_idx: int) -> torch.Tensor:
         """Mean normal loss plus `push` times the mean abnormal loss, from one pass over the batch.
