@@ -18,6 +18,16 @@ class SettingsError(SsadError, ValueError):
     """A parameter has a value that cannot be used."""
 
 
+def check_settings(problems: Sequence[str]) -> None:
+    """Report every setting that cannot be used, together.
+
+    Raises:
+        SettingsError: there are problems.
+    """
+    if problems:
+        raise SettingsError("; ".join(problems) + ".")
+
+
 class DatasetError(SsadError, ValueError):
     """A table cannot be read, or cannot be used for what was asked."""
 

@@ -27,7 +27,7 @@ from ssad.detectors.presets import Preset, preset
 from ssad.detectors.scoring_graph import export_onnx
 from ssad.distribution_analyzers import ConformalThresholding
 from ssad.distribution_analyzers.conformal import can_promise
-from ssad.errors import DatasetError, SettingsError, nearest
+from ssad.errors import DatasetError, check_settings, nearest
 from ssad.models import TableEncoder
 from ssad.modules import SelfSupervisionCallback, SelfSupervisionModule
 
@@ -80,8 +80,7 @@ class FitSettings:
             problems.append(f"alpha must be in (0, 1), got {self.alpha}")
         if not 0 <= self.seed < 2**32:
             problems.append(f"seed must be in [0, 2**32), got {self.seed}")
-        if problems:
-            raise SettingsError("; ".join(problems) + ".")
+        check_settings(problems)
 
 
 @dataclass(frozen=True)
@@ -110,8 +109,7 @@ class Hardware:
             problems.append(f"there is no precision {self.precision!r}; {nearest(self.precision, PRECISIONS)}")
         if self.strategy not in STRATEGIES:
             problems.append(f"there is no strategy {self.strategy!r}; {nearest(self.strategy, STRATEGIES)}")
-        if problems:
-            raise SettingsError("; ".join(problems) + ".")
+        check_settings(problems)
 
 
 @dataclass(frozen=True)

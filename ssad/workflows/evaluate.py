@@ -155,6 +155,16 @@ def log_state(table: ScoredTable, model: FetchedModel) -> dict[str, float]:
     return metrics
 
 
+def limit_problems(max_drift: float, max_abnormal: float) -> list[str]:
+    """What is wrong with the limits on unlabelled rows: a stability index and a share of rows."""
+    problems = []
+    if not max_drift > 0:
+        problems.append(f"max_drift must be above 0, got {max_drift}")
+    if not 0 < max_abnormal <= 1:
+        problems.append(f"max_abnormal must be in (0, 1], got {max_abnormal}")
+    return problems
+
+
 def state_metrics(drift: Drift) -> dict[str, float]:
     """A drift as metrics: of the scores, of the column that moved most, and the share of each region."""
     shares = {f"share_{region}": share for region, share in drift.region_shares.items()}

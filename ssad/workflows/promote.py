@@ -15,8 +15,8 @@ from mlflow.entities.model_registry import ModelVersion
 from ssad.bundle import Bundle
 from ssad.datasets.labels import AUTO
 from ssad.datasets.tables import LABEL
-from ssad.errors import RefusedError, SettingsError
-from ssad.workflows.evaluate import ANOTHER_POPULATION
+from ssad.errors import RefusedError, check_settings
+from ssad.workflows.evaluate import ANOTHER_POPULATION, limit_problems
 from ssad.workflows.promotion_checks import Check, find_checks
 from ssad.workflows.registry import (
     CHAMPION,
@@ -62,12 +62,7 @@ class PromoteSettings:
         problems = []
         if not -1 <= self.min_gain <= 1:
             problems.append(f"min_gain must be in [-1, 1], got {self.min_gain}")
-        if not self.max_drift > 0:
-            problems.append(f"max_drift must be above 0, got {self.max_drift}")
-        if not 0 < self.max_abnormal <= 1:
-            problems.append(f"max_abnormal must be in (0, 1], got {self.max_abnormal}")
-        if problems:
-            raise SettingsError("; ".join(problems) + ".")
+        check_settings(problems + limit_problems(self.max_drift, self.max_abnormal))
 
 
 @dataclass(frozen=True)

@@ -21,9 +21,9 @@ from ssad.confidence_estimators import ConfidenceIntervalsConfiguration
 from ssad.datasets.tables import read_table
 from ssad.detectors.fit import served_curve
 from ssad.detectors.presets import preset
-from ssad.errors import RefusedError, SettingsError
+from ssad.errors import RefusedError, SettingsError, check_settings
 from ssad.loggers.comparison import score_distributions_figure
-from ssad.workflows.evaluate import state_metrics
+from ssad.workflows.evaluate import limit_problems, state_metrics
 from ssad.workflows.registry import FetchedModel, Registered, fetch_model, log_bundle, register
 from ssad.workflows.tracking import log_dataset, log_new_params, tracked_run
 
@@ -56,13 +56,7 @@ class RecalibrateSettings:
     model_name: str = ""
 
     def __post_init__(self) -> None:
-        problems = []
-        if not self.max_drift > 0:
-            problems.append(f"max_drift must be above 0, got {self.max_drift}")
-        if not 0 < self.max_abnormal <= 1:
-            problems.append(f"max_abnormal must be in (0, 1], got {self.max_abnormal}")
-        if problems:
-            raise SettingsError("; ".join(problems) + ".")
+        check_settings(limit_problems(self.max_drift, self.max_abnormal))
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,7 @@ from ssad.bundle.explain import CONTRIBUTOR_SHARES, CONTRIBUTORS, contributions
 from ssad.bundle.intervals import Floats
 from ssad.datasets.stream import BATCH_ROWS, open_stream
 from ssad.datasets.tables import local_path
-from ssad.errors import DatasetError, SettingsError, nearest
+from ssad.errors import DatasetError, SettingsError, check_settings, nearest
 from ssad.workflows.registry import FetchedModel, fetch_model
 from ssad.workflows.tracking import log_new_params, tracked_run
 
@@ -80,8 +80,7 @@ class ScoreSettings:
             problems.append(f"explain must be at least 0, got {self.explain}")
         if not self.output:
             problems.append("output must name a folder to write")
-        if problems:
-            raise SettingsError("; ".join(problems) + ".")
+        check_settings(problems)
 
     @property
     def kept(self) -> list[str]:

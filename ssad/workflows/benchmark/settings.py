@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ssad.detectors.presets import preset
-from ssad.errors import SettingsError, nearest
+from ssad.errors import SettingsError, check_settings, nearest
 from ssad.workflows.benchmark.competitors import PEERS
 from ssad.workflows.benchmark.suites import SUITES
 from ssad.workflows.benchmark.thresholding import METHODS
@@ -45,8 +45,7 @@ class BenchmarkSettings:
             problems.append("detectors must name at least one preset")
         if not _words(self.seeds) or not all(word.isdigit() for word in _words(self.seeds)):
             problems.append(f"seeds must be whole numbers by commas, got {self.seeds!r}")
-        if problems:
-            raise SettingsError("; ".join(problems) + ".")
+        check_settings(problems)
 
     def known_peers(self) -> tuple[str, ...]:
         """What `all` means in this suite."""

@@ -38,6 +38,17 @@ QUIET_LIBRARIES = [
     pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy"),
 ]
 
+QUIET_SPARK = [
+    *QUIET_LIBRARIES,
+    # MLflow's clients and pyspark leave sockets and a JVM to the end of the process.
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+    # pyspark and MLflow's UDF call pandas and Arrow in ways these deprecate.
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore::FutureWarning"),
+]
+"""Likewise where Spark runs."""
+
 SERVER_SECONDS = 90.0
 """How long a real server may take to answer first, on a busy machine."""
 

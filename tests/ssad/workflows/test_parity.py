@@ -21,17 +21,9 @@ from mlflow import MlflowClient
 from ssad.bundle import Bundle
 from ssad.detectors import FitSettings, FittedDetector, fit_detector
 from ssad.workflows.train import TrainSettings, prepare
-from tests.ssad.workflows.support import QUIET_LIBRARIES, Store, environment, free_port, real_server, run_python
+from tests.ssad.workflows.support import QUIET_SPARK, Store, environment, free_port, real_server, run_python
 
-pytestmark = [
-    *QUIET_LIBRARIES,
-    # MLflow's clients and pyspark leave sockets and a JVM to the end of the process.
-    pytest.mark.filterwarnings("ignore::ResourceWarning"),
-    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
-    # pyspark and MLflow's UDF call pandas and Arrow in ways these deprecate.
-    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
-    pytest.mark.filterwarnings("ignore::FutureWarning"),
-]
+pytestmark = QUIET_SPARK
 
 CHAMPION = "models:/ssad@champion"
 

@@ -19,17 +19,9 @@ from ssad.workflows import score as scoring
 from ssad.workflows.registry import fetch_model
 from ssad.workflows.score import ScoreSettings, score
 from ssad.workflows.train import TrainSettings, prepare
-from tests.ssad.workflows.support import QUIET_LIBRARIES
+from tests.ssad.workflows.support import QUIET_SPARK
 
-pytestmark = [
-    *QUIET_LIBRARIES,
-    # MLflow's clients and pyspark leave sockets and a JVM to the end of the process.
-    pytest.mark.filterwarnings("ignore::ResourceWarning"),
-    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
-    # pyspark and MLflow's UDF call pandas and Arrow in ways these deprecate.
-    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
-    pytest.mark.filterwarnings("ignore::FutureWarning"),
-]
+pytestmark = QUIET_SPARK
 
 CHAMPION = "models:/ssad@champion"
 ROWS, BATCH, PART = 1000, 40, 6
