@@ -185,7 +185,7 @@ def story(service: str, folder: Path, traffic: Traffic, client: Client) -> list[
     usual = client.false_alarm_rate(3 * WINDOW)
     tell(f"version 1 serves: drift {score_drift(service):.3f}, false alarms {usual:.1%}")
 
-    traffic.noise *= 1.6
+    traffic.noise *= 1.45
     mark("a new release\nchanges what is normal")
     client.false_alarm_rate()  # until the window holds rows of after the change alone
     drifted = client.false_alarm_rate()
