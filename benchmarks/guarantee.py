@@ -17,6 +17,7 @@ import pandas as pd
 
 from ssad.datamodules.splits import holdout_split, thin_anomalies
 from ssad.datasets.labels import split_labels
+from ssad.datasets.table_rows import table_rows
 from ssad.datasets.tables import read_table
 from ssad.detectors import FitSettings, fit_detector
 from ssad.detectors.fit import hold_back
@@ -31,7 +32,7 @@ def shares(rows: pd.DataFrame, anomalous: np.ndarray, contamination: float, seed
     fitted_at, tested_at = holdout_split(len(rows), anomalous, 0.5, seed)
     fitted_at = fitted_at[thin_anomalies(anomalous[fitted_at], contamination, seed)]
     fitted_at = np.random.default_rng(seed).permutation(fitted_at)[:ROWS]
-    train, held_back = hold_back(rows.iloc[fitted_at], min(ALPHAS), seed)
+    train, held_back = hold_back(table_rows(rows.iloc[fitted_at]), min(ALPHAS), seed)
     detector = fit_detector(train, FitSettings(seed=seed))
     own = detector.curve.thresholds
     scores, labels = detector.score(rows.iloc[tested_at]), anomalous[tested_at]

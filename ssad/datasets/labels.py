@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from ssad.datasets.table_rows import TableRows
 from ssad.datasets.tables import LABEL
 from ssad.errors import DatasetError
 
@@ -33,29 +35,54 @@ def split_labels(
     Raises:
         DatasetError: a column asked for by name is missing, a label is, or no label means normal.
     """
-    if label not in table:
-        if label in (LABEL, ""):
-            return table, None
+    if not _is_labelled(list(table.columns), label):
+        return table, None
+    return table.drop(columns=label), _anomalous([table[label]], label, normal)
+
+
+def split_row_labels(
+    rows: TableRows, label: str = LABEL, normal: str = AUTO
+) -> tuple[TableRows, npt.NDArray[np.bool_] | None]:
+    """Likewise of rows that are read batch by batch; of the labels no more is kept than what each means."""
+    if not _is_labelled(rows.columns, label):
+        return rows, None
+    features = rows.only([name for name in rows.columns if name != label])
+    return features, _anomalous((batch[label] for batch in rows.only([label]).batches()), label, normal)
+
+
+def _is_labelled(columns: Sequence[str], label: str) -> bool:
+    if label in columns:
+        return True
+    if label in (LABEL, ""):
+        return False
+    raise DatasetError(
+        f"there is no label column {label!r}; the columns are {', '.join(columns[:20])}; "
+        "leave label out if the table is unlabelled."
+    )
+
+
+def _anomalous(batches: Iterable[pd.Series], label: str, normal: str) -> npt.NDArray[np.bool_]:
+    """Which rows are anomalies, shape (n,), from their labels."""
+    wanted = NORMAL_WORDS if normal == AUTO else frozenset(_word(word) for word in normal.split(","))
+    parts, seen, unlabelled = [], dict[Any, bool](), 0
+    for labels in batches:
+        known = labels.dropna()
+        seen |= {value: _word(value) not in wanted for value in known.unique() if value not in seen}
+        parts.append(known.map(seen).to_numpy(dtype=bool))
+        unlabelled += len(labels) - len(known)
+    if unlabelled:
         raise DatasetError(
-            f"there is no label column {label!r}; the columns are {', '.join(table.columns[:20])}; "
-            "leave label out if the table is unlabelled."
-        )
-    labels = table[label]
-    if labels.isna().any():
-        raise DatasetError(
-            f"{int(labels.isna().sum())} rows have no value in the label column {label!r}; "
+            f"{unlabelled} rows have no value in the label column {label!r}; "
             "fill it for every row, or leave the column out of the table."
         )
-    words = labels.map(_word)
-    wanted = NORMAL_WORDS if normal == AUTO else frozenset(_word(word) for word in normal.split(","))
-    anomalous = ~words.isin(wanted).to_numpy()
+    anomalous = np.concatenate(parts)
     if anomalous.all():
-        values = ", ".join(map(str, labels.unique()[:10]))
+        values = ", ".join(map(str, list(seen)[:10]))
         raise DatasetError(
             f"no value of the label column {label!r} means normal (it holds {values}; normal is {normal!r}); "
             "name the normal ones, as in normal=ok,fine."
         )
-    return table.drop(columns=label), anomalous
+    return anomalous
 
 
 def check_two_classes(anomalous: npt.NDArray[np.bool_], label: str) -> None:

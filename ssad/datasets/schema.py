@@ -3,26 +3,61 @@
 from __future__ import annotations
 
 import re
+from collections import Counter, defaultdict
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 from pandas.api import types
 
 from ssad.bundle import Column, TableSchema
-from ssad.bundle.schema import Kind
-from ssad.errors import DatasetError
+from ssad.bundle.schema import MISSING_CATEGORY, GraphInputs, Kind
+from ssad.datasets.table_rows import TableRows
+from ssad.errors import DatasetError, RowsError
 
 MAX_CATEGORIES = 100
 """Categories of a column that get a feature of their own; rarer ones share one with the unknown ones."""
+
+COUNTED_WORDS = 100_000
+"""Different words of a column that are counted exactly; beyond, the rarer half is forgotten and may be counted anew,
+as in lossy counting [Manku & Motwani, VLDB 2002]: what is among the most frequent stays."""
+
+SAMPLE_ROWS = 1 << 17
+"""Rows, drawn at random, that stand for all of them where quantiles and repeats are asked for: all where there are
+no more. The share of rows below a quantile of the sample is then, but for one table in a thousand, off by less
+than 0.006 [Dvoretzky, Kiefer & Wolfowitz 1956, with Massart's constant]."""
 
 IDENTIFIER_DISTINCT = 50
 """Text with more distinct values than this, and in more than half of the rows, identifies rows."""
 
 IDENTIFIER_NAME = re.compile(r"(^|[_\s])(id|uuid|guid|index|row)$", re.IGNORECASE)
 
+KINDS: tuple[Kind, ...] = ("boolean", "numeric", "date", "categorical")
+"""A column is of the first kind that all of its values can be read as."""
 
-def infer_schema(table: pd.DataFrame) -> TableSchema:
-    """Decide what each column is, from the training rows alone.
+
+@dataclass(frozen=True)
+class Survey:
+    """What one pass over the training rows tells of them.
+
+    Attributes:
+        schema: the columns; their ranges are exact, and their categories but for `COUNTED_WORDS`.
+        gaps: names of the numeric columns in which some row has no value.
+        sampled: positions of up to `SAMPLE_ROWS` random rows, ascending.
+        sample: those rows.
+    """
+
+    schema: TableSchema
+    gaps: frozenset[str]
+    sampled: npt.NDArray[np.int64]
+    sample: GraphInputs
+
+
+def survey_rows(rows: TableRows) -> Survey:
+    """Decide what each column is, from the training rows alone, in one pass over them.
 
     Dropped are columns without values, with one value, and those that identify rows: a whole-number
     column without repeats that counts up by one or is named like an identifier, and text that hardly
@@ -31,79 +66,157 @@ def infer_schema(table: pd.DataFrame) -> TableSchema:
     Raises:
         DatasetError: no column is left.
     """
-    columns, dropped = [], {}
-    for name in table.columns:
-        values = table[name]
-        reason = _useless(name, values)
-        kind = None if reason else _kind(values)
-        if kind == "categorical" and _is_text_identifier(values):
-            reason = f"identifies rows: {values.nunique()} distinct values in {len(values)} rows"
-        if reason or kind is None:
-            dropped[name] = reason or "holds values that are neither numbers, dates nor text"
-        else:
-            columns.append(_column(name, kind, values))
+    surveys = {name: _ColumnSurvey(name) for name in rows.columns}
+    sampled = _sampled_positions(len(rows))
+    parts, start = [], 0
+    for batch in rows.batches():
+        for name, survey in surveys.items():
+            survey.add(batch[name])
+        first, last = np.searchsorted(sampled, [start, start + len(batch)])
+        parts.append(batch.iloc[sampled[first:last] - start])
+        start += len(batch)
+    sample = pd.concat(parts, ignore_index=True)
+    reasons = {name: survey.useless(sample[name]) for name, survey in surveys.items()}
+    dropped = {name: reason for name, reason in reasons.items() if reason}
+    columns = tuple(survey.column() for name, survey in surveys.items() if name not in dropped)
     if not columns:
         why = "; ".join(f"{name} {reason}" for name, reason in list(dropped.items())[:10])
         raise DatasetError(
             f"no numeric or categorical column is left to learn from ({why}); bring columns whose values differ."
         )
-    return TableSchema(tuple(columns), dropped)
+    schema = TableSchema(columns, dropped)
+    gaps = frozenset(column.name for column in schema.numeric if surveys[column.name].numbers.missing)
+    return Survey(schema, gaps, sampled, schema.inputs(sample))
 
 
-def _useless(name: str, values: pd.Series) -> str | None:
-    """Why a column cannot help to tell rows apart; None if it might."""
-    known = values.dropna()
-    if types.is_float_dtype(known):
-        known = known[np.isfinite(known)]
-    if not len(known):
-        return "has no values"
-    try:
-        distinct = known.nunique()
-    except TypeError:  # lists or dicts cannot be compared
-        return "holds values that are neither numbers, dates nor text"
-    if distinct == 1 and len(known) == len(values):
-        return "has one value in every row"
-    if distinct == len(values) > 2 and types.is_integer_dtype(values):
-        steps = values.astype("int64").diff().dropna()
-        if (steps == 1).all() or IDENTIFIER_NAME.search(name):
+def _sampled_positions(rows: int) -> npt.NDArray[np.int64]:
+    if rows <= SAMPLE_ROWS:
+        return np.arange(rows)
+    return np.sort(np.random.default_rng(0).choice(rows, SAMPLE_ROWS, replace=False))
+
+
+@dataclass
+class _Numbers:
+    """Range of a column's numbers, and how many rows have none."""
+
+    low: float = np.inf
+    high: float = -np.inf
+    missing: int = 0
+
+    def add(self, values: npt.NDArray[np.float64]) -> None:
+        known = values[~np.isnan(values)]
+        self.missing += len(values) - len(known)
+        if len(known):
+            self.low, self.high = min(self.low, float(known.min())), max(self.high, float(known.max()))
+
+
+class _ColumnSurvey:
+    """One column, batch by batch."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.kinds = KINDS
+        self.words: Counter[str] = Counter()
+        self.rows = 0
+        self.whole = self.counts_up = True
+        self._last: int | None = None
+        self._numbers: defaultdict[Kind, _Numbers] = defaultdict(_Numbers)
+
+    @property
+    def numbers(self) -> _Numbers:
+        """Those of the kind that the column is."""
+        return self._numbers[self.kinds[0]]
+
+    def add(self, values: pd.Series) -> None:
+        """Take in the next rows."""
+        self.rows += len(values)
+        self._add_whole_numbers(values)
+        found = _kinds(values)
+        self.kinds = tuple(kind for kind in self.kinds if kind in found and self._reads(values, kind))
+
+    def _reads(self, values: pd.Series, kind: Kind) -> bool:
+        """Take in what the values are if they are of this kind; say whether they can be read so."""
+        try:
+            inputs = TableSchema((Column(self.name, kind),)).inputs({self.name: values})
+        except RowsError:
+            return False
+        if kind != "categorical":
+            self._numbers[kind].add(inputs.numeric[:, 0])
+            return True
+        words, counts = np.unique(inputs.categorical[:, 0].astype(str), return_counts=True)
+        self.words.update(dict(zip(words.tolist(), counts.tolist(), strict=True)))
+        if len(self.words) > COUNTED_WORDS:
+            self.words = Counter(dict(self.words.most_common(COUNTED_WORDS // 2)))
+        return True
+
+    def _add_whole_numbers(self, values: pd.Series) -> None:
+        self.whole = self.whole and types.is_integer_dtype(values) and not values.isna().any()
+        if self.whole and self.counts_up:
+            numbers = values.astype("int64").to_numpy()
+            follows = self._last is None or numbers[0] == self._last + 1
+            self.counts_up = bool(follows and (np.diff(numbers) == 1).all())
+            self._last = int(numbers[-1])
+
+    def useless(self, sample: pd.Series) -> str | None:
+        """Why the column cannot help to tell rows apart; None if it might. `sample` holds random rows of it."""
+        if not self.kinds:
+            return "holds values that are neither numbers, dates nor text"
+        if self.kinds[0] == "categorical":
+            known, one = len(self.words) > (MISSING_CATEGORY in self.words), len(self.words) == 1
+        else:
+            known = self.numbers.low <= self.numbers.high
+            one = self.numbers.low == self.numbers.high and not self.numbers.missing
+        if not known:
+            return "has no values"
+        return "has one value in every row" if one else self._identifies(sample)
+
+    def _identifies(self, sample: pd.Series) -> str | None:
+        if self.whole and self.rows > 2 and (self.counts_up or self._is_named_identifier(sample)):
             return "identifies rows: whole numbers without repeats"
-    return None
-
-
-def _kind(values: pd.Series) -> Kind | None:
-    if types.is_bool_dtype(values):
-        return "boolean"
-    if types.is_datetime64_any_dtype(values):
-        return "date"
-    if types.is_complex_dtype(values) or types.is_timedelta64_dtype(values):
+        if self.kinds[0] == "categorical":
+            distinct = sample.nunique()
+            if distinct > IDENTIFIER_DISTINCT and distinct > len(sample) / 2:
+                return f"identifies rows: {distinct} distinct values in {len(sample)} rows"
         return None
-    if types.is_numeric_dtype(values):
-        return "numeric"
+
+    def _is_named_identifier(self, sample: pd.Series) -> bool:
+        return IDENTIFIER_NAME.search(self.name) is not None and bool(sample.is_unique)
+
+    def column(self) -> Column:
+        """What the column is."""
+        kind = self.kinds[0]
+        if kind != "categorical":
+            return Column(self.name, kind, self.numbers.low, self.numbers.high)
+        # Ties keep the order of the alphabet, so that the order of the rows does not matter.
+        by_count = sorted(self.words, key=lambda word: (-self.words[word], word))
+        return Column(self.name, kind, categories=tuple(by_count[:MAX_CATEGORIES]))
+
+
+def _kinds(values: pd.Series) -> tuple[Kind, ...]:
+    """What some of a column's values can be read as; text can be of several kinds, and nothing of all."""
+    typed: list[tuple[Callable[[Any], bool], tuple[Kind, ...]]] = [
+        (types.is_bool_dtype, ("boolean",)),
+        (types.is_datetime64_any_dtype, ("date",)),
+        (types.is_complex_dtype, ()),
+        (types.is_timedelta64_dtype, ()),
+        (types.is_numeric_dtype, ("numeric",)),
+    ]
+    for is_type, kinds in typed:
+        if is_type(values):
+            return kinds
     known = values.dropna().astype(object)
+    if not len(known):
+        return KINDS
     if known.map(lambda value: isinstance(value, bool)).all():
-        return "boolean"
-    known = known.astype(str)
-    numbers = pd.to_numeric(known, errors="coerce")
-    if numbers.notna().all():
-        return "numeric" if np.isfinite(numbers).any() else None
-    if (
-        known.str.match(r"\d{4}-\d{2}-\d{2}").all()
-        and pd.to_datetime(known, format="ISO8601", errors="coerce", utc=True).notna().all()
-    ):
-        return "date"
-    return "categorical"
+        return ("boolean", "categorical")
+    words = known.astype(str)
+    if pd.to_numeric(words, errors="coerce").notna().all():
+        return ("numeric", "categorical")
+    return ("date", "categorical") if _are_dates(words) else ("categorical",)
 
 
-def _is_text_identifier(values: pd.Series) -> bool:
-    distinct = values.nunique()
-    return distinct > IDENTIFIER_DISTINCT and distinct > len(values) / 2
-
-
-def _column(name: str, kind: Kind, values: pd.Series) -> Column:
-    inputs = TableSchema((Column(name, kind),)).inputs({name: values})
-    if kind != "categorical":
-        return Column(name, kind, float(np.nanmin(inputs.numeric)), float(np.nanmax(inputs.numeric)))
-    categories, counts = np.unique(inputs.categorical[:, 0].astype(str), return_counts=True)
-    # Ties keep the order of the alphabet, so that the order of the rows does not matter.
-    most_frequent = np.argsort(-counts, kind="stable")[:MAX_CATEGORIES]
-    return Column(name, kind, categories=tuple(categories[most_frequent].tolist()))
+def _are_dates(words: pd.Series) -> bool:
+    return bool(
+        words.str.match(r"\d{4}-\d{2}-\d{2}").all()
+        and pd.to_datetime(words, format="ISO8601", errors="coerce", utc=True).notna().all()
+    )

@@ -94,20 +94,64 @@ def suffix(path: Path) -> str:
 
 
 def _parquet(path: Path, wanted: list[str]) -> TableStream:
-    dataset = pads.dataset(path, format="parquet", partitioning="hive" if path.is_dir() else None)
-    files = sorted(dataset.get_fragments(), key=lambda fragment: fragment.path)
-    groups = [group for file in files for group in file.split_by_row_group()]
-    lengths = [group.row_groups[0].num_rows for group in groups]
-    columns = [name for name in wanted if name in dataset.schema.names]
+    files = parquet_files(path)
+    columns = [name for name in wanted if name in files.schema.names]
+    return TableStream(tuple(files.schema.names), files.rows, lambda skip: files.read(columns, skip))
 
-    def read(skip: int) -> Iterator[pa.RecordBatch]:
-        for group, rows in zip(groups, lengths, strict=True):
+
+@dataclass(frozen=True)
+class ParquetFiles:
+    """A Parquet file, or those of a folder in the order of their names.
+
+    Attributes:
+        schema: the columns; those of a `name=value` folder among them.
+        groups: the row groups, each with its number of rows.
+        paths: the files.
+    """
+
+    schema: pa.Schema
+    groups: tuple[tuple[pads.ParquetFileFragment, int], ...]
+    paths: tuple[Path, ...]
+
+    @property
+    def rows(self) -> int:
+        """How many rows there are."""
+        return sum(rows for _, rows in self.groups)
+
+    def read(self, columns: Sequence[str], skip: int = 0) -> Iterator[pa.RecordBatch]:
+        """Batches of `BATCH_ROWS` rows at most, after skipping a number of rows.
+
+        Raises:
+            DatasetError: a file turns out to be damaged.
+        """
+        for group, rows in self.groups:
             if skip < rows:
-                batches = group.to_batches(dataset.schema, columns=columns, batch_size=BATCH_ROWS)
-                yield from _after(batches, skip)
+                try:
+                    yield from _after(group.to_batches(self.schema, columns=columns, batch_size=BATCH_ROWS), skip)
+                except (pa.ArrowException, OSError) as error:
+                    reason = " ".join(str(error).split())[:200]
+                    raise DatasetError(
+                        f"{group.path} cannot be read to its end ({reason}); mend it and run again."
+                    ) from error
             skip = max(0, skip - rows)
 
-    return TableStream(tuple(dataset.schema.names), sum(lengths), read)
+
+def parquet_files(path: Path) -> ParquetFiles:
+    """Open a Parquet file or a folder of them; reads what they say of themselves, no rows.
+
+    Raises:
+        DatasetError: a file is damaged.
+    """
+    try:
+        dataset = pads.dataset(path, format="parquet", partitioning="hive" if path.is_dir() else None)
+        files = sorted(dataset.get_fragments(), key=lambda fragment: fragment.path)
+        groups = [group for file in files for group in file.split_by_row_group()]
+    except (pa.ArrowException, OSError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise DatasetError(f"{path} cannot be read ({reason}); expected {FORMATS}.") from error
+    lengths = [group.row_groups[0].num_rows for group in groups]
+    paths = tuple(Path(file.path) for file in files)
+    return ParquetFiles(dataset.schema, tuple(zip(groups, lengths, strict=True)), paths)
 
 
 def _text(path: Path, schema: TableSchema, wanted: list[str]) -> TableStream:

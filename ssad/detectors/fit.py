@@ -17,12 +17,13 @@ from torch.utils.data import DataLoader
 
 from ssad.bundle import ConfidenceCurve, TableSchema, write_bundle
 from ssad.bundle.intervals import Floats
-from ssad.bundle.schema import GraphInputs
 from ssad.confidence_estimators import GradedConfidence, confidence_curve
 from ssad.datamodules import SelfSupervisionDataModule
+from ssad.datamodules.features import feature_rows
 from ssad.datamodules.splits import holdout_split
 from ssad.datasets.rows import RowBatches, TensorRows, row_loader
-from ssad.datasets.schema import infer_schema
+from ssad.datasets.schema import Survey, survey_rows
+from ssad.datasets.table_rows import TableRows, table_rows
 from ssad.detectors.presets import Preset, preset
 from ssad.detectors.scoring_graph import export_onnx
 from ssad.distribution_analyzers import ConformalThresholding
@@ -172,6 +173,7 @@ class FittedDetector:
 
     Attributes:
         plan: how it was trained.
+        survey: what the columns are, and some of the training rows.
         schema: the columns.
         encoder: raw columns to features.
         module: the trained module, its intervals those of the final weights.
@@ -183,36 +185,35 @@ class FittedDetector:
     def __init__(
         self,
         plan: Plan,
+        survey: Survey,
         encoder: TableEncoder,
         module: SelfSupervisionModule,
         datamodule: SelfSupervisionDataModule,
-        inputs: GraphInputs,
-        features: torch.Tensor,
+        rows: TableRows,
     ) -> None:
-        """Put together what training left; `features` are those of the training `inputs`, float64."""
+        """Put together what training on these rows left."""
         self.plan = plan
-        self.schema: TableSchema = encoder.schema
+        self.survey = survey
+        self.schema: TableSchema = survey.schema
         self.encoder = encoder
         self.module = module
         self.datamodule = datamodule
-        self.training_scores = self._score_features(features)
+        self.training_scores = self.score(rows)
         self.curve = served_curve(module, self.training_scores)
-        self._inputs = inputs
         self._golden = self._golden_rows()
 
-    def score(self, rows: pd.DataFrame) -> Floats:
+    def score(self, rows: pd.DataFrame | TableRows) -> Floats:
         """Scores of raw rows by the torch network in double precision, shape (n,).
 
         Raises:
             RowsError: the rows do not fit the schema.
         """
-        return self._score_features(self.encoder.encode(self.schema.inputs(rows)))
-
-    def _score_features(self, features: torch.Tensor) -> Floats:
-        scores: Floats = self.module.score_rows(torch.split(features, MAX_BATCH)).numpy()
+        batches = (self.schema.inputs(batch) for batch in table_rows(rows).batches())
+        parts = (part for inputs in batches for part in torch.split(self.encoder.encode(inputs), MAX_BATCH))
+        scores: Floats = self.module.score_rows(parts).numpy()
         return scores
 
-    def promise(self, alpha: float, held_back: pd.DataFrame) -> None:
+    def promise(self, alpha: float, held_back: TableRows) -> None:
         """Move the abnormal threshold so that at most a share `alpha` of normal rows is called abnormal.
 
         Args:
@@ -240,16 +241,17 @@ class FittedDetector:
             self.schema,
             self.curve,
             self.training_scores,
-            self._inputs,
+            self.survey.sample,
             self._golden,
             facts,
         )
 
     def _golden_rows(self) -> tuple[dict[str, list[Any]], Floats]:
-        """Rows evenly spread over the order of their scores, as they were read, with the scores."""
-        order = np.argsort(self.training_scores, kind="stable")
+        """Sampled rows evenly spread over the order of their scores, as they were read, with the scores."""
+        scores = self.training_scores[self.survey.sampled]
+        order = np.argsort(scores, kind="stable")
         chosen = order[np.linspace(0, len(order) - 1, min(GOLDEN_ROWS, len(order))).astype(int)]
-        return self.schema.plain_values(self._inputs[chosen]), self.training_scores[chosen]
+        return self.schema.plain_values(self.survey.sample[chosen]), scores[chosen]
 
 
 def served_curve(module: SelfSupervisionModule, training_scores: Floats) -> ConfidenceCurve:
@@ -267,7 +269,7 @@ HELD_BACK_SHARE = 0.3
 """Of the training rows, where a promise is asked for: ADBench's share of a test part."""
 
 
-def hold_back(rows: pd.DataFrame, alpha: float, seed: int) -> tuple[pd.DataFrame, pd.DataFrame]:
+def hold_back(rows: TableRows, alpha: float, seed: int) -> tuple[TableRows, TableRows]:
     """Training rows, and random rows that training may not see.
 
     Raises:
@@ -279,11 +281,11 @@ def hold_back(rows: pd.DataFrame, alpha: float, seed: int) -> tuple[pd.DataFrame
             f"alpha={alpha:g} needs at least {math.ceil(1 / alpha) - 1} held-back rows, {HELD_BACK_SHARE:.0%} of "
             f"{len(rows)} training rows are {len(held_back)}; bring more rows or ask for a larger alpha."
         )
-    return rows.iloc[train].reset_index(drop=True), rows.iloc[held_back]
+    return rows.at(train), rows.at(held_back)
 
 
 def fit_detector(
-    rows: pd.DataFrame,
+    rows: pd.DataFrame | TableRows,
     settings: FitSettings,
     confidence: Path | None = None,
     checkpoint: Path | None = None,
@@ -292,7 +294,7 @@ def fit_detector(
     """Train a detector on unlabelled rows.
 
     Args:
-        rows: raw columns; there must be no label among them.
+        rows: raw columns, in memory or in files; there must be no label among them.
         settings: the detector and what the user sets of it.
         confidence: a CSV with the initial confidence of each row that is not held back; None leaves it to the
             detector.
@@ -303,6 +305,7 @@ def fit_detector(
         DatasetError: nothing to learn from, or the confidence does not fit the rows.
         TrainingError: the loss or a score is not finite.
     """
+    rows = table_rows(rows)
     if settings.alpha is not None:
         train, held_back = hold_back(rows, settings.alpha, settings.seed)
         detector = fit_detector(train, replace(settings, alpha=None), confidence, checkpoint, **trainer)
@@ -311,11 +314,9 @@ def fit_detector(
     plan = Plan.of(settings, len(rows))
     chosen: Preset = preset(plan.detector)
     L.seed_everything(plan.seed, workers=True, verbose=False)
-    schema = infer_schema(rows)
-    inputs = schema.inputs(rows)
-    encoder = TableEncoder(schema, inputs)
-    exact = encoder.encode(inputs)
-    features = exact.float()
+    survey = survey_rows(rows)
+    encoder = TableEncoder(survey.schema, survey.sample, survey.gaps)
+    features = feature_rows(rows, encoder)
     datamodule = SelfSupervisionDataModule(
         EncodedRows(TensorRows(features), plan.batch_size), path_confidence=confidence
     )
@@ -324,7 +325,7 @@ def fit_detector(
     module = chosen.build(features, plan.every_n_epochs, plan.learning_rate)
     fit = lightning_trainer(plan, **trainer)
     fit.fit(module, datamodule=datamodule, ckpt_path=checkpoint, weights_only=True)
-    return FittedDetector(plan, encoder, module, datamodule, inputs, exact)
+    return FittedDetector(plan, survey, encoder, module, datamodule, rows)
 
 
 def lightning_trainer(plan: Plan, callbacks: Sequence[L.Callback] = (), **settings: Any) -> L.Trainer:

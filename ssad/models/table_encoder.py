@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -44,23 +44,26 @@ class TableEncoder(nn.Module):
     center: torch.Tensor
     width: torch.Tensor
 
-    def __init__(self, schema: TableSchema, inputs: GraphInputs) -> None:
-        """Learn from training rows, given as graph inputs."""
+    def __init__(self, schema: TableSchema, sample: GraphInputs, gaps: Collection[str]) -> None:
+        """Learn from training rows.
+
+        Args:
+            schema: their columns, with the range of each.
+            sample: some of them or all, as graph inputs: medians are theirs.
+            gaps: names of the columns in which some row has no value.
+        """
         super().__init__()
         self.schema = schema
         dates = np.asarray([column.kind == "date" for column in schema.numeric], dtype=bool)
-        plain = inputs.numeric[:, ~dates]
-        low, median, high = (
-            reduce(plain, axis=0) if plain.size else np.zeros(plain.shape[1])
-            for reduce in (np.nanmin, np.nanmedian, np.nanmax)
-        )
+        plain = [column for column in schema.numeric if column.kind != "date"]
+        low, high = (np.asarray([getattr(c, end) for c in plain], np.float64) for end in ("minimum", "maximum"))
         self.widths = [len(column.categories) + 1 for column in schema.categorical]
         self._buffer("plain", np.flatnonzero(~dates))
         self._buffer("dates", np.flatnonzero(dates))
-        self._buffer("median", median)
+        self._buffer("median", _median(sample.numeric[:, ~dates], low))
         self._buffer("center", low)
         self._buffer("width", _positive(high - low))
-        self._buffer("gaps", np.flatnonzero(np.isnan(plain).any(axis=0)))
+        self._buffer("gaps", np.flatnonzero([column.name in gaps for column in plain]))
         self.feature_columns = self._feature_columns()
 
     def _buffer(self, name: str, values: npt.NDArray[np.generic]) -> None:
@@ -126,6 +129,15 @@ class TableEncoder(nn.Module):
 def column_matrix(feature_columns: Sequence[int], columns: int) -> torch.Tensor:
     """Matrix that sums features by column, shape (features, columns), float64."""
     return F.one_hot(torch.tensor(feature_columns), columns).double()
+
+
+def _median(values: npt.NDArray[np.float64], otherwise: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Median of each column of (n, p); where all are missing, what is given."""
+    known = ~np.isnan(values).all(axis=0)
+    median = otherwise.copy()
+    if known.any():
+        median[known] = np.nanmedian(values[:, known], axis=0)
+    return median
 
 
 def _positive(widths: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:

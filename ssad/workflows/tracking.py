@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import subprocess
 import time
@@ -16,11 +17,15 @@ from urllib.parse import urlparse
 import mlflow
 import pandas as pd
 import requests
+from mlflow.data.dataset_source_registry import resolve_dataset_source
+from mlflow.data.meta_dataset import MetaDataset
 from mlflow.data.pandas_dataset import from_pandas
 from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
+from mlflow.models import infer_signature
 from sqlalchemy.exc import SQLAlchemyError
 
+from ssad.datasets.table_rows import TableRows
 from ssad.errors import SsadError, TrackingError
 
 CONNECT_SECONDS = 15.0
@@ -36,6 +41,12 @@ MLFLOW_DEFAULTS = {
     # A line for each of a hundred small files hides what is said beside it.
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
 }
+
+DIGEST_LENGTH = 36
+"""Characters of a digest that MLflow keeps."""
+
+EXAMPLE_ROWS = 1000
+"""Rows that the logged types of columns are read from."""
 
 
 @contextmanager
@@ -117,6 +128,33 @@ def log_dataset(rows: pd.DataFrame, source: str, context: str) -> None:
         warnings.simplefilter("ignore")  # hints on whole numbers and on sources MLflow cannot resolve
         dataset = from_pandas(rows, source=source, name=Path(source).stem or source)
     mlflow.log_input(dataset, context=context)
+
+
+def log_rows(rows: TableRows, source: str, context: str) -> None:
+    """Likewise log rows that may lie in files; those are known by the digest of all files, and none is read in."""
+    digest = rows.digest()
+    if digest is None:
+        log_dataset(rows.frame(), source, context)
+        return
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # hints on whole numbers
+        schema = infer_signature(rows.head(EXAMPLE_ROWS)).inputs
+    dataset = _RowsInFiles(resolve_dataset_source(source), Path(source).stem, digest[:DIGEST_LENGTH], schema)
+    dataset.rows = len(rows)
+    mlflow.log_input(dataset, context=context)
+
+
+class _RowsInFiles(MetaDataset):
+    """What MLflow is told of rows that stay in their files."""
+
+    rows: int
+
+    @property
+    def profile(self) -> dict[str, int]:
+        return {"num_rows": self.rows}
+
+    def to_dict(self) -> dict[str, str]:
+        return super().to_dict() | {"profile": json.dumps(self.profile)}
 
 
 def _git(*arguments: str) -> str:

@@ -17,15 +17,16 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from ssad.bundle import Bundle
 from ssad.datamodules.splits import MIN_ROWS, holdout_split, thin_anomalies
-from ssad.datasets.labels import AUTO, check_two_classes, split_labels
-from ssad.datasets.tables import LABEL, read_table
+from ssad.datasets.labels import AUTO, check_two_classes, split_row_labels
+from ssad.datasets.table_rows import TableRows, open_rows
+from ssad.datasets.tables import LABEL
 from ssad.detectors import FitSettings, FittedDetector, Hardware, Plan, fit_detector
 from ssad.errors import DatasetError, SettingsError, TrainingError
 from ssad.loggers import mlflow_logger as to_mlflow
 from ssad.metrics import threshold_metrics
 from ssad.workflows.registry import Registered, log_bundle, register
 from ssad.workflows.resume import newest_checkpoint, take_over
-from ssad.workflows.tracking import log_dataset, log_new_params, tracked_run
+from ssad.workflows.tracking import log_new_params, log_rows, tracked_run
 
 TEST_SHARE = 0.3
 """Share of a labelled table that is held out for test: ADBench's [Han et al., NeurIPS 2022]."""
@@ -78,8 +79,8 @@ class TrainSettings:
 class Tables:
     """Training rows without labels, and test rows with them where there are any."""
 
-    train: pd.DataFrame
-    test: pd.DataFrame | None
+    train: TableRows
+    test: TableRows | None
     test_anomalous: npt.NDArray[np.bool_] | None
 
 
@@ -103,21 +104,20 @@ class TrainResult:
 
 
 def prepare(settings: TrainSettings) -> Tables:
-    """Read the tables, take the labels off, hold out test rows and thin the training anomalies.
+    """Open the tables, take the labels off, hold out test rows and thin the training anomalies.
 
     Raises:
         DatasetError: a table cannot be used so.
         SettingsError: a contamination is asked for without labels.
     """
-    table = read_table(settings.dataset)
-    rows, anomalous = split_labels(table, settings.label, settings.normal)
+    rows, anomalous = split_row_labels(open_rows(settings.dataset), settings.label, settings.normal)
     if settings.test_dataset:
-        test, test_anomalous = split_labels(read_table(settings.test_dataset), settings.label, settings.normal)
+        test, test_anomalous = split_row_labels(open_rows(settings.test_dataset), settings.label, settings.normal)
         train_at = np.arange(len(rows))
     elif anomalous is not None:
         check_two_classes(anomalous, settings.label)
         train_at, test_at = holdout_split(len(rows), anomalous, TEST_SHARE, settings.fit.seed)
-        test, test_anomalous = rows.iloc[test_at], anomalous[test_at]
+        test, test_anomalous = rows.at(test_at), anomalous[test_at]
     else:
         test, test_anomalous, train_at = None, None, np.arange(len(rows))
     if test_anomalous is not None:
@@ -131,7 +131,7 @@ def prepare(settings: TrainSettings) -> Tables:
         train_at = train_at[thin_anomalies(anomalous[train_at], settings.contamination, settings.fit.seed)]
     if len(train_at) < MIN_ROWS:
         raise DatasetError(f"{len(train_at)} training rows are too few, expected at least {MIN_ROWS}; bring more.")
-    return Tables(rows.iloc[train_at].reset_index(drop=True), test, test_anomalous)
+    return Tables(rows.at(train_at), test, test_anomalous)
 
 
 def train(settings: TrainSettings, progress: bool = True) -> TrainResult:
@@ -158,10 +158,11 @@ def train(settings: TrainSettings, progress: bool = True) -> TrainResult:
         with tempfile.TemporaryDirectory() as folder:
             bundle_path = Path(folder) / "bundle"
             detector.write_bundle(bundle_path)
-            _check_bundle(Bundle(bundle_path), detector, tables.train)
+            first = tables.train.head(PARITY_ROWS)
+            _check_bundle(Bundle(bundle_path), detector, first)
             metrics = _test(detector, tables, mlf_logger)
             to_mlflow.log_report(mlf_logger)
-            model_uri = log_bundle(bundle_path, _example(detector, tables.train))
+            model_uri = log_bundle(bundle_path, _example(detector, first))
         registered = register(model_uri, settings.model_name)
     region_shares = detector.curve.thresholds.shares(detector.training_scores)
     return TrainResult(run_id, registered, detector, metrics, region_shares)
@@ -189,7 +190,7 @@ def _log_inputs(settings: TrainSettings, tables: Tables) -> None:
         ("test", tables.test, settings.test_dataset or settings.dataset),
     ):
         if rows is not None:
-            log_dataset(rows, source, context)
+            log_rows(rows, source, context)
 
 
 def _flat_params(settings: TrainSettings) -> dict[str, object]:
@@ -200,14 +201,14 @@ def _flat_params(settings: TrainSettings) -> dict[str, object]:
 
 
 def _check_bundle(bundle: Bundle, detector: FittedDetector, rows: pd.DataFrame) -> None:
-    """Refuse a bundle that scores differently from the network it came from.
+    """Refuse a bundle that scores the first training rows differently from the network it came from.
 
     Raises:
         TrainingError: it does.
     """
     bundle.check_golden()
-    expected = detector.training_scores[:PARITY_ROWS]
-    found = bundle.score(rows.iloc[:PARITY_ROWS]).score
+    expected = detector.training_scores[: len(rows)]
+    found = bundle.score(rows).score
     if not np.allclose(found, expected, rtol=PARITY_TOLERANCE, atol=PARITY_TOLERANCE**2):
         raise TrainingError(
             f"the exported graph's scores differ from the network's by up to {np.abs(found - expected).max():.3g}; "
@@ -236,7 +237,7 @@ def _test(detector: FittedDetector, tables: Tables, mlf_logger: MLFlowLogger) ->
 
 
 def _example(detector: FittedDetector, rows: pd.DataFrame) -> pd.DataFrame:
-    """A few training rows of the scored columns, those with the fewest gaps first."""
+    """A few of the rows, as the columns that are scored; those with the fewest gaps first."""
     scored = rows[[column.name for column in detector.schema.columns]]
     fullest = scored.isna().sum(axis=1).sort_values(kind="stable").index[:EXAMPLE_ROWS]
     return scored.loc[fullest].reset_index(drop=True)

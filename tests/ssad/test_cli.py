@@ -161,7 +161,7 @@ def test_the_contamination_that_the_sentence_offers_is_accepted(refusal: Refusal
     from ssad.workflows.train import TrainSettings, prepare
 
     offered = refusal("train", "--dataset", str(small), "--contamination", "0.4").split("at most ")[1].split()[0]
-    assert prepare(TrainSettings(str(small), contamination=float(offered))).train.shape[0] > 100
+    assert len(prepare(TrainSettings(str(small), contamination=float(offered))).train) > 100
 
 
 def test_contamination_without_labels_is_refused(refusal: Refusal, tmp_path: Path) -> None:

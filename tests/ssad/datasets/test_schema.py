@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ssad.bundle import Column
-from ssad.datasets.schema import IDENTIFIER_DISTINCT, MAX_CATEGORIES, infer_schema
+from ssad.datasets.schema import IDENTIFIER_DISTINCT, MAX_CATEGORIES, survey_rows
+from ssad.datasets.table_rows import table_rows
 from ssad.errors import DatasetError
 
 KEEP = [0.5, 1.5, 1.5, 9.0]
@@ -20,7 +21,7 @@ KEEP = [0.5, 1.5, 1.5, 9.0]
 def column(values: Any, name: str = "x") -> Column | None:
     """What `values` are inferred to be, beside a column that is kept; None if they are dropped."""
     keep = np.resize(KEEP, len(values))
-    schema = infer_schema(pd.DataFrame({name: values, "keep": keep}))
+    schema = survey_rows(table_rows(pd.DataFrame({name: values, "keep": keep}))).schema
     found = [c for c in schema.columns if c.name == name]
     assert bool(found) == (name not in schema.dropped)
     return found[0] if found else None
@@ -106,7 +107,7 @@ def test_one_value_with_gaps_is_kept_whatever_its_type(values: list[Any], dtype:
 
 def test_a_dropped_column_has_its_reason() -> None:
     table = pd.DataFrame({"none": [None] * 4, "one": [1] * 4, "row": [0, 1, 2, 3], "x": KEEP})
-    assert infer_schema(table).dropped == {
+    assert survey_rows(table_rows(table)).schema.dropped == {
         "none": "has no values",
         "one": "has one value in every row",
         "row": "identifies rows: whole numbers without repeats",
@@ -151,7 +152,7 @@ def test_a_table_of_which_nothing_is_left_is_refused_with_the_reasons() -> None:
     with pytest.raises(
         DatasetError, match=r"no numeric or categorical column is left .*\(id identifies rows.*; one has one"
     ):
-        infer_schema(pd.DataFrame({"id": range(5), "one": [1] * 5}))
+        survey_rows(table_rows(pd.DataFrame({"id": range(5), "one": [1] * 5})))
 
 
 @pytest.mark.parametrize(
@@ -173,7 +174,7 @@ def test_a_table_of_which_nothing_is_left_is_refused_with_the_reasons() -> None:
 )
 def test_whatever_a_column_is_inferred_to_be_its_own_values_can_be_read(values: Any) -> None:
     table = pd.DataFrame({"x": values, "keep": KEEP})
-    schema = infer_schema(table)
+    schema = survey_rows(table_rows(table)).schema
     inputs = schema.inputs(table)
     assert len(inputs) == 4
     for found in schema.numeric:

@@ -11,7 +11,8 @@ import pytest
 
 from ssad.datasets import catalogue
 from ssad.datasets.labels import check_two_classes, split_labels
-from ssad.datasets.schema import MAX_CATEGORIES, infer_schema
+from ssad.datasets.schema import MAX_CATEGORIES, survey_rows
+from ssad.datasets.table_rows import table_rows
 from ssad.datasets.tables import read_table
 from ssad.errors import DatasetError
 
@@ -192,7 +193,7 @@ COLUMNS: dict[str, tuple[object, str | None]] = {
 @pytest.mark.parametrize("name", COLUMNS)
 def test_each_column_is_what_it_looks_like_or_left_out(name: str) -> None:
     values, kind = COLUMNS[name]
-    schema = infer_schema(pd.DataFrame({name: pd.Series(values), "other": np.linspace(0, 1, ROWS)}))
+    schema = survey_rows(table_rows(pd.DataFrame({name: pd.Series(values), "other": np.linspace(0, 1, ROWS)}))).schema
     kinds = {column.name: column.kind for column in schema.columns}
     assert kinds.get(name) == kind
     assert (name in schema.dropped) == (kind is None)
@@ -200,16 +201,16 @@ def test_each_column_is_what_it_looks_like_or_left_out(name: str) -> None:
 
 def test_the_most_frequent_categories_are_kept_and_ties_are_in_order() -> None:
     words = [f"w{i:03}" for i in range(MAX_CATEGORIES + 20)] * 3 + ["w110"] * 5
-    (column,) = infer_schema(pd.DataFrame({"word": words})).columns
+    (column,) = survey_rows(table_rows(pd.DataFrame({"word": words}))).schema.columns
     assert column.categories[:3] == ("w110", "w000", "w001")
     assert len(column.categories) == MAX_CATEGORIES
 
 
 def test_a_table_with_nothing_to_learn_from_says_why() -> None:
     with pytest.raises(DatasetError, match=r"no numeric or categorical column.*same has one value"):
-        infer_schema(pd.DataFrame({"same": [1] * 20}))
+        survey_rows(table_rows(pd.DataFrame({"same": [1] * 20})))
 
 
 def test_ranges_are_those_of_the_finite_values() -> None:
-    (column,) = infer_schema(pd.DataFrame({"x": [1.0, 5.0, np.inf, None]})).columns
+    (column,) = survey_rows(table_rows(pd.DataFrame({"x": [1.0, 5.0, np.inf, None]}))).schema.columns
     assert (column.minimum, column.maximum) == (1.0, 5.0)

@@ -13,6 +13,7 @@ import pytest
 
 from ssad.bundle import REGIONS, Bundle
 from ssad.bundle.bundle import FILES, FORMAT_VERSION, MANIFEST
+from ssad.datasets.table_rows import table_rows
 from ssad.detectors import PRESETS, FitSettings, FittedDetector, Plan, fit_detector
 from ssad.detectors.fit import hold_back
 from ssad.errors import BundleError, DatasetError, SettingsError, TrainingError
@@ -387,9 +388,9 @@ def test_a_promise_holds_on_average_over_seeds_whatever_the_detector() -> None:
 
 def test_rows_that_are_held_back_teach_nothing(blobs: pd.DataFrame, tmp_path: Path) -> None:
     detector = fitted(blobs, "radon", alpha=0.05)
-    train, held_back = hold_back(blobs, 0.05, seed=0)
+    train, held_back = hold_back(table_rows(blobs), 0.05, seed=0)
     assert (len(train), len(held_back)) == (210, 90)
-    np.testing.assert_array_equal(detector.training_scores, fitted(train, "radon").training_scores)
+    np.testing.assert_array_equal(detector.training_scores, fitted(train.frame(), "radon").training_scores)
     manifest = bundle_of(detector, tmp_path).manifest
     assert (manifest["training_rows"], manifest["plan"]["alpha"]) == (210, 0.05)
 

@@ -11,7 +11,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ssad.datasets.schema import infer_schema
+from ssad.datasets.schema import survey_rows
+from ssad.datasets.table_rows import table_rows
 from ssad.models import TableEncoder, column_matrix
 from ssad.models.table_encoder import LIMIT
 
@@ -28,8 +29,8 @@ TRAINING = pd.DataFrame(
 
 
 def encoder(table: pd.DataFrame = TRAINING) -> TableEncoder:
-    schema = infer_schema(table)
-    return TableEncoder(schema, schema.inputs(table))
+    survey = survey_rows(table_rows(table))
+    return TableEncoder(survey.schema, survey.sample, survey.gaps)
 
 
 def features(**changes: Any) -> dict[str, list[float]]:

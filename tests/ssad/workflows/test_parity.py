@@ -39,7 +39,7 @@ def refitted() -> FittedDetector:
 def rows() -> pd.DataFrame:
     test = prepare(TrainSettings("breast-cancer")).test
     assert test is not None
-    return test.reset_index(drop=True)
+    return test.frame()
 
 
 @pytest.fixture

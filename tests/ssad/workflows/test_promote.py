@@ -70,7 +70,7 @@ def challenger(
     schema: TableSchema | None = None,
 ) -> str:
     """Register a version that differs from a bundle in a part; gives its number."""
-    rows = prepare(TrainSettings("breast-cancer")).train
+    rows = prepare(TrainSettings("breast-cancer")).train.frame()
     inputs = bundle.schema.inputs(rows)
     plain = (
         ConfidenceCurve(thresholds, {r: (np.empty(0), np.empty(0)) for r in bundle.curve.knots}) if thresholds else None

@@ -85,7 +85,7 @@ def test_the_run_and_the_version_tell_the_shift_and_where_it_comes_from(
 
 @pytest.mark.parametrize("detector", ["ssad", "radon", "grand"])
 def test_recalibrating_on_the_training_rows_changes_little(detector: str, small: Path, tmp_path: Path) -> None:
-    rows = prepare(TrainSettings(str(small))).train
+    rows = prepare(TrainSettings(str(small))).train.frame()
     fit_detector(rows, FitSettings(detector, max_epochs=2)).write_bundle(tmp_path / "bundle")
     bundle = Bundle(tmp_path / "bundle")
     scores = bundle.score(rows).score

@@ -45,7 +45,7 @@ def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
 def rows() -> pd.DataFrame:
     test = prepare(TrainSettings("breast-cancer")).test
     assert test is not None
-    many = test.sample(ROWS, replace=True, random_state=0).reset_index(drop=True)
+    many = test.frame().sample(ROWS, replace=True, random_state=0).reset_index(drop=True)
     return many.assign(number=np.arange(ROWS))
 
 

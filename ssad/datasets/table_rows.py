@@ -1,0 +1,153 @@
+"""Rows of a table of any size, read batch by batch as often as training needs them."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from ssad.bundle.bundle import digest as file_digest
+from ssad.datasets.stream import BATCH_ROWS, PARQUET, ParquetFiles, parquet_files, suffix
+from ssad.datasets.tables import local_path, read_table
+from ssad.errors import DatasetError
+
+
+@dataclass(frozen=True)
+class TableRows:
+    """Rows of a table in memory or in Parquet files; both are read in batches, so one is trained on as the other.
+
+    Attributes:
+        columns: their names.
+        read: batches of these columns of the whole table, in its order.
+        total: rows of the whole table.
+        chosen: which of them these are, shape (total,); None for all.
+        source: SHA-256 of the files, in hexadecimal; None for a table in memory.
+    """
+
+    columns: tuple[str, ...]
+    read: Callable[[Sequence[str]], Iterator[pd.DataFrame]]
+    total: int
+    chosen: npt.NDArray[np.bool_] | None = None
+    source: Callable[[], str] | None = None
+
+    def __len__(self) -> int:
+        return self.total if self.chosen is None else int(self.chosen.sum())
+
+    def batches(self) -> Iterator[pd.DataFrame]:
+        """The rows in their order, `BATCH_ROWS` of the table at a time.
+
+        Raises:
+            DatasetError: a file is damaged, or was changed since it was opened.
+        """
+        start = 0
+        for batch in self.read(self.columns):
+            stop = start + len(batch)
+            rows = batch if self.chosen is None else batch[self.chosen[start:stop]]
+            start = stop
+            if len(rows):
+                yield rows.reset_index(drop=True)
+
+    def at(self, positions: npt.NDArray[np.int64]) -> TableRows:
+        """The rows at these ascending positions among them."""
+        chosen = np.zeros(self.total, dtype=bool)
+        chosen[positions if self.chosen is None else np.flatnonzero(self.chosen)[positions]] = True
+        return replace(self, chosen=chosen)
+
+    def only(self, columns: Sequence[str]) -> TableRows:
+        """The same rows with these of their columns."""
+        return replace(self, columns=tuple(columns))
+
+    def head(self, rows: int) -> pd.DataFrame:
+        """The first so many rows, or all there are."""
+        parts, found = [], 0
+        for batch in self.batches():
+            parts.append(batch)
+            found += len(batch)
+            if found >= rows:
+                break
+        return pd.concat(parts, ignore_index=True).head(rows)
+
+    def frame(self) -> pd.DataFrame:
+        """All rows in memory."""
+        return self.head(len(self))
+
+    def digest(self) -> str | None:
+        """What tells these rows from all others, SHA-256 in hexadecimal; None for a table in memory."""
+        if self.source is None:
+            return None
+        chosen = b"" if self.chosen is None else np.packbits(self.chosen).tobytes()
+        return hashlib.sha256(repr((self.source(), self.columns)).encode() + chosen).hexdigest()
+
+
+def table_rows(table: pd.DataFrame | TableRows) -> TableRows:
+    """The rows of a table in memory; rows are what they are."""
+    if isinstance(table, TableRows):
+        return table
+
+    def read(columns: Sequence[str]) -> Iterator[pd.DataFrame]:
+        wanted = table[list(columns)]
+        for start in range(0, len(table), BATCH_ROWS):
+            yield wanted.iloc[start : start + BATCH_ROWS]
+
+    return TableRows(tuple(table.columns), read, len(table))
+
+
+def open_rows(location: str) -> TableRows:
+    """The rows of a table by name, path or URI: Parquet stays where it is, what else `read_table` knows is read.
+
+    Raises:
+        DatasetError: there is no such table, it cannot be read, or it is empty.
+    """
+    path = local_path(location)
+    if path is None or suffix(path) not in PARQUET:
+        return table_rows(read_table(location))
+    files = parquet_files(path)
+    twice = [name for name, count in Counter(files.schema.names).items() if count > 1]
+    if twice:
+        raise DatasetError(f"{path} has columns of the same name: {', '.join(twice)}; rename them.")
+    if not files.rows or not files.schema.names:
+        raise DatasetError(f"{path} holds no rows; bring a table with data in it.")
+    return _parquet_rows(files)
+
+
+def _parquet_rows(files: ParquetFiles) -> TableRows:
+    opened = _stamps(files.paths)
+
+    def read(columns: Sequence[str]) -> Iterator[pd.DataFrame]:
+        for batch in files.read(columns):
+            yield batch.to_pandas(ignore_metadata=True)
+        _check_unchanged(opened)
+
+    def source() -> str:
+        found = "".join(file_digest(path) for path in files.paths)
+        _check_unchanged(opened)
+        return hashlib.sha256(found.encode()).hexdigest()
+
+    # An index that pandas wrote along is none of the columns.
+    index = (files.schema.pandas_metadata or {}).get("index_columns", [])
+    columns = [name for name in files.schema.names if name not in index]
+    return TableRows(tuple(columns), read, files.rows, source=source)
+
+
+Stamp = tuple[int, int]
+
+
+def _stamps(paths: Sequence[Path]) -> dict[Path, Stamp]:
+    """Size and time of the last change of each file."""
+    return {path: (path.stat().st_size, path.stat().st_mtime_ns) for path in paths}
+
+
+def _check_unchanged(opened: dict[Path, Stamp]) -> None:
+    """Refuse to mix rows from before and after a change."""
+    now = _stamps(list(opened))
+    changed = [str(path) for path in opened if now[path] != opened[path]]
+    if changed:
+        raise DatasetError(
+            f"{', '.join(changed[:10])} changed while it was being read; wait until it is written, and run again."
+        )
