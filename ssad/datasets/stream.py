@@ -127,7 +127,7 @@ class ParquetFiles:
         for group, rows in self.groups:
             if skip < rows:
                 try:
-                    yield from _after(group.to_batches(self.schema, columns=columns, batch_size=BATCH_ROWS), skip)
+                    yield from _after(group.to_batches(self.schema, columns=list(columns), batch_size=BATCH_ROWS), skip)
                 except (pa.ArrowException, OSError) as error:
                     reason = " ".join(str(error).split())[:200]
                     raise DatasetError(
