@@ -120,11 +120,16 @@ def _parquet_rows(files: ParquetFiles) -> TableRows:
     opened = _stamps(files.paths)
 
     def read(columns: Sequence[str]) -> Iterator[pd.DataFrame]:
-        for batch in files.read(columns):
-            yield batch.to_pandas(ignore_metadata=True)
+        try:
+            for batch in files.read(columns):
+                yield batch.to_pandas(ignore_metadata=True)
+        except DatasetError:
+            _check_unchanged(opened)  # which says more than what is wrong with it now
+            raise
         _check_unchanged(opened)
 
     def source() -> str:
+        _check_unchanged(opened)
         found = "".join(file_digest(path) for path in files.paths)
         _check_unchanged(opened)
         return hashlib.sha256(found.encode()).hexdigest()
@@ -139,14 +144,14 @@ Stamp = tuple[int, int]
 
 
 def _stamps(paths: Sequence[Path]) -> dict[Path, Stamp]:
-    """Size and time of the last change of each file."""
-    return {path: (path.stat().st_size, path.stat().st_mtime_ns) for path in paths}
+    """Size and time of the last change of each file that is there."""
+    return {path: (path.stat().st_size, path.stat().st_mtime_ns) for path in paths if path.exists()}
 
 
 def _check_unchanged(opened: dict[Path, Stamp]) -> None:
     """Refuse to mix rows from before and after a change."""
     now = _stamps(list(opened))
-    changed = [str(path) for path in opened if now[path] != opened[path]]
+    changed = [str(path) for path in opened if now.get(path) != opened[path]]
     if changed:
         raise DatasetError(
             f"{', '.join(changed[:10])} changed while it was being read; wait until it is written, and run again."

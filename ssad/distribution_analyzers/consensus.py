@@ -42,14 +42,20 @@ class ConsensusThresholding(HistogramPlotAnalyzer):
 def otsu_threshold(scores: Floats) -> float:
     """The highest score of the lower of two groups whose means differ most [Otsu 1979, eq. 18].
 
-    Exact, over every split of the sorted scores instead of histogram bins; shape (n,), n at least 2.
+    Exact, over every split of the scores instead of histogram bins.
+
+    Args:
+        scores: ascending, shape (n,), n at least 2.
     """
-    ordered = np.sort(scores)
-    rows, below = len(ordered), np.arange(1, len(ordered))
-    total = np.cumsum(ordered - ordered.mean())[:-1]
-    between = total**2 / (below * (rows - below))
-    # A split between equal scores is none.
-    return float(ordered[np.argmax(np.where(np.diff(ordered) > 0, between, -1.0))])
+    # In place: with millions of rows every intermediate counts.
+    between = scores - scores.mean()
+    between = np.cumsum(between, out=between)[:-1]
+    between *= between
+    below = np.arange(1.0, len(scores))
+    between /= below
+    between /= np.subtract(len(scores), below, out=below)
+    between[np.diff(scores) <= 0] = -1.0  # a split between equal scores is none
+    return float(scores[np.argmax(between)])
 
 
 def lower_spread_threshold(scores: Floats) -> float:

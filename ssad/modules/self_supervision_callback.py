@@ -133,10 +133,10 @@ class SelfSupervisionCallback(L.Callback):
 
 def _log_loss(trainer: L.Trainer, module: SelfSupervisionModule) -> None:
     """Log the mean loss of the epoch's batches, over all processes; they stop together if it is not finite."""
-    if not module.epoch_losses:
+    if not module.epoch_batches:
         return
-    loss = trainer.strategy.reduce(torch.stack(module.epoch_losses).mean(), reduce_op="mean")
-    module.epoch_losses.clear()
+    loss = trainer.strategy.reduce(module.epoch_loss / module.epoch_batches, reduce_op="mean")
+    module.epoch_batches = 0
     if not torch.isfinite(loss):
         raise TrainingError(
             f"the loss is {loss.item()} at epoch {trainer.current_epoch}; lower the learning rate "

@@ -61,6 +61,8 @@ class SelfSupervisionModule(L.LightningModule, ABC, SupportsSelfSupervision):
 
     Attributes:
         thresholds: scores that decide in test: above one is called an anomaly.
+        epoch_loss: sum of the losses of the epoch's batches so far, shape ().
+        epoch_batches: how many batches these are.
     """
 
     def __init__(
@@ -102,7 +104,8 @@ class SelfSupervisionModule(L.LightningModule, ABC, SupportsSelfSupervision):
         self.manual_threshold = manual_threshold
         self.learning_rate = learning_rate
         self.thresholds: list[float] = []
-        self.epoch_losses: list[torch.Tensor] = []
+        self.epoch_loss = torch.zeros(())
+        self.epoch_batches = 0
         self._outputs: list[tuple[torch.Tensor, torch.Tensor]] = []
 
     # What a subclass says.
@@ -271,7 +274,9 @@ class SelfSupervisionModule(L.LightningModule, ABC, SupportsSelfSupervision):
     def training_step(self, batch: Batch, batch_idx: int, *args: Any, **kwargs: Any) -> torch.Tensor:
         """Loss of one batch."""
         loss = self.compute_loss(batch["data"], batch["confidence"], batch_idx)
-        self.epoch_losses.append(loss.detach())
+        # Added up: thousands of small tensors that stay keep the memory of large ones around them from being reused.
+        self.epoch_loss = loss.detach() + self.epoch_loss if batch_idx else loss.detach()
+        self.epoch_batches = batch_idx + 1
         return loss
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:

@@ -15,6 +15,7 @@ import pytest
 from mlflow import MlflowClient
 
 from ssad import cli
+from ssad.datamodules import features
 from tests.conftest import CommandLine
 from tests.ssad.workflows.conftest import small_table
 from tests.ssad.workflows.support import QUIET_LIBRARIES, environment, free_port, run_python
@@ -304,6 +305,25 @@ def test_a_tracking_server_that_does_not_answer_is_named_after_a_bounded_wait(
 )
 def test_a_mistake_in_a_models_life_is_one_sentence(refusal: Refusal, arguments: list[str], sentence: str) -> None:
     assert sentence in refusal(*arguments)
+
+
+def test_a_broken_file_of_a_folder_is_one_sentence(refusal: Refusal, tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        small_table().to_parquet(tmp_path / f"{name}.parquet")
+    path = tmp_path / "b.parquet"
+    path.write_bytes(path.read_bytes()[:4] + bytes(2000) + path.read_bytes()[2004:])
+    assert "b.parquet cannot be read to its end" in refusal("train", "--dataset", str(tmp_path))
+
+
+def test_a_folder_whose_features_cannot_be_kept_is_one_sentence(
+    refusal: Refusal, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "table").mkdir()
+    small_table().to_parquet(tmp_path / "table" / "a.parquet")
+    (tmp_path / "file").touch()
+    monkeypatch.setattr(features, "IN_MEMORY_BYTES", 0)
+    monkeypatch.setenv("SSAD_DATA", str(tmp_path / "file"))
+    assert "cannot be written (Not a directory)" in refusal("train", "--dataset", str(tmp_path / "table"))
 
 
 # The same through a real process, where what the interpreter itself prints would show.

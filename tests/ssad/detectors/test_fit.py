@@ -13,7 +13,8 @@ import pytest
 
 from ssad.bundle import REGIONS, Bundle
 from ssad.bundle.bundle import FILES, FORMAT_VERSION, MANIFEST
-from ssad.datasets.table_rows import table_rows
+from ssad.datamodules import features
+from ssad.datasets.table_rows import open_rows, table_rows
 from ssad.detectors import PRESETS, FitSettings, FittedDetector, Plan, fit_detector
 from ssad.detectors.fit import hold_back
 from ssad.errors import BundleError, DatasetError, SettingsError, TrainingError
@@ -384,6 +385,27 @@ def test_a_promise_holds_on_average_over_seeds_whatever_the_detector() -> None:
         shares.append((detector.curve.thresholds.regions(detector.score(new)) == "abnormal").mean())
     # 6 of 61 ranks are called; a share is distributed as Beta(6, 55).
     assert np.mean(shares) == pytest.approx(6 / 61, abs=4 * np.sqrt(6 * 55 / (61**2 * 62) / len(shares)))
+
+
+@every_preset
+def test_a_folder_trains_to_what_the_table_in_memory_trains_to(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table = with_missing_values(np.random.default_rng(0))
+    (tmp_path / "table").mkdir()
+    for start in range(0, ROWS, 50):
+        table.iloc[start : start + 50].to_parquet(tmp_path / "table" / f"{start:03}.parquet")
+    monkeypatch.setattr(features, "IN_MEMORY_BYTES", 0)
+    monkeypatch.setenv("SSAD_DATA", str(tmp_path / "cache"))
+    settings = FitSettings(name, max_epochs=2, alpha=0.1)
+    whole, streamed = (fit_detector(rows, settings) for rows in (table, open_rows(str(tmp_path / "table"))))
+    assert len(list((tmp_path / "cache" / "features").iterdir())) == 1
+    assert streamed.schema == whole.schema
+    for ours, theirs in zip(streamed.encoder.buffers(), whole.encoder.buffers(), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    np.testing.assert_allclose(streamed.training_scores, whole.training_scores, rtol=1e-9)
+    ends = (vars(detector.curve.thresholds) for detector in (streamed, whole))
+    assert next(ends) == pytest.approx(next(ends), rel=1e-9)
 
 
 def test_rows_that_are_held_back_teach_nothing(blobs: pd.DataFrame, tmp_path: Path) -> None:

@@ -1,0 +1,228 @@
+"""Rows in files are the rows of the same table in memory, however they are cut into batches."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ssad.datasets import schema as schemas
+from ssad.datasets import stream, table_rows
+from ssad.datasets.labels import split_labels, split_row_labels
+from ssad.datasets.schema import Survey, survey_rows
+from ssad.datasets.table_rows import TableRows, open_rows
+from ssad.datasets.tables import read_table
+from ssad.errors import DatasetError
+from ssad.models import TableEncoder
+
+ROWS = 300
+
+
+def mixed() -> pd.DataFrame:
+    generator = np.random.default_rng(0)
+    return pd.DataFrame(
+        {
+            "number": generator.normal(size=ROWS),
+            "late gap": np.where(np.arange(ROWS) == ROWS - 1, np.nan, generator.normal(size=ROWS)),
+            "whole": generator.integers(0, 9, ROWS),
+            "counter": np.arange(ROWS) + 7,
+            "user_id": generator.permutation(10_000)[:ROWS],
+            "flag": pd.Series(generator.random(ROWS) < 0.5, dtype=object).where(np.arange(ROWS) != 5, None),
+            "day": pd.Timestamp("2024-01-01") + pd.to_timedelta(generator.integers(0, 99, ROWS), unit="h"),
+            "written day": [f"2024-01-{1 + at % 28:02}" for at in range(ROWS)],
+            "number until late": [*map(str, range(ROWS - 1)), "many"],
+            "word": pd.Series(generator.choice(["a", "b", "c"], ROWS, p=[0.6, 0.3, 0.1])).mask(np.arange(ROWS) < 70),
+            "text": [f"message {at}" for at in range(ROWS)],
+            "one": 1,
+            "label": np.where(np.arange(ROWS) % 9, "normal", "attack"),
+        }
+    )
+
+
+Write = Callable[[pd.DataFrame], Path]
+
+
+@pytest.fixture
+def written(tmp_path: Path) -> Write:
+    """Write a table as a folder of files of 100 rows, in row groups of 40."""
+
+    def write(table: pd.DataFrame) -> Path:
+        folder = tmp_path / "table"
+        folder.mkdir(exist_ok=True)
+        for start in range(0, len(table), 100):
+            part = table.iloc[start : start + 100]
+            part.to_parquet(folder / f"part-{start:05}.parquet", row_group_size=40, index=False)
+        return folder
+
+    return write
+
+
+@pytest.fixture
+def small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in (stream, table_rows):
+        monkeypatch.setattr(module, "BATCH_ROWS", 32)
+
+
+@pytest.mark.usefixtures("small_batches")
+def test_the_rows_of_a_folder_are_those_that_pandas_reads(written: Write) -> None:
+    folder = written(mixed())
+    rows = open_rows(str(folder))
+    assert len(rows) == ROWS
+    assert max(len(batch) for batch in rows.batches()) <= 32
+    pd.testing.assert_frame_equal(rows.frame(), read_table(str(folder)))
+
+
+@given(st.sets(st.integers(0, 19)), st.data())
+def test_rows_chosen_twice_are_those_that_pandas_chooses(first: set[int], data: st.DataObject) -> None:
+    table = pd.DataFrame({"x": np.arange(20), "y": np.arange(20) * 2.0})
+    rows = table_rows.table_rows(table).at(np.asarray(sorted(first), dtype=np.int64))
+    second = np.asarray(sorted(data.draw(st.sets(st.integers(0, 19))) & set(range(len(first)))), dtype=np.int64)
+    found = rows.at(second).only(["y"])
+    assert len(rows) == len(first)
+    values = [value for batch in found.batches() for value in batch["y"].tolist()]
+    assert values == [2 * sorted(first)[at] for at in second]
+
+
+def test_an_index_that_pandas_wrote_is_no_column(tmp_path: Path) -> None:
+    table = pd.DataFrame({"x": [1.0, 2.0, 3.0]}, index=pd.Index([7, 8, 9], name="key"))
+    table.to_parquet(tmp_path / "t.parquet")
+    assert open_rows(str(tmp_path / "t.parquet")).columns == ("x",)
+
+
+def same_survey(found: Survey, expected: Survey) -> None:
+    assert (found.schema, found.gaps) == (expected.schema, expected.gaps)
+    np.testing.assert_array_equal(found.sampled, expected.sampled)
+    np.testing.assert_array_equal(found.sample.numeric, expected.sample.numeric)
+    np.testing.assert_array_equal(found.sample.categorical, expected.sample.categorical)
+
+
+@pytest.mark.usefixtures("small_batches")
+@pytest.mark.parametrize("sampled", [1000, 90])
+def test_a_folder_is_surveyed_as_the_table_in_memory(
+    written: Write, sampled: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(schemas, "SAMPLE_ROWS", sampled)
+    folder = written(mixed())
+    monkeypatch.setattr(table_rows, "BATCH_ROWS", ROWS)
+    survey = survey_rows(open_rows(str(folder)))
+    same_survey(survey, survey_rows(table_rows.table_rows(read_table(str(folder)))))
+    kinds = {column.name: column.kind for column in survey.schema.columns}
+    assert kinds == {
+        "number": "numeric",
+        "late gap": "numeric",
+        "whole": "numeric",
+        "flag": "boolean",
+        "day": "date",
+        "written day": "date",
+        "word": "categorical",
+        "label": "categorical",
+    }
+    assert survey.gaps == {"late gap", "flag"}
+    assert list(survey.schema.dropped) == ["counter", "user_id", "number until late", "text", "one"]
+
+
+@pytest.mark.usefixtures("small_batches")
+def test_labels_of_a_folder_are_those_of_the_table_in_memory(written: Write) -> None:
+    table = mixed()
+    rows, anomalous = split_row_labels(open_rows(str(written(table))))
+    features, expected = split_labels(table)
+    assert rows.columns == tuple(features.columns)
+    assert anomalous is not None
+    assert expected is not None
+    assert anomalous.tolist() == expected.tolist()
+
+
+def test_a_column_is_what_all_of_its_batches_are(written: Write) -> None:
+    words = [*["1"] * 100, *["2024-01-01"] * 100, *["x"] * 100]
+    (found,) = survey_rows(open_rows(str(written(pd.DataFrame({"x": words}))))).schema.columns
+    assert (found.kind, found.categories) == ("categorical", ("1", "2024-01-01", "x"))
+
+
+@pytest.mark.usefixtures("small_batches")
+def test_the_most_frequent_words_stay_when_there_are_too_many_to_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(schemas, "COUNTED_WORDS", 40)
+    words = [("often", f"rare {at % 1000}")[at % 2] for at in range(4000)]
+    words[1::10] = ["sometimes"] * 400
+    (found,) = survey_rows(table_rows.table_rows(pd.DataFrame({"word": words}))).schema.columns
+    assert found.categories[:2] == ("often", "sometimes")
+
+
+def test_medians_of_many_rows_are_those_of_a_sample_within_its_stated_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(schemas, "SAMPLE_ROWS", 2_000)
+    values = np.sort(np.random.default_rng(0).exponential(size=50_000))  # in the worst order
+    values[0] = np.nan
+    survey = survey_rows(table_rows.table_rows(pd.DataFrame({"x": values})))
+    median = float(TableEncoder(survey.schema, survey.sample, survey.gaps).median[0])
+    error = np.sqrt(np.log(2 / 0.001) / (2 * 2_000))  # of Dvoretzky, Kiefer & Wolfowitz
+    assert np.searchsorted(values[1:], median) / len(values) == pytest.approx(0.5, abs=error)
+
+
+def read_all(rows: TableRows) -> int:
+    return sum(map(len, rows.batches()))
+
+
+def break_pages(path: Path) -> None:
+    """Overwrite a file's first pages, not what stands at its end."""
+    content = path.read_bytes()
+    path.write_bytes(content[:4] + bytes(500) + content[504:])
+
+
+def test_a_broken_file_in_the_middle_is_named(written: Write) -> None:
+    folder = written(mixed())
+    break_pages(folder / "part-00100.parquet")
+    with pytest.raises(DatasetError, match=r"part-00100\.parquet cannot be read to its end .*mend it"):
+        read_all(open_rows(str(folder)))
+
+
+def test_a_file_that_lacks_its_end_is_named(written: Write) -> None:
+    folder = written(mixed())
+    path = folder / "part-00100.parquet"
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(DatasetError, match=r"part-00100\.parquet"):
+        open_rows(str(folder))
+
+
+def test_a_file_of_other_types_is_named(written: Write) -> None:
+    folder = written(pd.DataFrame({"x": np.arange(200) / 7}))
+    pq.write_table(pa.table({"x": ["a", "b"]}), folder / "part-00100.parquet")
+    with pytest.raises(DatasetError, match=r"part-00100\.parquet"):
+        read_all(open_rows(str(folder)))
+
+
+def test_a_file_that_changes_while_it_is_read_is_named(written: Write) -> None:
+    folder = written(mixed())
+    rows = open_rows(str(folder))
+    assert read_all(rows) == ROWS
+    (folder / "part-00200.parquet").write_bytes((folder / "part-00000.parquet").read_bytes())
+    with pytest.raises(DatasetError, match=r"part-00200\.parquet changed while it was being read"):
+        read_all(rows)
+    with pytest.raises(DatasetError, match="changed"):
+        rows.digest()
+
+
+def test_a_digest_is_of_the_content_and_of_the_chosen_rows(written: Write) -> None:
+    folder = written(mixed())
+    rows = open_rows(str(folder))
+    assert rows.digest() == open_rows(str(folder)).digest()
+    assert len({rows.digest(), rows.at(np.arange(9)).digest(), rows.only(["number"]).digest()}) == 3
+    before, path = rows.digest(), folder / "part-00100.parquet"
+    times, content = path.stat(), path.read_bytes()
+    path.write_bytes(content[:9] + bytes([content[9] ^ 1]) + content[10:])
+    os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+    assert open_rows(str(folder)).digest() != before
+
+
+@pytest.mark.parametrize("rows", [0, 3])
+def test_a_folder_without_rows_or_columns_is_refused(tmp_path: Path, rows: int) -> None:
+    table = pd.DataFrame({"x": []}) if not rows else pd.DataFrame(index=range(rows))
+    table.to_parquet(tmp_path / "t.parquet")
+    with pytest.raises(DatasetError, match="no rows"):
+        open_rows(str(tmp_path / "t.parquet"))
