@@ -44,6 +44,9 @@ DECIDED = 0.5
 INTERVALS = "intervals"
 """The intervals in force under this name in a checkpoint, as their two thresholds."""
 
+RUNNING_HOOK = "_current_fx_name"
+"""Where Lightning notes on a module which of its hooks runs."""
+
 
 @runtime_checkable
 class SupportsSelfSupervision(Protocol):
@@ -107,6 +110,17 @@ class SelfSupervisionModule(L.LightningModule, ABC, SupportsSelfSupervision):
         self.epoch_loss = torch.zeros(())
         self.epoch_batches = 0
         self._outputs: list[tuple[torch.Tensor, torch.Tensor]] = []
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Set an attribute as every module does, but the name of the running hook without asking what it is.
+
+        Lightning sets that more than forty times a step, and a module asks each time whether it is a parameter: a
+        twentieth of a step of a small network.
+        """
+        if name == RUNNING_HOOK:
+            self.__dict__[name] = value
+        else:
+            super().__setattr__(name, value)
 
     # What a subclass says.
 
