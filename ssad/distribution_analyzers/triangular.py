@@ -84,7 +84,7 @@ class TriangularThresholding(HistogramPlotAnalyzer):
 
     def _abnormal_corner(self, scores: Floats, border: float) -> float:
         """The corner left of the peak of the ascending scores above the border; above them all if it has no peak."""
-        counts, mirrored = score_histogram(-scores, self.bin_estimator)
+        counts, mirrored = score_histogram(-scores[::-1], self.bin_estimator)
         peak = -float(mirrored[np.argmax(counts) :][:2].mean())
         if peak - border < scores[-1] - peak:
             return float(np.nextafter(scores[-1], np.inf))
