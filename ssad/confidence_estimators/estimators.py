@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any, Protocol, runtime_checkable
 
+import numpy as np
 import torch
 
 from ssad.confidence_estimators.intervals import ConfidenceIntervalsConfiguration
@@ -113,7 +114,8 @@ class GradedConfidence(BaseConfidenceEstimator):
 
     def fit(self, scores_batch: torch.Tensor) -> None:
         """Keep the training scores' order, shape (n,): it says how deep in its region a score lies."""
-        self._training_scores = scores_batch.detach().flatten().sort().values
+        # NumPy's, which unlike torch's makes no list of positions beside.
+        self._training_scores = torch.from_numpy(np.sort(scores_batch.detach().cpu().numpy(), axis=None))
 
     def _share_below(self, score: torch.Tensor, region: str) -> torch.Tensor:
         """Share of a region's training rows that score lower, in [0, 1], shape of `score`."""

@@ -208,9 +208,13 @@ class FittedDetector:
         Raises:
             RowsError: the rows do not fit the schema.
         """
-        batches = (self.schema.inputs(batch) for batch in table_rows(rows).batches())
-        parts = (part for inputs in batches for part in torch.split(self.encoder.encode(inputs), MAX_BATCH))
-        scores: Floats = self.module.score_rows(parts).numpy()
+        rows = table_rows(rows)
+        # Into one array: many small ones that stay would keep the memory of the features around them.
+        scores, start = np.empty(len(rows)), 0
+        for batch in rows.batches():
+            features = self.encoder.encode(self.schema.inputs(batch))
+            scores[start : start + len(batch)] = self.module.score_rows(torch.split(features, MAX_BATCH)).numpy()
+            start += len(batch)
         return scores
 
     def promise(self, alpha: float, held_back: TableRows) -> None:
