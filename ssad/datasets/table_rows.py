@@ -6,6 +6,7 @@ import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -128,6 +129,7 @@ def _parquet_rows(files: ParquetFiles) -> TableRows:
             raise
         _check_unchanged(opened)
 
+    @cache
     def source() -> str:
         _check_unchanged(opened)
         found = "".join(file_digest(path) for path in files.paths)

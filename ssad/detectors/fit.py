@@ -28,7 +28,7 @@ from ssad.detectors.presets import Preset, preset
 from ssad.detectors.scoring_graph import export_onnx
 from ssad.distribution_analyzers import ConformalThresholding
 from ssad.distribution_analyzers.conformal import can_promise
-from ssad.errors import DatasetError, check_settings, nearest
+from ssad.errors import DatasetError, RowsError, check_settings, nearest
 from ssad.models import TableEncoder
 from ssad.modules import SelfSupervisionCallback, SelfSupervisionModule
 
@@ -209,10 +209,12 @@ class FittedDetector:
             RowsError: the rows do not fit the schema.
         """
         rows = table_rows(rows)
-        # Into one array: many small ones that stay would keep the memory of the features around them.
         scores, start = np.empty(len(rows)), 0
         for batch in rows.batches():
-            features = self.encoder.encode(self.schema.inputs(batch))
+            try:
+                features = self.encoder.encode(self.schema.inputs(batch))
+            except RowsError as error:
+                raise error.moved(start) from error
             scores[start : start + len(batch)] = self.module.score_rows(torch.split(features, MAX_BATCH)).numpy()
             start += len(batch)
         return scores

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from abc import ABC, abstractmethod
+from array import array
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
 from typing import Any, Literal, Protocol, cast, runtime_checkable
@@ -204,15 +205,17 @@ class SelfSupervisionModule(L.LightningModule, ABC, SupportsSelfSupervision):
         }
         was_training = self.training
         self.eval()
+        # One growing piece of memory: thousands of small ones would pin the large ones between them.
+        scores = array("d")
         try:
             with torch.inference_mode():
-                scores = [
-                    torch.func.functional_call(scorer, state, data_and_label(batch)[0].to(self.device, dtype))
-                    for batch in batches
-                ]
+                for batch in batches:
+                    data = data_and_label(batch)[0].to(self.device, dtype)
+                    part = torch.func.functional_call(scorer, state, data)
+                    scores.frombytes(part.to("cpu", torch.float64).numpy().tobytes())
         finally:
             self.train(was_training)
-        return torch.cat([torch.empty(0), *(part.to("cpu", torch.float64) for part in scores)])
+        return torch.frombuffer(scores, dtype=torch.float64) if scores else torch.empty(0, dtype=torch.float64)
 
     def update_confidence(
         self, datamodule: SelfSupervisionDataModule, dtype: torch.dtype = torch.float64

@@ -14,10 +14,11 @@ import pytest
 from ssad.bundle import REGIONS, Bundle
 from ssad.bundle.bundle import FILES, FORMAT_VERSION, MANIFEST
 from ssad.datamodules import features
+from ssad.datasets import table_rows as table_rows_module
 from ssad.datasets.table_rows import open_rows, table_rows
 from ssad.detectors import PRESETS, FitSettings, FittedDetector, Plan, fit_detector
 from ssad.detectors.fit import hold_back
-from ssad.errors import BundleError, DatasetError, SettingsError, TrainingError
+from ssad.errors import BundleError, DatasetError, RowsError, SettingsError, TrainingError
 from tests.conftest import PROJECT, SHARED_DATA
 from tests.ssad.workflows.support import QUIET_LIBRARIES
 
@@ -422,3 +423,12 @@ def test_a_promise_that_too_few_rows_can_keep_is_refused(blobs: pd.DataFrame) ->
         fitted(blobs, alpha=0.01)
     with pytest.raises(SettingsError, match=r"alpha must be in \(0, 1\)"):
         FitSettings(alpha=1.0)
+
+
+def test_a_value_that_cannot_be_read_is_named_by_its_row_in_the_whole_table(
+    blobs: pd.DataFrame, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    detector = fitted(blobs, "radon", max_epochs=1)
+    monkeypatch.setattr(table_rows_module, "BATCH_ROWS", 100)
+    with pytest.raises(RowsError, match="row 250, column 'x'"):
+        detector.score(blobs.assign(x=["1"] * 250 + ["many"] + ["1"] * 49))
