@@ -45,8 +45,8 @@ DECIDED = 0.5
 INTERVALS = "intervals"
 """The intervals in force under this name in a checkpoint, as their two thresholds."""
 
-RUNNING_HOOK = "_current_fx_name"
-"""Where Lightning notes on a module which of its hooks runs."""
+PLAIN = frozenset({"_current_fx_name", "epoch_loss", "epoch_batches"})
+"""Attributes that are set in every step: where Lightning notes which hook of a module runs, and the loss."""
 
 
 @runtime_checkable
@@ -113,12 +113,11 @@ class SelfSupervisionModule(L.LightningModule, ABC, SupportsSelfSupervision):
         self._outputs: list[tuple[torch.Tensor, torch.Tensor]] = []
 
     def __setattr__(self, name: str, value: Any) -> None:
-        """Set an attribute as every module does, but the name of the running hook without asking what it is.
+        """Set an attribute as every module does, but those of `PLAIN` without asking whether it is a parameter.
 
-        Lightning sets that more than forty times a step, and a module asks each time whether it is a parameter: a
-        twentieth of a step of a small network.
+        Lightning sets the first more than forty times a step; the asking takes a twentieth of a small network's.
         """
-        if name == RUNNING_HOOK:
+        if name in PLAIN:
             self.__dict__[name] = value
         else:
             super().__setattr__(name, value)
