@@ -78,6 +78,7 @@ async def _following(app: FastAPI) -> AsyncIterator[None]:
     yield
     app.state.follower.stop()
     app.state.service.pool.shutdown(wait=False)
+    app.state.service.scorers.shutdown(wait=False)
 
 
 async def _refused(request: Request, error: Exception) -> Response:

@@ -62,7 +62,7 @@ class Settings(BaseSettings):
     drain_seconds: float = Field(5.0, ge=0, description="time from SIGTERM to closing the port; unready meanwhile")
     shutdown_seconds: int = Field(30, ge=0, description="time requests in progress have after that")
     drift_rows: int = Field(10_000, ge=1, description="recent rows that are compared with the training rows")
-    threads: int = Field(1, ge=1, description="cores one scoring call may use")
+    threads: int = Field(0, ge=0, description="cores that score large bodies; 0: all")
     log_level: str = Field("INFO", description="DEBUG, INFO, WARNING or ERROR")
     traces_endpoint: str = Field("", description="where traces go, by OTLP over HTTP; empty: none are made")
 

@@ -46,6 +46,19 @@ def test_a_linter_finds_nothing(path: Path) -> None:
     assert done.returncode == 0, done.stdout
 
 
+def test_every_package_of_the_images_is_pinned() -> None:
+    pinned = set(re.findall(r"^([\w.-]+)==", (PROJECT / "constraints.txt").read_text(encoding="utf-8"), re.MULTILINE))
+    lines = (DOCKER / "serving.txt").read_text(encoding="utf-8").splitlines()
+    named = {line for line in lines if not line.startswith("#")}
+    for path in DOCKERFILES:
+        (installed,) = re.findall(r"-c constraints.txt (.*?)(?: \\\n|\n)", path.read_text(encoding="utf-8"))
+        named |= {
+            re.sub(r'["\[].*|^"', "", word.strip('"')) for word in installed.split() if word not in "-r . serving.txt"
+        }
+    assert {"boto3", "psycopg", "uvicorn"} <= named
+    assert named <= pinned
+
+
 def test_compose_fits_its_specification() -> None:
     found = PyCompose.from_yaml(compose())
     found.validate()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -48,8 +49,7 @@ def test_a_client_that_trusts_its_certificate_is_answered_over_tls(
 ) -> None:
     with monkeypatch.context() as trusting:
         trusting.setenv("SSL_CERT_FILE", str(tmp_path / "authority.pem"))  # which httpx reads
-        running = running_service(registry.uri, tmp_path, scheme="https", **certificate)
-        with running as service:
+        with running_service(registry.uri, tmp_path, (), sys.executable, "https", **certificate) as service:
             assert service.client.post("/v1/score", json={"records": rows}).status_code == 200
             url = service.client.base_url
             with pytest.raises(httpx.TransportError):
@@ -66,10 +66,10 @@ def test_a_certificate_that_cannot_be_used_is_named_before_anything_starts(
         monkeypatch.setenv(name, value)
     read_settings()
     (tmp_path / "key.pem").write_text("no key")
-    with pytest.raises(SettingsError, match="SSAD_SERVE_TLS_KEY: .*must be the readable PEM key"):
+    with pytest.raises(SettingsError, match=r"SSAD_SERVE_TLS_KEY: .*must be the readable PEM key"):
         read_settings()
     monkeypatch.delenv("SSAD_SERVE_TLS_CERTIFICATE")
-    with pytest.raises(SettingsError, match="SSAD_SERVE_TLS_KEY: .*needs SSAD_SERVE_TLS_CERTIFICATE"):
+    with pytest.raises(SettingsError, match=r"SSAD_SERVE_TLS_KEY: .*needs SSAD_SERVE_TLS_CERTIFICATE"):
         read_settings()
 
 
@@ -158,7 +158,8 @@ def test_a_clock_that_jumps_stops_nothing(registry: Registry, rows: Rows, tmp_pa
     clock = tmp_path / "clock"
     clock.write_text("+0")
     fake = {"LD_PRELOAD": str(FAKETIME), "FAKETIME_TIMESTAMP_FILE": str(clock), "FAKETIME_NO_CACHE": "1"}
-    with running_service(registry.uri, tmp_path, **fake, FAKETIME_DONT_FAKE_MONOTONIC="1") as running:
+    fake["FAKETIME_DONT_FAKE_MONOTONIC"] = "1"  # no system lets that one jump
+    with running_service(registry.uri, tmp_path, (), sys.executable, "http", **fake) as running:
         loaded = running.client.get("/v1/model").json()["loaded_at"]
         clock.write_text(jump)
         registry.promote("second")
