@@ -104,7 +104,7 @@ def from_records(records: Any, schema: TableSchema, settings: Settings) -> Graph
         raise RowsError("the records must be a list of objects, one a row.")
     check_rows(len(records), settings)
     names = records[0] if len(records) == 1 else dict.fromkeys(set().union(*records))
-    return schema.row_inputs(records, {name: name for name in names}, strict=True)
+    return schema.row_inputs(records, dict(zip(names, names, strict=True)), strict=True)
 
 
 def from_rows(names: Any, rows: Any, schema: TableSchema, settings: Settings) -> GraphInputs:

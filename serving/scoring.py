@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Executor, Future
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 from urllib.parse import parse_qs
 
@@ -27,6 +28,9 @@ from ssad.errors import RowsError
 INLINE_BYTES = 2**18
 """Bodies up to this size are scored on the event loop: a hop to a thread costs more than most of them do."""
 
+
+KNOWN_WISHES = 64
+"""Combinations of headers and query that are read once."""
 
 PARTS_AHEAD = 4
 """Parts of a large body that are decoded before the first of them is scored: no core waits, little is held."""
@@ -58,6 +62,7 @@ class ScoringEndpoint:
         self._decoders = decoders
         self._default = next(iter(decoders))
         self._write_json = write_json
+        self._known = lru_cache(KNOWN_WISHES)(self._read_wishes)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Read, score, answer."""
@@ -78,15 +83,20 @@ class ScoringEndpoint:
         await send({"type": "http.response.body", "body": answer})
 
     def _asked(self, scope: Scope, headers: dict[bytes, bytes]) -> Request:
-        sent = headers.get(b"content-type", b"").partition(b";")[0].strip().lower().decode("latin-1")
+        names = (b"content-type", b"content-encoding", b"accept")
+        return self._known(*[headers.get(name, b"") for name in names], scope["query_string"])
+
+    def _read_wishes(self, content_type: bytes, encoding: bytes, accepted: bytes, query: bytes) -> Request:
+        """What these headers and this query ask for; clients send the same ones again and again."""
+        sent = content_type.partition(b";")[0].strip().lower().decode("latin-1")
         decode = self._decoders.get(sent or self._default)
         if decode is None:
             raise RefusalError(415, f"a body can be {', '.join(self._decoders)}; send one of them.", "content_type")
-        if headers.get(b"content-encoding", b"identity") != b"identity":
+        if encoding not in (b"", b"identity"):
             raise RefusalError(415, "a body cannot have a content encoding; send it as it is.", "content_encoding")
-        accept = headers.get(b"accept", b"").decode("latin-1")
+        accept = accepted.decode("latin-1")
         content_type, write = writer_for(accept, self._write_json) if accept else (JSON, self._write_json)
-        explained = _explained(scope["query_string"])
+        explained = _explained(query)
         if explained and content_type != JSON:
             raise RefusalError(406, "explanations are answered in JSON alone; accept application/json.", "accept")
         return Request(decode, content_type, write, explained)
