@@ -86,9 +86,9 @@ class ScoringEndpoint:
         names = (b"content-type", b"content-encoding", b"accept")
         return self._known(*[headers.get(name, b"") for name in names], scope["query_string"])
 
-    def _read_wishes(self, content_type: bytes, encoding: bytes, accepted: bytes, query: bytes) -> Request:
+    def _read_wishes(self, sent_type: bytes, encoding: bytes, accepted: bytes, query: bytes) -> Request:
         """What these headers and this query ask for; clients send the same ones again and again."""
-        sent = content_type.partition(b";")[0].strip().lower().decode("latin-1")
+        sent = sent_type.partition(b";")[0].strip().lower().decode("latin-1")
         decode = self._decoders.get(sent or self._default)
         if decode is None:
             raise RefusalError(415, f"a body can be {', '.join(self._decoders)}; send one of them.", "content_type")
