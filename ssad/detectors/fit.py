@@ -26,7 +26,7 @@ from ssad.datasets.schema import infer_schema
 from ssad.detectors.presets import Preset, preset
 from ssad.detectors.scoring_graph import export_onnx
 from ssad.distribution_analyzers import ConformalThresholding
-from ssad.distribution_analyzers.conformal import can_promise
+from ssad.distribution_analyzers.conformal import rows_to_promise
 from ssad.errors import DatasetError, check_settings, nearest
 from ssad.models import TableEncoder
 from ssad.modules import SelfSupervisionCallback, SelfSupervisionModule
@@ -274,9 +274,9 @@ def hold_back(rows: pd.DataFrame, alpha: float, seed: int) -> tuple[pd.DataFrame
         DatasetError: too few are held back for a conformal p-value as small as `alpha`.
     """
     train, held_back = holdout_split(len(rows), None, HELD_BACK_SHARE, seed)
-    if not can_promise(len(held_back), alpha):
+    if len(held_back) < rows_to_promise(alpha):
         raise DatasetError(
-            f"alpha={alpha:g} needs at least {math.ceil(1 / alpha) - 1} held-back rows, {HELD_BACK_SHARE:.0%} of "
+            f"alpha={alpha:g} needs at least {rows_to_promise(alpha)} held-back rows, {HELD_BACK_SHARE:.0%} of "
             f"{len(rows)} training rows are {len(held_back)}; bring more rows or ask for a larger alpha."
         )
     return rows.iloc[train].reset_index(drop=True), rows.iloc[held_back]

@@ -61,9 +61,9 @@ def conformal_threshold(scores: Floats, alpha: float) -> float:
     return float(scores[-called]) if called else math.inf
 
 
-def can_promise(rows: int, alpha: float) -> bool:
-    """Whether so many held-back rows allow p-values as small as `alpha`: the smallest is 1 / (rows + 1)."""
-    return _callable_ranks(rows, alpha) > 0
+def rows_to_promise(alpha: float) -> int:
+    """The fewest held-back rows that allow p-values as small as `alpha`: the smallest is 1 / (rows + 1)."""
+    return math.ceil(1 / (alpha * ROUNDING)) - 1
 
 
 def _callable_ranks(rows: int, alpha: float) -> int:

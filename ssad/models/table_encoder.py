@@ -102,7 +102,7 @@ class TableEncoder(nn.Module):
         """
         parts: list[torch.Tensor] = []
         if numeric is not None and len(self.plain):
-            values = numeric[:, self.plain]
+            values = numeric[:, self.plain] if len(self.dates) else numeric
             missing = torch.isnan(values)
             scaled = (torch.where(missing, self.median, values) - self.center) / self.width
             parts.append(scaled.clamp(-LIMIT, LIMIT))

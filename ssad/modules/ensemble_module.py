@@ -68,14 +68,14 @@ class EnsembleModule(SelfSupervisionModule):
     on the logarithm of their error, beyond `MARGIN` above the normal ones; undecided ones are left out.
 
     Attributes:
-        residual_center: mean residual of confident-normal rows, shape (members, 1, d).
         whitening: residuals to standard deviations given the others, shape (members, d, d).
+        shift: added to those, so that confident-normal rows have mean 0, shape (members, 1, d).
         samples: confident-normal rows, as signed square roots, shape (samples, rows, d).
         deviation_center: zero of the two deviations' logarithms, shape (2, 1); `deviation_width` their unit.
     """
 
-    residual_center: torch.Tensor
     whitening: torch.Tensor
+    shift: torch.Tensor
     samples: torch.Tensor
     deviation_center: torch.Tensor
     deviation_width: torch.Tensor
@@ -94,8 +94,8 @@ class EnsembleModule(SelfSupervisionModule):
         super().__init__(model, every_n_epochs, confidence_estimator, distr_analyzer, **settings)
         self.push = push
         members, input_dim = model.members, model.weights[0].shape[1]
-        self.register_buffer("residual_center", torch.zeros(members, 1, input_dim))
         self.register_buffer("whitening", torch.eye(input_dim).repeat(members, 1, 1))
+        self.register_buffer("shift", torch.zeros(members, 1, input_dim))
         self.register_buffer("samples", torch.zeros(1, 1, input_dim))
         self.register_buffer("deviation_center", torch.zeros(2, 1))
         self.register_buffer("deviation_width", torch.ones(2, 1))
@@ -114,7 +114,7 @@ class EnsembleModule(SelfSupervisionModule):
             rows = self._training_rows(datamodule, normal)
             inputs, reconstructions = self.model(rows)
             residuals = (inputs - reconstructions).double()
-            self.residual_center, self.whitening = (part.float() for part in whitening(residuals))
+            self.whitening, self.shift = (part.float() for part in whitening(residuals))
             self.samples = disjoint_samples(_signed_root(inputs))
             deviations = self._log_deviations(self._training_rows(datamodule, torch.arange(len(datamodule.train))))
             zero, unit = torch.quantile(deviations, deviations.new_tensor(SPREAD_QUANTILES), dim=1, keepdim=True)
@@ -128,7 +128,7 @@ class EnsembleModule(SelfSupervisionModule):
     def _whitened(self, data: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Standardized rows (n, d), and the size of each feature's residual given the others (members, n, d)."""
         inputs, reconstructions = self.model(data)
-        return inputs, ((inputs - reconstructions - self.residual_center) @ self.whitening).abs()
+        return inputs, torch.baddbmm(self.shift, inputs - reconstructions, self.whitening).abs()
 
     def _log_deviations(self, data: torch.Tensor) -> torch.Tensor:
         """Logarithms of what is unexplained and of the distance to normal rows, shape (2, n)."""
@@ -197,13 +197,13 @@ def member_errors(inputs: torch.Tensor, reconstructions: torch.Tensor) -> torch.
 
 
 def whitening(residuals: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Center of residuals (members, n, d) and the map to deviations given the others.
+    """The map from residuals (members, n, d) to deviations given the others, and its shift to mean 0.
 
     With P the inverse of their covariance, (r P)_j / sqrt(P_jj) is the residual of feature j less its
     regression on all other residuals, in standard deviations of that regression.
 
     Returns:
-        Shapes (members, 1, d) and (members, d, d).
+        Shapes (members, d, d) and (members, 1, d).
     """
     center = residuals.mean(dim=1, keepdim=True)
     centered = residuals - center
@@ -211,7 +211,8 @@ def whitening(residuals: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     variance = covariance.diagonal(dim1=1, dim2=2).mean(dim=1)[:, None, None]
     identity = torch.eye(residuals.shape[2], dtype=residuals.dtype, device=residuals.device)
     precision = torch.linalg.inv(covariance + (RIDGE * variance + SCORE_FLOOR) * identity)
-    return center, precision / precision.diagonal(dim1=1, dim2=2).sqrt()[:, None]
+    to_deviations = precision / precision.diagonal(dim1=1, dim2=2).sqrt()[:, None]
+    return to_deviations, -center @ to_deviations
 
 
 def disjoint_samples(rows: torch.Tensor) -> torch.Tensor:
@@ -239,8 +240,8 @@ def log_distance(rows: torch.Tensor, samples: torch.Tensor) -> torch.Tensor:
         Shape (n,).
     """
     known = samples.flatten(0, 1)
-    squares = (rows**2).sum(dim=1)[:, None] + (known**2).sum(dim=1) - 2 * rows @ known.T
-    nearest = squares.reshape(-1, *samples.shape[:2]).amin(dim=2).clamp_min(0) / rows.shape[1]
+    beyond = torch.addmm((known**2).sum(dim=1), rows, -2 * known.T).reshape(-1, *samples.shape[:2]).amin(dim=2)
+    nearest = (beyond + (rows**2).sum(dim=1, keepdim=True)).clamp_min(0) / rows.shape[1]
     distances = torch.log(nearest + DISTANCE_FLOOR)
     if len(samples) == 1:
         return distances[:, 0]

@@ -21,6 +21,8 @@ from ssad.confidence_estimators import ConfidenceIntervalsConfiguration
 from ssad.datasets.tables import read_table
 from ssad.detectors.fit import served_curve
 from ssad.detectors.presets import preset
+from ssad.distribution_analyzers import ConformalThresholding
+from ssad.distribution_analyzers.conformal import rows_to_promise
 from ssad.errors import RefusedError, SettingsError, check_settings
 from ssad.loggers.comparison import score_distributions_figure
 from ssad.workflows.evaluate import limit_problems, state_metrics
@@ -113,7 +115,7 @@ def recalibrated(parent: FetchedModel, table: pd.DataFrame, settings: Recalibrat
     scores = old.score_inputs(inputs)
     drift = state_metrics(old.reference.drift(old.reference.count(scores, inputs)))
     mlflow.log_metrics(drift)
-    _check_rows(drift, settings)
+    _check_rows(drift, settings, old.manifest["plan"]["alpha"])
     curve = new_curve(old, scores)
     _check_abnormal(curve.thresholds.shares(scores)["abnormal"], settings)
     facts = {name: value for name, value in old.manifest.items() if name not in ("format_version", "versions", "files")}
@@ -127,15 +129,19 @@ def recalibrated(parent: FetchedModel, table: pd.DataFrame, settings: Recalibrat
 
 
 def new_curve(bundle: Bundle, scores: Floats) -> ConfidenceCurve:
-    """Intervals and confidence for new scores, shape (n,), by the analyzer and estimator of the bundle's detector."""
+    """Intervals and confidence for new scores, shape (n,), by the analyzer and estimator of the bundle's detector.
+
+    A promise about false alarms that the detector was trained with, `alpha`, is kept.
+    """
     plan = bundle.manifest["plan"]
     # The analyzer and the estimator come with a network, whose weights are of no use here: any rows do.
     module = preset(plan["detector"]).build(_any_features(), plan["every_n_epochs"], plan["learning_rate"])
     ends = bundle.curve.thresholds
     in_force = ConfidenceIntervalsConfiguration.from_thresholds(ends.normal, ends.abnormal)
-    module.confidence_estimator.configuration = module.distr_analyzer.analyze_distribution(
-        torch.from_numpy(scores), in_force
-    )
+    found = module.distr_analyzer.analyze_distribution(torch.from_numpy(scores), in_force)
+    if plan["alpha"] is not None:  # the new rows are as good as held back: no weight has seen them
+        found = ConformalThresholding(plan["alpha"]).analyze_distribution(torch.from_numpy(scores), found)
+    module.confidence_estimator.configuration = found
     return served_curve(module, scores)
 
 
@@ -143,10 +149,11 @@ def _any_features() -> torch.Tensor:
     return torch.randn(256, 4, generator=torch.Generator().manual_seed(0))
 
 
-def _check_rows(drift: dict[str, float], settings: RecalibrateSettings) -> None:
-    if drift["rows"] < MIN_ROWS:
+def _check_rows(drift: dict[str, float], settings: RecalibrateSettings, alpha: float | None) -> None:
+    at_least = MIN_ROWS if alpha is None else max(MIN_ROWS, rows_to_promise(alpha))
+    if drift["rows"] < at_least:
         raise RefusedError(
-            f"{drift['rows']:.0f} rows are too few to find intervals by, expected at least {MIN_ROWS}; bring more."
+            f"{drift['rows']:.0f} rows are too few to find intervals by, expected at least {at_least}; bring more."
         )
     far = [
         f"{what} by {drift[name]:.3g}"

@@ -113,6 +113,18 @@ def test_a_file_is_scored_and_its_words_stay_words(page: Page, service: Service,
     expect(page.locator("img")).to_have_count(0)
 
 
+def test_a_file_that_is_dropped_anywhere_is_scored(page: Page, service: Service) -> None:
+    expect(page.locator("#rows tbody tr")).to_have_count(0)
+    dropped = page.evaluate_handle(
+        "text => { const d = new DataTransfer(); d.items.add(new File([text], 'rows.csv')); return d; }", csv(service)
+    )
+    page.dispatch_event("body", "dragover", {"dataTransfer": dropped})
+    expect(page.locator("#csv")).to_have_class(re.compile("over"))
+    page.dispatch_event("body", "drop", {"dataTransfer": dropped})
+    expect(page.locator("#rows tbody tr")).to_have_count(20)
+    expect(page.locator("#csv")).not_to_have_class(re.compile("over"))
+
+
 def test_a_mistake_is_told_by_the_service_s_own_sentence(page: Page, service: Service) -> None:
     page.get_by_label("Paste a CSV").fill("amount,paid\n1,true\n")
     page.get_by_role("button", name="Score the table").click()

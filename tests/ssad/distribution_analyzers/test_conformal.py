@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from ssad import ConfidenceIntervalsConfiguration, ConformalThresholding
 from ssad.bundle.intervals import Floats
-from ssad.distribution_analyzers.conformal import can_promise, conformal_threshold
+from ssad.distribution_analyzers.conformal import conformal_threshold, rows_to_promise
 
 
 def analyzed(scores: Floats, alpha: float, in_force: tuple[float, float] | None = None) -> tuple[float, float]:
@@ -64,8 +64,8 @@ def test_the_normal_threshold_in_force_stays_below_the_new_abnormal_one() -> Non
 
 def test_too_few_rows_call_nothing() -> None:
     assert analyzed(np.arange(18.0), 0.05, (3.0, 4.0)) == (3.0, math.inf)
-    assert [can_promise(rows, 0.05) for rows in (18, 19)] == [False, True]
-    assert can_promise(99, 0.01)
+    assert analyzed(np.arange(19.0), 0.05, (3.0, 4.0))[1] < math.inf
+    assert [rows_to_promise(alpha) for alpha in (0.05, 0.01, 0.3, 0.29)] == [19, 99, 3, 3]
 
 
 @pytest.mark.parametrize("alpha", [0.0, 1.0, -0.1, math.nan])

@@ -156,10 +156,11 @@ def test_whitened_residuals_are_those_of_the_regression_on_all_others() -> None:
     generator = torch.Generator().manual_seed(0)
     base = torch.randn(1, 20_000, 3, generator=generator, dtype=torch.float64)
     residuals = base @ torch.tensor([[1.0, 0.5, 0.2], [0.0, 1.0, 0.3], [0.0, 0.0, 1.0]], dtype=torch.float64)
-    center, to_deviations = whitening(residuals)
-    found = ((residuals - center) @ to_deviations)[0]
-    others = residuals[0][:, 1:] - center[0][:, 1:]
-    target = residuals[0][:, 0] - center[0][:, 0]
+    to_deviations, shift = whitening(residuals)
+    found = (residuals @ to_deviations + shift)[0]
+    assert found.mean(dim=0).abs().max().item() < 1e-12
+    others, target = residuals[0][:, 1:], residuals[0][:, 0]
+    others, target = others - others.mean(dim=0), target - target.mean()
     left = target - others @ torch.linalg.lstsq(others, target[:, None]).solution[:, 0]
     correlation = torch.corrcoef(torch.stack([found[:, 0], left]))[0, 1]
     assert correlation.item() > 0.98  # the ridge keeps it from 1

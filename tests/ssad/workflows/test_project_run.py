@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 from mlflow import MlflowClient
 
+from ssad.datasets.tables import read_table
 from tests.conftest import PROJECT
 from tests.ssad.workflows.support import QUIET_LIBRARIES, environment, free_port, real_server, run_python
 
@@ -48,6 +49,29 @@ def test_mlflow_run_trains_in_the_run_that_it_opened(small: Path, tmp_path: Path
     assert "ssad version 1" in done.stdout
     assert "mlflow run . --env-manager local -e serve" in done.stdout
     assert visible_names(PROJECT) == before
+
+
+def test_every_step_of_a_models_life_is_an_entry_point(own_store: MlflowClient, tmp_path: Path) -> None:
+    uri = own_store._tracking_client.tracking_uri
+    recent = read_table("breast-cancer").drop(columns="label").sample(400, replace=True, random_state=0)
+    recent.to_csv(tmp_path / "recent.csv", index=False)
+    steps: dict[str, dict[str, object]] = {
+        "recalibrate": {"dataset": tmp_path / "recent.csv", "force": "true"},
+        "evaluate": {"dataset": "breast-cancer", "model": "models:/ssad@challenger"},
+        "promote": {"dataset": tmp_path / "recent.csv", "dry_run": "true"},
+        "score": {"dataset": tmp_path / "recent.csv", "output": tmp_path / "scores"},
+    }
+    for entry_point, parameters in steps.items():
+        arguments = ["-m", "mlflow", "run", str(PROJECT), "--env-manager", "local", "-e", entry_point]
+        for name, value in parameters.items():
+            arguments += ["-P", f"{name}={value}"]
+        done = run_python(*arguments, cwd=tmp_path, env=environment(uri, PATH=f"{BIN}:{os.environ['PATH']}"))
+        assert done.returncode == 0, f"{entry_point}: {done.stderr}"
+        (run,) = own_store.search_runs(["0"], order_by=["start_time DESC"], max_results=1)
+        assert run.info.status == "FINISHED"
+        assert run.data.tags["mlflow.project.entryPoint"] == entry_point
+    assert len(pd.read_parquet(tmp_path / "scores")) == 400
+    assert str(own_store.get_model_version_by_alias("ssad", "challenger").version) == "2"
 
 
 def test_mlflow_run_of_a_mistake_fails_its_run_and_says_one_sentence(tmp_path: Path) -> None:

@@ -15,8 +15,8 @@ from ssad.bundle import Bundle
 from ssad.datasets.tables import read_table
 from ssad.detectors import FitSettings, fit_detector
 from ssad.errors import RefusedError, SettingsError
-from ssad.workflows.recalibrate import RecalibrateSettings, new_curve, recalibrate
-from ssad.workflows.registry import fetch_model
+from ssad.workflows.recalibrate import RecalibrateSettings, new_curve, recalibrate, recalibrated
+from ssad.workflows.registry import FetchedModel, fetch_model
 from ssad.workflows.train import TrainSettings, prepare
 from tests.ssad.workflows.support import QUIET_LIBRARIES
 
@@ -93,6 +93,20 @@ def test_recalibrating_on_the_training_rows_changes_little(detector: str, small:
     shares, before = curve.thresholds.shares(scores), bundle.curve.thresholds.shares(scores)
     assert shares["abnormal"] == pytest.approx(before["abnormal"], abs=0.05)
     assert np.all(np.diff(curve(np.sort(scores))) <= 0)
+
+
+@pytest.mark.usefixtures("own_store")
+def test_a_promise_about_false_alarms_is_kept_on_the_new_rows(small: Path, tmp_path: Path) -> None:
+    rows = prepare(TrainSettings(str(small))).train
+    fit_detector(rows, FitSettings("radon", max_epochs=1, alpha=0.1)).write_bundle(tmp_path / "bundle")
+    bundle = Bundle(tmp_path / "bundle")
+    scores = np.random.default_rng(0).normal(1.0, 0.1, 500)
+    assert new_curve(bundle, scores).thresholds.shares(scores)["abnormal"] == pytest.approx(0.1, abs=3e-3)
+    parent = FetchedModel(str(bundle.path), None, None, None, None, bundle)
+    settings = RecalibrateSettings(str(bundle.path), str(small), model_name="ssad")
+    bundle.manifest["plan"]["alpha"] = 1e-3
+    with mlflow.start_run(), pytest.raises(RefusedError, match="expected at least 999"):
+        recalibrated(parent, rows.head(500), settings, tmp_path / "new")
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +22,7 @@ from ssad.workflows import score as scoring
 from ssad.workflows.registry import fetch_model
 from ssad.workflows.score import ScoreSettings, score
 from ssad.workflows.train import TrainSettings, prepare
-from tests.ssad.workflows.support import QUIET_SPARK
+from tests.ssad.workflows.support import QUIET_SPARK, SERVER_SECONDS, environment
 
 pytestmark = QUIET_SPARK
 
@@ -124,6 +127,40 @@ def test_an_interrupted_scoring_goes_on_where_it_was(
     assert sum(scored) == ROWS - 2 * PART * BATCH
     assert_scores(output, bundle, rows)
     assert not list(output.glob("_part*"))
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("small_parts")
+def test_a_scoring_that_is_killed_leaves_no_output_and_goes_on(
+    client: MlflowClient, bundle: Bundle, rows: pd.DataFrame, dataset: str, tmp_path: Path
+) -> None:
+    output, partial = tmp_path / "scores", tmp_path / "scores.partial"
+    program = f"""
+import time
+from ssad.datasets import stream
+from ssad.workflows import score as scoring
+stream.BATCH_ROWS, scoring.BATCH_ROWS, scoring.PART_BATCHES = {BATCH}, {BATCH}, {PART}
+whole = scoring.score_batch
+def slowed(batch, *arguments):
+    time.sleep(0.05)
+    return whole(batch, *arguments)
+scoring.score_batch = slowed
+scoring.score(scoring.ScoreSettings({CHAMPION!r}, {dataset!r}, {str(output)!r}), progress=False)
+"""
+    uri = client._tracking_client.tracking_uri
+    with subprocess.Popen([sys.executable, "-c", program], cwd=tmp_path, env=environment(uri)) as process:
+        deadline = time.monotonic() + SERVER_SECONDS
+        while not list(partial.glob("part-*")):
+            assert process.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.01)  # between two looks; the deadline decides
+        process.kill()
+    assert not output.exists()
+    done = len(list(partial.glob("part-*")))
+    assert 1 <= done < ROWS / (BATCH * PART)
+    score(settings(dataset, tmp_path), progress=False)
+    assert_scores(output, bundle, rows)
+    assert not partial.exists()
 
 
 @pytest.mark.usefixtures("small_parts")
