@@ -5,7 +5,7 @@ COPY constraints.txt pyproject.toml README.md LICENSE MLproject ./
 COPY ssad ssad
 COPY serving serving
 RUN python -m venv /opt/venv \
-    && /opt/venv/bin/pip install --no-cache-dir -c constraints.txt boto3 psycopg2-binary . \
+    && /opt/venv/bin/pip install --no-cache-dir -c constraints.txt boto3 "psycopg[binary]" . \
     && useradd --system --uid 10001 --create-home --shell /usr/sbin/nologin ssad
 ENV PATH=/opt/venv/bin:$PATH \
     PYTHONUNBUFFERED=1

@@ -9,6 +9,7 @@ from functools import partial
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp
 
 from serving.draining import drain_on_sigterm
 from serving.follower import Follower
@@ -19,20 +20,22 @@ from serving.routers import admin, inference_protocol, page, probes, state
 from serving.routers.scoring import scoring_routes
 from serving.settings import Settings
 from serving.state import Service
+from serving.tracing import traced
 from ssad import __version__
 from ssad.errors import RowsError
 
 
-def create_app(settings: Settings) -> Gate:
+def create_app(settings: Settings) -> ASGIApp:
     """The application, with a bundle loaded; it follows the registry while it runs.
 
     Raises:
-        SsadError: there is no bundle that could be served.
+        SsadError: there is no bundle that could be served, or traces are wanted and cannot be had.
     """
     service = Service(settings)
     follower = Follower(service)
+    app = traced(app_around(service, follower), settings.traces_endpoint)
     follower.load_first()
-    return app_around(service, follower)
+    return app
 
 
 def app_around(service: Service, follower: Follower) -> Gate:
@@ -75,6 +78,7 @@ async def _following(app: FastAPI) -> AsyncIterator[None]:
     yield
     app.state.follower.stop()
     app.state.service.pool.shutdown(wait=False)
+    app.state.service.scorers.shutdown(wait=False)
 
 
 async def _refused(request: Request, error: Exception) -> Response:

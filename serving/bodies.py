@@ -100,11 +100,11 @@ def from_records(records: Any, schema: TableSchema, settings: Settings) -> Graph
         RowsError: it is no list of objects, or an empty one, or does not fit the schema.
         RefusalError: there are too many.
     """
-    if not isinstance(records, list) or not all(isinstance(record, dict) for record in records):
+    if not isinstance(records, list) or not set(map(type, records)) <= {dict}:
         raise RowsError("the records must be a list of objects, one a row.")
     check_rows(len(records), settings)
     names = records[0] if len(records) == 1 else dict.fromkeys(set().union(*records))
-    return schema.row_inputs(records, {name: name for name in names}, strict=True)
+    return schema.row_inputs(records, dict(zip(names, names, strict=True)), strict=True)
 
 
 def from_rows(names: Any, rows: Any, schema: TableSchema, settings: Settings) -> GraphInputs:
@@ -117,7 +117,7 @@ def from_rows(names: Any, rows: Any, schema: TableSchema, settings: Settings) ->
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise RowsError("the columns must be a list of names.")
     check_names(names)
-    if not isinstance(rows, list) or not all(isinstance(row, list) for row in rows):
+    if not isinstance(rows, list) or not set(map(type, rows)) <= {list}:
         raise RowsError("the rows must be a list of lists, one a row.")
     check_rows(len(rows), settings)
     width = len(names)

@@ -50,7 +50,7 @@ class Follower:
         kept = self._store.last_good()
         if kept is not None:
             try:
-                self._swap(kept, load_checked(kept, self._settings.threads, None))
+                self._swap(kept, load_checked(kept, None))
                 return
             except BundleError as error:
                 logger.error("the last good bundle cannot be used: %s", error)
@@ -58,7 +58,7 @@ class Follower:
         if self._alias is None:
             with self._store.incoming() as scratch:
                 fetched = self._registry.fetch(self._settings.model, scratch)
-                self._swap(fetched, load_checked(fetched, self._settings.threads, None))
+                self._swap(fetched, load_checked(fetched, None))
         else:
             self._serve_version(self._registry.resolve(*self._alias))
             self._service.registry_seen = time.monotonic()
@@ -143,14 +143,14 @@ class Follower:
         kept = self._store.find(version)
         if kept is not None:
             try:
-                self._swap(kept, load_checked(kept, self._settings.threads, needed))
+                self._swap(kept, load_checked(kept, needed))
                 return
             except BundleError:
                 self._store.forget(version)
         with self._store.incoming() as scratch:
             fetched = self._registry.fetch(f"models:/{name}/{version}", scratch)
             fetched = Fetched(replace(fetched.source, uri=self._settings.model, alias=alias), fetched.path)
-            bundle = load_checked(fetched, self._settings.threads, needed)
+            bundle = load_checked(fetched, needed)
             fetched = self._store.keep(fetched, scratch)
         self._swap(fetched, bundle)
 
@@ -170,19 +170,18 @@ class Follower:
             logger.error("the last good version cannot be remembered (%s); make room on the disk", error.strerror)
 
 
-def load_checked(fetched: Fetched, threads: int, served: TableSchema | None) -> Bundle:
+def load_checked(fetched: Fetched, served: TableSchema | None) -> Bundle:
     """Load a bundle and check everything that can be wrong with it.
 
     Args:
         fetched: where it lies.
-        threads: cores one scoring call may use.
         served: the columns clients send now; None where they need not do.
 
     Raises:
         BundleError: a file is missing or damaged, the golden rows score differently, or it needs other columns.
     """
     try:
-        bundle = Bundle(fetched.path, threads)
+        bundle = Bundle(fetched.path)
         bundle.check_golden()
     except BundleError:
         raise

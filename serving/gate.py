@@ -106,7 +106,7 @@ class Gate:
             extra.append((b"connection", b"close"))
         exchange = Exchange(send, extra)
         self._running += 1
-        self.service.metrics.in_progress.inc()
+        self.service.metrics.running = self._running
         try:
             self._check(path, headers, scope)
             app = self._hot.get(path, self._app) if scope["method"] == "POST" else self._app
@@ -126,7 +126,7 @@ class Gate:
             await exchange.refuse(path, RefusalError(500, detail, "failure"))
         finally:
             self._running -= 1
-            self.service.metrics.in_progress.dec()
+            self.service.metrics.running = self._running
             self._count(scope["method"], path, exchange.status, time.perf_counter() - started, request_id)
 
     def _check(self, path: str, headers: dict[bytes, bytes], scope: Scope) -> None:

@@ -40,9 +40,14 @@ MAX_DRIFT_COLUMNS = 100
 
 
 class Metrics:
-    """The metrics of one process, in a registry of their own."""
+    """The metrics of one process, in a registry of their own.
+
+    Attributes:
+        running: requests being answered.
+    """
 
     def __init__(self) -> None:
+        self.running = 0
         self._registry = CollectorRegistry()
         self._answered: deque[tuple[str, str, int, float]] = deque()
         self._scored: deque[tuple[Served, Scores, tuple[float, float, float]]] = deque()
@@ -101,6 +106,7 @@ class Metrics:
 
     def fold(self) -> None:
         """Put what is pending into the metrics; together it costs a fraction of one request after the other."""
+        self.in_progress.set(self.running)
         answered, scored = _drained(self._answered), _drained(self._scored)
         for labels, count in Tally(item[:3] for item in answered).items():
             self.requests.labels(*labels).inc(count)

@@ -186,8 +186,8 @@ def _answer(question: dict[str, Any]) -> Any:
 
 def _fetch(uri: str, folder: Path) -> dict[str, Any]:
     import mlflow
+    import yaml  # type: ignore[import-untyped]  # MLflow brings it
     from mlflow import MlflowClient
-    from mlflow.models import Model
 
     client, name, version, run_id = MlflowClient(), None, None, None
     reference = uri.removeprefix("models:/").lstrip("/").split("/")
@@ -195,11 +195,12 @@ def _fetch(uri: str, folder: Path) -> dict[str, Any]:
         found = client.get_model_version(*reference)
         name, version, run_id = found.name, str(found.version), found.run_id
     local = Path(mlflow.artifacts.download_artifacts(artifact_uri=uri, dst_path=str(folder)))
-    model = Model.load(local)
-    flavor = model.flavors.get("python_function", {})
+    # Read as what it is: MLflow's class for it needs pandas, which the service does not have.
+    model = yaml.safe_load((local / "MLmodel").read_text(encoding="utf-8"))
+    flavor = model["flavors"].get("python_function", {})
     if flavor.get("loader_module") != BUNDLE_LOADER:
         raise ValueError("it is not a model of this project")
-    run_id = run_id or model.run_id
+    run_id = run_id or model.get("run_id")
     trained_at, metrics = _run_facts(client, run_id)
     source = Source(uri, name, version, None, run_id, trained_at, metrics)
     return {"source": asdict(source), "path": str(local / flavor["data"])}

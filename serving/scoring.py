@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import Executor, Future
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 from urllib.parse import parse_qs
 
@@ -15,13 +19,21 @@ from serving.answers import JSON, Answered, Writer, writer_for
 from serving.bodies import Decoder
 from serving.problems import RefusalError, busy
 from serving.state import Served, Service
+from ssad.bundle import Bundle
 from ssad.bundle.explain import explain
 from ssad.bundle.intervals import Floats
-from ssad.bundle.schema import MAX_REPORTED_PROBLEMS
+from ssad.bundle.schema import MAX_REPORTED_PROBLEMS, GraphInputs
 from ssad.errors import RowsError
 
 INLINE_BYTES = 2**18
 """Bodies up to this size are scored on the event loop: a hop to a thread costs more than most of them do."""
+
+
+KNOWN_WISHES = 64
+"""Combinations of headers and query that are read once."""
+
+PARTS_AHEAD = 4
+"""Parts of a large body that are decoded before the first of them is scored: no core waits, little is held."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +62,7 @@ class ScoringEndpoint:
         self._decoders = decoders
         self._default = next(iter(decoders))
         self._write_json = write_json
+        self._known = lru_cache(KNOWN_WISHES)(self._read_wishes)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Read, score, answer."""
@@ -60,50 +73,55 @@ class ScoringEndpoint:
         deadline = time.perf_counter() + service.settings.timeout_seconds
         body = await read_body(receive, headers, service)
         if len(body) <= INLINE_BYTES and not request.explained:
-            answer = self._answer(served, request, body, deadline)
+            answer = self._answer(served, request, body, deadline, None)
         else:
             loop = asyncio.get_running_loop()
-            answer = await loop.run_in_executor(service.pool, self._answer, served, request, body, deadline)
+            arguments = (served, request, body, deadline, service.scorers)
+            answer = await loop.run_in_executor(service.pool, self._answer, *arguments)
         written = [(b"content-type", request.content_type.encode()), (b"content-length", b"%d" % len(answer))]
         await send({"type": "http.response.start", "status": 200, "headers": written + served.headers})
         await send({"type": "http.response.body", "body": answer})
 
     def _asked(self, scope: Scope, headers: dict[bytes, bytes]) -> Request:
-        sent = headers.get(b"content-type", b"").partition(b";")[0].strip().lower().decode("latin-1")
+        names = (b"content-type", b"content-encoding", b"accept")
+        return self._known(*[headers.get(name, b"") for name in names], scope["query_string"])
+
+    def _read_wishes(self, sent_type: bytes, encoding: bytes, accepted: bytes, query: bytes) -> Request:
+        """What these headers and this query ask for; clients send the same ones again and again."""
+        sent = sent_type.partition(b";")[0].strip().lower().decode("latin-1")
         decode = self._decoders.get(sent or self._default)
         if decode is None:
             raise RefusalError(415, f"a body can be {', '.join(self._decoders)}; send one of them.", "content_type")
-        if headers.get(b"content-encoding", b"identity") != b"identity":
+        if encoding not in (b"", b"identity"):
             raise RefusalError(415, "a body cannot have a content encoding; send it as it is.", "content_encoding")
-        accept = headers.get(b"accept", b"").decode("latin-1")
+        accept = accepted.decode("latin-1")
         content_type, write = writer_for(accept, self._write_json) if accept else (JSON, self._write_json)
-        explained = _explained(scope["query_string"])
+        explained = _explained(query)
         if explained and content_type != JSON:
             raise RefusalError(406, "explanations are answered in JSON alone; accept application/json.", "accept")
         return Request(decode, content_type, write, explained)
 
-    def _answer(self, served: Served, request: Request, body: bytes, deadline: float) -> bytes:
+    def _answer(
+        self, served: Served, request: Request, body: bytes, deadline: float, scorers: Executor | None
+    ) -> bytes:
         """Score part by part, of a large body holding only the scores; then write them."""
         scores: list[Floats] = []
         reasons: list[list[dict[str, Any]]] = []
-        rows, decoding, started = 0, 0.0, time.perf_counter()
-        asked = started
-        for inputs in request.decode(body, served.bundle.schema, self._service.settings):
-            decoded = time.perf_counter()
-            decoding += decoded - asked
-            if decoded > deadline:
+        rows, started = 0, time.perf_counter()
+        parts = Timed(request.decode(body, served.bundle.schema, self._service.settings))
+        for inputs, scored in scored_parts(served.bundle, parts, scorers):
+            if time.perf_counter() > deadline:
                 raise busy("scoring took too long; send fewer rows at a time.", "timeout")
-            scores.append(finite(served.bundle.score_inputs(inputs), rows))
+            scores.append(finite(scored, rows))
             rows += len(inputs)
-            served.window.add(scores[-1], inputs)
+            served.window.add(scored, inputs)
             if request.explained:
                 self._check_explained(request.explained * rows)
                 reasons += explain(served.bundle, inputs, request.explained)
-            asked = time.perf_counter()
         decided = served.bundle.decide(scores[0] if len(scores) == 1 else np.concatenate(scores))
-        scored = time.perf_counter()
+        ended = time.perf_counter()
         answer = request.write(Answered(served, decided, reasons if request.explained else None))
-        seconds = (decoding, scored - started - decoding, time.perf_counter() - scored)
+        seconds = (parts.seconds, ended - started - parts.seconds, time.perf_counter() - ended)
         self._service.metrics.count_scores(served, decided, seconds)
         return answer
 
@@ -113,6 +131,42 @@ class ScoringEndpoint:
             raise RefusalError(
                 413, f"an answer explains {most} columns at most, rows x explain; ask for fewer.", "explain"
             )
+
+
+class Timed:
+    """Decoded parts of a body, and the seconds that decoding has taken."""
+
+    def __init__(self, parts: Iterator[GraphInputs]) -> None:
+        self._parts = parts
+        self.seconds = 0.0
+
+    def __iter__(self) -> Iterator[GraphInputs]:
+        return self
+
+    def __next__(self) -> GraphInputs:
+        started = time.perf_counter()
+        try:
+            return next(self._parts)
+        finally:
+            self.seconds += time.perf_counter() - started
+
+
+def scored_parts(
+    bundle: Bundle, parts: Iterator[GraphInputs], scorers: Executor | None
+) -> Iterator[tuple[GraphInputs, Floats]]:
+    """Each part with its scores, in order; the next ones are decoded while `scorers`, if any, score the last."""
+    if scorers is None:
+        for inputs in parts:
+            yield inputs, bundle.score_inputs(inputs)
+        return
+    ahead: deque[tuple[GraphInputs, Future[Floats]]] = deque()
+    for inputs in parts:
+        ahead.append((inputs, scorers.submit(bundle.score_inputs, inputs)))
+        if len(ahead) > PARTS_AHEAD:
+            inputs, scored = ahead.popleft()
+            yield inputs, scored.result()
+    for inputs, scored in ahead:
+        yield inputs, scored.result()
 
 
 def finite(scores: Floats, before: int) -> Floats:
@@ -134,10 +188,9 @@ async def read_body(receive: Receive, headers: dict[bytes, bytes], service: Serv
         RefusalError: it is, or the client has gone.
     """
     most = service.settings.max_body_bytes
-    too_large = RefusalError(413, f"a body may have {most} bytes; send fewer rows at a time.", "body_size")
     declared = headers.get(b"content-length", b"0")
     if declared.isdigit() and int(declared) > most:
-        raise too_large
+        raise _too_large(most)
     parts, size, more = [], 0, True
     with Deadline(service.settings.timeout_seconds):
         while more:
@@ -147,8 +200,12 @@ async def read_body(receive: Receive, headers: dict[bytes, bytes], service: Serv
             parts.append(message.get("body", b""))
             size, more = size + len(parts[-1]), message.get("more_body", False)
             if size > most:
-                raise too_large
+                raise _too_large(most)
     return parts[0] if len(parts) == 1 else b"".join(parts)
+
+
+def _too_large(most: int) -> RefusalError:
+    return RefusalError(413, f"a body may have {most} bytes; send fewer rows at a time.", "body_size")
 
 
 class Deadline:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
+import ssl
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import AliasChoices, Field, ValidationError, field_validator
+from pydantic import AliasChoices, Field, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from ssad.errors import SettingsError
@@ -55,12 +56,15 @@ class Settings(BaseSettings):
     rate_limit: str = Field("", description="requests of one client, such as 100/second; more are answered 429")
     timeout_seconds: float = Field(30.0, gt=0, description="how long a request may take")
     tls_certificate: Path | None = Field(None, description="certificate chain, PEM")
-    tls_key: Path | None = Field(None, description="its private key, PEM")
+    tls_key: Path | None = Field(
+        None, validate_default=True, description="its private key, PEM; empty: in the same file"
+    )
     drain_seconds: float = Field(5.0, ge=0, description="time from SIGTERM to closing the port; unready meanwhile")
     shutdown_seconds: int = Field(30, ge=0, description="time requests in progress have after that")
     drift_rows: int = Field(10_000, ge=1, description="recent rows that are compared with the training rows")
-    threads: int = Field(1, ge=1, description="cores one scoring call may use")
+    threads: int = Field(0, ge=0, description="cores that score large bodies; 0: all")
     log_level: str = Field("INFO", description="DEBUG, INFO, WARNING or ERROR")
+    traces_endpoint: str = Field("", description="where traces go, by OTLP over HTTP; empty: none are made")
 
     @field_validator("allowed_models", "api_keys", mode="before")
     @classmethod
@@ -79,6 +83,19 @@ class Settings(BaseSettings):
     def _hashed_or_empty(cls, key: str) -> str:
         if key and not SHA256.fullmatch(key):
             raise ValueError("must be the SHA-256 of the key, 64 hexadecimal digits")
+        return key
+
+    @field_validator("tls_key")
+    @classmethod
+    def _fits_certificate(cls, key: Path | None, others: ValidationInfo) -> Path | None:
+        certificate = others.data.get("tls_certificate")
+        if key is not None and certificate is None:
+            raise ValueError("needs SSAD_SERVE_TLS_CERTIFICATE beside it")
+        if certificate is not None:
+            try:
+                ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(certificate, key)
+            except OSError:  # ssl.SSLError is one
+                raise ValueError("must be the readable PEM key of SSAD_SERVE_TLS_CERTIFICATE") from None
         return key
 
     @field_validator("log_level")

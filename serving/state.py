@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -18,6 +19,9 @@ from serving.settings import Settings
 from serving.source import Source
 from ssad.bundle import Bundle
 from ssad.bundle.intervals import Floats
+
+POOL_THREADS = 2
+"""Large bodies that are decoded at once: each may take its limit of memory."""
 
 
 @dataclass
@@ -73,7 +77,8 @@ class Service:
         settings: as they were read at the start.
         metrics: of this process.
         keys: who may ask.
-        pool: threads for bodies too large for the event loop.
+        pool: threads for bodies too large for the event loop, which decode and write.
+        scorers: threads that score parts of those, as many as cores may be used.
         served: what is served now; None until a bundle is loaded.
         draining: whether the process is about to end.
         registry_seen: when the registry last answered, on the monotonic clock; None before that.
@@ -83,7 +88,8 @@ class Service:
         self.settings = settings
         self.metrics = Metrics()
         self.keys = Keys(settings)
-        self.pool = ThreadPoolExecutor(max(2, settings.threads), thread_name_prefix="score")
+        self.pool = ThreadPoolExecutor(POOL_THREADS, thread_name_prefix="body")
+        self.scorers = ThreadPoolExecutor(settings.threads or os.cpu_count() or 1, thread_name_prefix="score")
         self.served: Served | None = None
         self.draining = False
         self.registry_seen: float | None = None

@@ -50,8 +50,10 @@ def csv_rows(body: bytes, schema: TableSchema, settings: Settings) -> Iterator[G
         reader = csv.open_csv(
             pa.BufferReader(body), csv.ReadOptions(block_size=CSV_BLOCK_BYTES, use_threads=False), None, convert
         )
+        if reader.schema.names != names:  # lines before the header, or one within it
+            raise RowsError("the body is no CSV table with a header in UTF-8, see its header.")
         yield from _parts(reader, schema, settings)
-    except pa.ArrowException as error:
+    except (pa.ArrowException, UnicodeDecodeError) as error:
         row = re.search(r"Row #(\d+)", str(error))
         where = f"see line {row[1]}" if row else "see its header"
         raise RowsError(f"the body is no CSV table with a header in UTF-8, {where}.") from error
@@ -85,7 +87,7 @@ def parquet_rows(body: bytes, schema: TableSchema, settings: Settings) -> Iterat
         check_names(file.schema_arrow.names)
         known = [name for name in file.schema_arrow.names if name in schema.graph_order]
         yield from _parts(file.iter_batches(PART_ROWS, columns=known, use_threads=False), schema, settings)
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise RowsError("the body is no Parquet file, or a damaged one; write it again.") from error
 
 
@@ -112,7 +114,7 @@ def arrow_rows(body: bytes, schema: TableSchema, settings: Settings) -> Iterator
         with pa.ipc.open_stream(pa.BufferReader(body)) as reader:
             check_names(reader.schema.names)
             yield from _parts(reader, schema, settings)
-    except (pa.ArrowException, OSError, EOFError) as error:
+    except (pa.ArrowException, OSError, EOFError, UnicodeDecodeError) as error:
         raise RowsError("the body is no Arrow stream, or a damaged one; write it again.") from error
 
 

@@ -134,6 +134,21 @@ def compare(ports: dict[str, int], rounds: int, seconds: int, folder: Path) -> N
         print(f"{rate['service'] / rate['bare']:.2f} of bare, p99 1/{slow['mlflow'] / slow['service']:.1f} of mlflow's")
 
 
+def prepare(folder: Path) -> dict[str, str]:
+    """Register the model in a store of its own; the environment of its service."""
+    environment = {
+        "MLFLOW_TRACKING_URI": f"sqlite:///{folder / 'mlflow.db'}",
+        "OMP_NUM_THREADS": "1",
+        "SSAD_SERVE_CACHE": str(folder / "cache"),
+        "SSAD_SERVE_API_KEYS": hashlib.sha256(KEY.encode()).hexdigest(),
+        "SSAD_SERVE_DRAIN_SECONDS": "0",
+    }
+    make_table(3000, 0).to_csv(folder / "bench.csv", index=False)
+    train = ["-m", "ssad.cli", "train", "--dataset", "bench.csv", "--max-epochs", "2", "--model-name", "bench"]
+    subprocess.run([sys.executable, *train], cwd=folder, check=True, capture_output=True, env=os.environ | environment)
+    return environment
+
+
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--rounds", type=int, default=3)
@@ -141,17 +156,8 @@ def main() -> None:
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as name, ExitStack() as stack:
         folder = Path(name)
-        os.environ |= {
-            "MLFLOW_TRACKING_URI": f"sqlite:///{folder / 'mlflow.db'}",
-            "OMP_NUM_THREADS": "1",
-            "SSAD_SERVE_CACHE": str(folder / "cache"),
-            "SSAD_SERVE_API_KEYS": hashlib.sha256(KEY.encode()).hexdigest(),
-            "SSAD_SERVE_DRAIN_SECONDS": "0",
-        }
-        make_table(3000, 0).to_csv(folder / "bench.csv", index=False)
+        os.environ |= prepare(folder)
         ssad, model = [sys.executable, "-m", "ssad.cli"], "models:/bench@champion"
-        train = [*ssad, "train", "--dataset", "bench.csv", "--max-epochs", "2", "--model-name", "bench"]
-        subprocess.run(train, cwd=folder, check=True, capture_output=True)
         ports = {name: free_port() for name in ("service", "bare", "mlflow")}
         serve = [*ssad, "serve", "--model", model, "--port", str(ports["service"])]
         with server(serve, ports["service"], "/readyz", folder):

@@ -13,7 +13,7 @@ import numpy.typing as npt
 import onnxruntime
 
 from ssad.bundle.drift import Reference
-from ssad.bundle.intervals import ConfidenceCurve, Floats, region_names
+from ssad.bundle.intervals import REGIONS, ConfidenceCurve, Floats, region_names
 from ssad.bundle.schema import GraphInputs, Table, TableSchema
 from ssad.errors import BundleError
 
@@ -62,7 +62,7 @@ class Scores:
         return {
             "score": self.score.tolist(),
             "confidence": self.confidence.tolist(),
-            "region": self.region.tolist(),
+            "region": [REGIONS[code] for code in self.codes.tolist()],
         }
 
     def records(self) -> list[dict[str, Any]]:

@@ -46,6 +46,18 @@ def test_a_linter_finds_nothing(path: Path) -> None:
     assert done.returncode == 0, done.stdout
 
 
+def test_every_package_of_the_images_is_pinned() -> None:
+    pinned = set(re.findall(r"^([\w.-]+)==", (PROJECT / "constraints.txt").read_text(encoding="utf-8"), re.MULTILINE))
+    lines = (DOCKER / "serving.txt").read_text(encoding="utf-8").splitlines()
+    named = {line for line in lines if not line.startswith("#")}
+    for path in DOCKERFILES:
+        (installed,) = re.findall(r"-c constraints.txt (.*?)(?: \\\n|\n)", path.read_text(encoding="utf-8"))
+        words = [word for word in installed.split() if word not in ("-r", "serving.txt", ".")]
+        named |= {word.strip('"').partition("[")[0] for word in words}
+    assert {"boto3", "psycopg", "uvicorn"} <= named
+    assert named <= pinned
+
+
 def test_compose_fits_its_specification() -> None:
     found = PyCompose.from_yaml(compose())
     found.validate()
@@ -85,17 +97,23 @@ def image(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     source.mkdir()
     built = steps("serving.Dockerfile")
     second = [at for at, (name, _) in enumerate(built) if name == "FROM"][1]
-    for name, said in built[:second]:
+    carry_out(built[:second], source, {"/opt/ssad": str(target)})
+    yield target
+    shutil.rmtree(folder)
+
+
+def carry_out(built: list[tuple[str, str]], source: Path, changes: dict[str, str]) -> None:
+    """COPY and RUN in a folder, some of the words of the commands changed."""
+    for name, said in built:
         if name == "COPY":
             *files, place = said.split()
             for file in files:
                 copy(PROJECT / file, source / (Path(file).name if place == "./" else place))
         elif name == "RUN":
-            command = said.replace("/opt/ssad", str(target)).replace("python -m venv", f"{sys.executable} -m venv")
-            done = subprocess.run(["bash", "-ec", command], cwd=source, capture_output=True, text=True, check=False)
+            for old, new in (changes | {"python -m venv": f"{sys.executable} -m venv"}).items():
+                said = said.replace(old, new)
+            done = subprocess.run(["bash", "-ec", said], cwd=source, capture_output=True, text=True, check=False)
             assert done.returncode == 0, done.stderr[-2000:]
-    yield target
-    shutil.rmtree(folder)
 
 
 def copy(file: Path, place: Path) -> None:
@@ -105,8 +123,23 @@ def copy(file: Path, place: Path) -> None:
         shutil.copy(file, place)
 
 
+installs = pytest.mark.skipif(
+    "SSAD_TEST_IMAGE" not in os.environ, reason="installs for minutes; set SSAD_TEST_IMAGE to run it"
+)
+
+
 @pytest.mark.slow
-@pytest.mark.skipif("SSAD_TEST_IMAGE" not in os.environ, reason="installs for minutes; set SSAD_TEST_IMAGE to run it")
+@installs
+def test_the_training_image_can_be_installed(tmp_path: Path) -> None:
+    # Everything is found and fits together; gigabytes are left where they are, and this machine without a new user.
+    changes = {"/opt/venv": str(tmp_path / "venv"), "pip install": "pip install --dry-run", "&& useradd": "&& true"}
+    source = tmp_path / "src"
+    source.mkdir()
+    carry_out(steps("training.Dockerfile"), source, changes)
+
+
+@pytest.mark.slow
+@installs
 @pytest.mark.filterwarnings("ignore::ResourceWarning")
 def test_the_image_has_nothing_of_training_and_serves(image: Path, registry: Registry, tmp_path: Path) -> None:
     python = image / "bin" / "python"

@@ -201,13 +201,18 @@ def service_environment(uri: str, cache: Path, **more: str) -> dict[str, str]:
 
 @contextmanager
 def running_service(
-    uri: str, folder: Path, wrap: tuple[str, ...] = (), program: str = sys.executable, **more: str
+    uri: str,
+    folder: Path,
+    wrap: tuple[str, ...] = (),
+    program: str = sys.executable,
+    scheme: str = "http",
+    **more: str,
 ) -> Iterator[Running]:
     """A real service of `models:/payments@champion`."""
     port, cache = free_port(), folder / "cache"
     model = f"models:/{MODEL}@{ALIAS}"
     command = [*wrap, program, "-m", "ssad.cli", "serve", "--model", model, "--port", str(port)]
-    url = f"http://127.0.0.1:{port}"
+    url = f"{scheme}://127.0.0.1:{port}"
     with (
         real_server(command, f"{url}/startupz", folder, service_environment(uri, cache, **more)) as process,
         httpx.Client(base_url=url, timeout=30) as client,

@@ -87,6 +87,18 @@ def test_a_damaged_body_is_read_or_refused(bundle: Bundle, decode: Any, whole: s
     decoded(decode, data.draw(damaged(WHOLE[whole]) | st.binary(max_size=200)), bundle)
 
 
+@pytest.mark.parametrize(
+    ("decode", "body"),
+    [
+        (tables.parquet_rows, WHOLE["parquet"].replace(b"amount", b"amou\x80t")),
+        (tables.csv_rows, b"\n\x80,count\n1,2\n"),
+        (tables.csv_rows, b"\n" + WHOLE["csv"].replace(b"count", b"amount", 1)),
+    ],
+)
+def test_a_header_that_is_no_text_or_comes_late_is_refused(bundle: Bundle, decode: Any, body: bytes) -> None:
+    assert not decoded(decode, body, bundle)
+
+
 def test_the_whole_bodies_hold_rows(bundle: Bundle) -> None:
     assert decoded(tables.parquet_rows, WHOLE["parquet"], bundle)
     assert decoded(tables.arrow_rows, WHOLE["arrow"], bundle)

@@ -1,0 +1,169 @@
+"""Real services in an unkind world: TLS, traces, a registry that is killed, a clock that jumps."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import trustme
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+
+from serving.settings import read_settings
+from ssad.errors import SettingsError
+from tests.serving.support import Registry, running_service, until
+from tests.ssad.workflows.support import free_port
+
+pytestmark = [
+    pytest.mark.slow,
+    # httpx and the servers' logs are closed by the session's end, not by a test's.
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),
+]
+
+Rows = list[dict[str, Any]]
+
+FAKETIME = Path("/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1")
+
+
+@pytest.fixture
+def certificate(tmp_path: Path) -> dict[str, str]:
+    """Settings of a certificate for this machine."""
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(tmp_path / "authority.pem")
+    issued = authority.issue_cert("127.0.0.1")
+    issued.private_key_pem.write_to_path(tmp_path / "key.pem")
+    issued.cert_chain_pems[0].write_to_path(tmp_path / "certificate.pem")
+    names = {"CERTIFICATE": "certificate.pem", "KEY": "key.pem"}
+    return {f"SSAD_SERVE_TLS_{name}": str(tmp_path / file) for name, file in names.items()}
+
+
+def test_a_client_that_trusts_its_certificate_is_answered_over_tls(
+    registry: Registry, rows: Rows, certificate: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as trusting:
+        trusting.setenv("SSL_CERT_FILE", str(tmp_path / "authority.pem"))  # which httpx reads
+        with running_service(registry.uri, tmp_path, (), sys.executable, "https", **certificate) as service:
+            assert service.client.post("/v1/score", json={"records": rows}).status_code == 200
+            url = service.client.base_url
+            with pytest.raises(httpx.TransportError):
+                httpx.get(url.copy_with(scheme="http"))
+            trusting.delenv("SSL_CERT_FILE")
+            with pytest.raises(httpx.ConnectError, match="CERTIFICATE_VERIFY_FAILED"):
+                httpx.get(url)
+
+
+def test_a_certificate_that_cannot_be_used_is_named_before_anything_starts(
+    certificate: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in certificate.items():
+        monkeypatch.setenv(name, value)
+    read_settings()
+    (tmp_path / "key.pem").write_text("no key")
+    with pytest.raises(SettingsError, match=r"SSAD_SERVE_TLS_KEY: .*must be the readable PEM key"):
+        read_settings()
+    monkeypatch.delenv("SSAD_SERVE_TLS_CERTIFICATE")
+    with pytest.raises(SettingsError, match=r"SSAD_SERVE_TLS_KEY: .*needs SSAD_SERVE_TLS_CERTIFICATE"):
+        read_settings()
+
+
+class Collector(ThreadingHTTPServer):
+    """Takes traces by OTLP over HTTP."""
+
+    daemon_threads = True
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), Export)
+        self.requests: list[ExportTraceServiceRequest] = []
+
+    @property
+    def spans(self) -> list[Any]:
+        return [s for r in self.requests for of in r.resource_spans for scope in of.scope_spans for s in scope.spans]
+
+
+class Export(BaseHTTPRequestHandler):
+    server: Collector
+
+    def do_POST(self) -> None:  # the name that http.server calls
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        self.server.requests.append(ExportTraceServiceRequest.FromString(body))
+        self.send_response(200)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def collector() -> Iterator[Collector]:
+    server = Collector()
+    thread = threading.Thread(target=server.serve_forever, args=(0.05,))
+    thread.start()
+    yield server
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+def test_each_request_is_a_span_that_says_nothing_of_its_rows(
+    registry: Registry, rows: Rows, collector: Collector, tmp_path: Path
+) -> None:
+    endpoint = f"http://127.0.0.1:{collector.server_address[1]}/v1/traces"
+    trace = "0af7651916cd43dd8448eb211c80319c"
+    headers = {"traceparent": f"00-{trace}-b7ad6b7169203331-01", "X-API-Key": "a secret"}
+    with running_service(registry.uri, tmp_path, SSAD_SERVE_TRACES_ENDPOINT=endpoint) as running:
+        answer = running.client.post("/v1/score", json={"records": rows}, headers=headers)
+        assert answer.status_code == 200
+        assert running.client.post("/v1/score", json={}).status_code == 422
+        running.client.get("/livez")
+        running.process.send_signal(signal.SIGTERM)
+        assert running.process.wait(30) == 0  # what was not sent yet is sent at the end
+    first, second = sorted(collector.spans, key=lambda span: span.start_time_unix_nano)
+    assert first.trace_id.hex() == trace
+    assert second.trace_id.hex() != trace
+    said = str(collector.requests)
+    assert "/v1/score" in said
+    for hidden in ("a secret", "amount", "/livez"):
+        assert hidden not in said
+
+
+def test_a_registry_that_is_killed_is_survived_and_followed_again_at_the_same_port(
+    registry: Registry, rows: Rows, tmp_path: Path
+) -> None:
+    registry.promote("first")
+    other = Registry(registry.folder, free_port(), registry.bundles, registry.versions)
+    with other.running() as process, running_service(other.uri, tmp_path) as running:
+        os.killpg(process.pid, signal.SIGKILL)
+        until(lambda: running.client.get("/readyz").json()["stale"], "it says that it is stale")
+        assert running.metric('ssad_registry_polls_total{result="failed"}') > 0
+        answer = running.client.post("/v1/score", json={"records": rows})
+        assert (answer.status_code, answer.headers["x-model-version"]) == (200, registry.versions["first"])
+        with other.running():
+            other.promote("second")
+            until(lambda: running.version == registry.versions["second"], "the registry is followed again")
+            until(lambda: not running.client.get("/readyz").json()["stale"], "it is no longer stale")
+
+
+@pytest.mark.skipif(not FAKETIME.exists(), reason="only libfaketime makes another process's clock jump")
+@pytest.mark.parametrize("jump", ["+3000d", "-3000d"])
+def test_a_clock_that_jumps_stops_nothing(registry: Registry, rows: Rows, tmp_path: Path, jump: str) -> None:
+    registry.promote("first")
+    clock = tmp_path / "clock"
+    clock.write_text("+0")
+    fake = {"LD_PRELOAD": str(FAKETIME), "FAKETIME_TIMESTAMP_FILE": str(clock), "FAKETIME_NO_CACHE": "1"}
+    fake["FAKETIME_DONT_FAKE_MONOTONIC"] = "1"  # no system lets that one jump
+    with running_service(registry.uri, tmp_path, (), sys.executable, "http", **fake) as running:
+        loaded = running.client.get("/v1/model").json()["loaded_at"]
+        clock.write_text(jump)
+        registry.promote("second")
+        until(lambda: running.version == registry.versions["second"], "the second version is served")
+        assert abs(int(running.client.get("/v1/model").json()["loaded_at"][:4]) - int(loaded[:4])) >= 8
+        assert running.client.post("/v1/score", json={"records": rows}).status_code == 200
+        until(lambda: not running.client.get("/readyz").json()["stale"], "the registry is still asked")
