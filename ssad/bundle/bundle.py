@@ -83,8 +83,8 @@ class Bundle:
         golden: a few training rows by column, with their scores.
     """
 
-    def __init__(self, path: Path, threads: int = 1) -> None:
-        """Read the bundle at `path`; `threads` is how many cores one scoring call may use.
+    def __init__(self, path: Path) -> None:
+        """Read the bundle at `path`.
 
         Raises:
             BundleError: a file is missing, damaged or of a version this code does not read.
@@ -97,7 +97,7 @@ class Bundle:
         self.histogram = _read_json(path, HISTOGRAM)
         self.reference = Reference(self.histogram, self.schema, self.curve.thresholds)
         self.golden = _read_json(path, GOLDEN)
-        self._session = _session(path / GRAPH, threads)
+        self._session = _session(path / GRAPH)
         self._inputs = {node.name for node in self._session.get_inputs()}
 
     def score(self, table: Table) -> Scores:
@@ -198,9 +198,9 @@ def _read_json(path: Path, name: str) -> dict[str, Any]:
     return document
 
 
-def _session(path: Path, threads: int) -> onnxruntime.InferenceSession:
+def _session(path: Path) -> onnxruntime.InferenceSession:
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
+    options.intra_op_num_threads = 1  # more cores are used by more calls at a time, each of some rows
     options.inter_op_num_threads = 1
     options.log_severity_level = 3  # errors only: a warning about an unused initializer helps nobody
     try:

@@ -70,20 +70,19 @@ class FetchedModel:
     bundle: Bundle
 
 
-def fetch_model(uri: str, folder: Path, threads: int = 1) -> FetchedModel:
+def fetch_model(uri: str, folder: Path) -> FetchedModel:
     """Fetch a registered version, a run's model or a bundle.
 
     Args:
         uri: a model URI of MLflow, or the path of a bundle's folder.
         folder: where to put what is downloaded.
-        threads: cores that one scoring call may use.
 
     Raises:
         TrackingError: there is no such model, or it is none of this project.
         BundleError: it is damaged.
     """
     if (Path(uri) / MANIFEST).is_file():
-        return FetchedModel(uri, None, None, None, None, Bundle(Path(uri), threads))
+        return FetchedModel(uri, None, None, None, None, Bundle(Path(uri)))
     try:
         version = registered_version(uri)
         pinned = f"models:/{version.name}/{version.version}" if version else uri
@@ -99,7 +98,7 @@ def fetch_model(uri: str, folder: Path, threads: int = 1) -> FetchedModel:
     flavor = model.flavors.get("python_function", {})
     if flavor.get("loader_module") != LOADER:
         raise BundleError(f"the model {uri} is not one of this project; name one that ssad registered.")
-    bundle = Bundle(logged / flavor["data"], threads)
+    bundle = Bundle(logged / flavor["data"])
     name, number = (version.name, str(version.version)) if version else (None, None)
     return FetchedModel(pinned, name, number, model.model_id, logged, bundle)
 
