@@ -4,6 +4,7 @@
 const SHOWN_ROWS = 200;
 const EXPLAINED = 5;
 const POLL_MILLISECONDS = 3000;
+const COMPARED_ROWS = 200; // of fewer, stability indices are noise; recalibration asks for as many
 const HEIGHT = 220, BOTTOM = 30, TOP = 10, SIDE = 8;
 
 const element = (id) => document.getElementById(id);
@@ -55,7 +56,8 @@ function draw(tag, attributes = {}, text = "") {
 
 const number = (value, digits = 4) => (Number.isFinite(value) ? String(+value.toPrecision(digits)) : "nowhere");
 const percent = (share) => (share === undefined ? "" : `${(100 * share).toFixed(1)} %`);
-const shown = (value) => (value === null ? "missing" : typeof value === "number" ? number(value) : String(value));
+const toSeconds = (text) => text.replace(/(T\d\d:\d\d:\d\d)\.\d+$/, "$1");
+const shown = (value) => (value === null ? "missing" : typeof value === "number" ? number(value) : toSeconds(String(value)));
 const regionName = (region) => make("span", { className: `region ${region}` }, region);
 
 function makeTable(caption, heads, rows) {
@@ -195,9 +197,11 @@ function showDrift(drift) {
     [regionName(region), percent(drift.region_shares[region]), percent(drift.training_region_shares[region])]);
   const columns = Object.entries(drift.column_psi).sort(([, a], [, b]) => b - a).slice(0, EXPLAINED)
     .map(([name, psi]) => [name, psi.toFixed(3)]);
+  const drifted = drift.rows < COMPARED_ROWS ? `; from ${COMPARED_ROWS} on a comparison tells something.`
+    : `; the scores' stability index is ${drift.score_psi.toFixed(3)} (by custom: steady below 0.1, another population `
+      + `from 0.25), Kolmogorov-Smirnov ${drift.score_ks.toFixed(3)}.`;
   element("drift").replaceChildren(
-    make("p", {}, `${drift.rows.toLocaleString("en")} rows; the scores' stability index is ${drift.score_psi.toFixed(3)} `
-      + `(by custom: steady below 0.1, another population from 0.25), Kolmogorov-Smirnov ${drift.score_ks.toFixed(3)}.`),
+    make("p", {}, `${drift.rows.toLocaleString("en")} rows${drifted}`),
     makeTable("Regions", [["region"], ["recent", "number"], ["training", "number"]], regions),
     makeTable("Drift of columns", [["column"], ["stability index", "number"]], columns));
 }
