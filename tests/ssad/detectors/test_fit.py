@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -405,7 +406,7 @@ def test_a_folder_trains_to_what_the_table_in_memory_trains_to(
     for ours, theirs in zip(streamed.encoder.buffers(), whole.encoder.buffers(), strict=True):
         np.testing.assert_array_equal(ours, theirs)
     np.testing.assert_allclose(streamed.training_scores, whole.training_scores, rtol=1e-9)
-    ends = (vars(detector.curve.thresholds) for detector in (streamed, whole))
+    ends = (asdict(detector.curve.thresholds) for detector in (streamed, whole))
     assert next(ends) == pytest.approx(next(ends), rel=1e-9)
 
 
