@@ -14,7 +14,7 @@ from serving.source import aliased
 from serving.state import Service
 from serving.store import KEPT, Store
 from ssad.bundle import Bundle, TableSchema
-from ssad.errors import BundleError, SettingsError, SsadError, TrackingError
+from ssad.errors import BundleError, SettingsError, SsadError, TrackingError, reason_of
 
 logger = logging.getLogger(__name__)
 
@@ -186,8 +186,9 @@ def load_checked(fetched: Fetched, served: TableSchema | None) -> Bundle:
     except BundleError:
         raise
     except Exception as error:  # a graph and a schema that do not fit each other fail in many ways
-        reason = " ".join(str(error).split())[:200]
-        raise BundleError(f"the bundle {fetched.path} cannot score its golden rows ({reason}); train again.") from error
+        raise BundleError(
+            f"the bundle {fetched.path} cannot score its golden rows ({reason_of(error)}); train again."
+        ) from error
     if served is not None:
         known = {column.name: column.kind for column in served.columns}
         other = [column.name for column in bundle.schema.columns if known.get(column.name) != column.kind]

@@ -20,7 +20,7 @@ from urllib.parse import urlparse
 
 from serving.settings import Settings
 from serving.source import Source
-from ssad.errors import TrackingError
+from ssad.errors import TrackingError, reason_of
 
 BUNDLE_LOADER = "ssad.bundle.pyfunc"
 """The `loader_module` of a logged model that is a bundle of this project."""
@@ -225,9 +225,8 @@ def _serve_questions() -> None:
             answer = {"found": _answer(question)}
         except Exception as error:  # whatever MLflow raises; the parent makes one sentence of it
             what = question.get("uri") or f"models:/{question['name']}@{question['alias']}"
-            reason = " ".join(str(error).split())[:300]
             advice = "train first, or name a version that is there"
-            answer = {"error": f"{what} cannot be loaded ({reason}); {advice}."}
+            answer = {"error": f"{what} cannot be loaded ({reason_of(error, 300)}); {advice}."}
         print(json.dumps(answer), file=answers, flush=True)
 
 

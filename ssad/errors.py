@@ -89,6 +89,15 @@ class TrackingError(SsadError):
     """The tracking server or the registry cannot do what was asked."""
 
 
+REASON_LENGTH = 200
+"""Characters of another library's words that one sentence has room for."""
+
+
+def reason_of(error: Exception, length: int = REASON_LENGTH) -> str:
+    """What an exception of another library says, on one line of at most so many characters."""
+    return " ".join(str(error).split())[:length]
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """A closing clause for an unknown name: the nearest known one, and the whole list."""
     known = sorted(known)

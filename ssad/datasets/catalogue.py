@@ -15,7 +15,7 @@ import pandas as pd
 import pooch
 from sklearn import datasets as sklearn_datasets
 
-from ssad.errors import DatasetError
+from ssad.errors import DatasetError, reason_of
 
 
 @dataclass(frozen=True)
@@ -55,9 +55,8 @@ def load(name: str) -> pd.DataFrame:
     try:
         return _FETCHED[name]()
     except Exception as error:  # urllib, OpenML and a wrong checksum each raise their own
-        reason = " ".join(str(error).split())[:160]
         raise DatasetError(
-            f"data set {name!r} cannot be fetched ({reason}); connect this machine, put the files of "
+            f"data set {name!r} cannot be fetched ({reason_of(error, 160)}); connect this machine, put the files of "
             f"scikit-learn's fetcher into {cache_folder()}, or name a table of your own."
         ) from error
 

@@ -13,7 +13,7 @@ import pyarrow.dataset as pads
 
 from ssad.bundle import TableSchema
 from ssad.datasets.tables import FORMATS, local_path, read_table
-from ssad.errors import DatasetError
+from ssad.errors import DatasetError, reason_of
 
 BATCH_ROWS = 65_536
 """Rows of every batch but the last: 15 MiB of thirty numbers, small beside a row group's million rows."""
@@ -52,8 +52,9 @@ class TableStream:
         try:
             yield from _evenly(self.read(skip))
         except (pa.ArrowException, OSError) as error:
-            reason = " ".join(str(error).split())[:200]
-            raise DatasetError(f"the table cannot be read to its end ({reason}); mend it and run again.") from error
+            raise DatasetError(
+                f"the table cannot be read to its end ({reason_of(error)}); mend it and run again."
+            ) from error
 
 
 def open_stream(location: str, schema: TableSchema, keep: Sequence[str] = ()) -> TableStream:
@@ -67,13 +68,12 @@ def open_stream(location: str, schema: TableSchema, keep: Sequence[str] = ()) ->
     wanted = list(dict.fromkeys([*(column.name for column in schema.columns), *keep]))
     path = local_path(location)
     if path is None or suffix(path) not in (*PARQUET, *SEPARATORS):
-        stream = _whole(location, wanted)
+        stream = _whole(location if path is None else str(path), wanted)
     else:
         try:
             stream = _parquet(path, wanted) if suffix(path) in PARQUET else _text(path, schema, wanted)
         except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
-            reason = " ".join(str(error).split())[:200]
-            raise DatasetError(f"{path} cannot be read ({reason}); expected {FORMATS}.") from error
+            raise DatasetError(f"{path} cannot be read ({reason_of(error)}); expected {FORMATS}.") from error
     twice = sorted(name for name, count in Counter(stream.names).items() if count > 1)
     lost = [name for name in keep if name not in stream.names]
     if twice or lost:
@@ -129,9 +129,8 @@ class ParquetFiles:
                 try:
                     yield from _after(group.to_batches(self.schema, columns=list(columns), batch_size=BATCH_ROWS), skip)
                 except (pa.ArrowException, OSError) as error:
-                    reason = " ".join(str(error).split())[:200]
                     raise DatasetError(
-                        f"{group.path} cannot be read to its end ({reason}); mend it and run again."
+                        f"{group.path} cannot be read to its end ({reason_of(error)}); mend it and run again."
                     ) from error
             skip = max(0, skip - rows)
 
@@ -147,8 +146,7 @@ def parquet_files(path: Path) -> ParquetFiles:
         files = sorted(dataset.get_fragments(), key=lambda fragment: fragment.path)
         groups = [group for file in files for group in file.split_by_row_group()]
     except (pa.ArrowException, OSError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise DatasetError(f"{path} cannot be read ({reason}); expected {FORMATS}.") from error
+        raise DatasetError(f"{path} cannot be read ({reason_of(error)}); expected {FORMATS}.") from error
     lengths = [group.row_groups[0].num_rows for group in groups]
     paths = tuple(Path(file.path) for file in files)
     return ParquetFiles(dataset.schema, tuple(zip(groups, lengths, strict=True)), paths)

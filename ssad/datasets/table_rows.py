@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
@@ -15,7 +14,7 @@ import pandas as pd
 
 from ssad.bundle.bundle import digest as file_digest
 from ssad.datasets.stream import BATCH_ROWS, PARQUET, ParquetFiles, parquet_files, suffix
-from ssad.datasets.tables import local_path, read_table
+from ssad.datasets.tables import check_shape, local_path, read_table
 from ssad.errors import DatasetError
 
 
@@ -107,13 +106,9 @@ def open_rows(location: str) -> TableRows:
     """
     path = local_path(location)
     if path is None or suffix(path) not in PARQUET:
-        return table_rows(read_table(location))
+        return table_rows(read_table(location if path is None else str(path)))
     files = parquet_files(path)
-    twice = [name for name, count in Counter(files.schema.names).items() if count > 1]
-    if twice:
-        raise DatasetError(f"{path} has columns of the same name: {', '.join(twice)}; rename them.")
-    if not files.rows or not files.schema.names:
-        raise DatasetError(f"{path} holds no rows; bring a table with data in it.")
+    check_shape(path, files.rows, files.schema.names)
     return _parquet_rows(files)
 
 

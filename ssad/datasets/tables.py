@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
@@ -13,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from ssad.datasets import catalogue
-from ssad.errors import DatasetError
+from ssad.errors import DatasetError, reason_of
 
 LABEL = "label"
 """The label column of tables that this project makes itself."""
@@ -40,8 +41,7 @@ def read_table(location: str) -> pd.DataFrame:
     except DatasetError:
         raise
     except Exception as error:  # each reader has exceptions of its own; all mean a damaged or foreign file
-        reason = " ".join(str(error).split())[:200]
-        raise DatasetError(f"{path} cannot be read ({reason}); expected {FORMATS}.") from error
+        raise DatasetError(f"{path} cannot be read ({reason_of(error)}); expected {FORMATS}.") from error
     return _checked(table, path)
 
 
@@ -73,9 +73,8 @@ def _fetched(location: str) -> Path:
     try:
         return Path(mlflow.artifacts.download_artifacts(artifact_uri=location))
     except Exception as error:  # each store has exceptions of its own
-        reason = " ".join(str(error).split())[:200]
         raise DatasetError(
-            f"{location} cannot be fetched ({reason}); check the address and its credentials."
+            f"{location} cannot be fetched ({reason_of(error)}); check the address and its credentials."
         ) from error
 
 
@@ -117,9 +116,18 @@ def _reader(path: Path) -> Callable[[Any], pd.DataFrame]:
 
 def _checked(table: pd.DataFrame, path: Path) -> pd.DataFrame:
     table.columns = table.columns.map(str)
-    if not len(table) or not len(table.columns):
-        raise DatasetError(f"{path} holds no rows; bring a table with data in it.")
-    twice = table.columns[table.columns.duplicated()].unique()
-    if len(twice):
-        raise DatasetError(f"{path} has columns of the same name: {', '.join(twice)}; rename them.")
+    check_shape(path, len(table), list(table.columns))
     return table.reset_index(drop=True)
+
+
+def check_shape(path: Path, rows: int, columns: Sequence[str]) -> None:
+    """Refuse a table that is empty, or whose columns cannot be told apart by their names.
+
+    Raises:
+        DatasetError: it is.
+    """
+    if not rows or not columns:
+        raise DatasetError(f"{path} holds no rows; bring a table with data in it.")
+    twice = [name for name, count in Counter(columns).items() if count > 1]
+    if twice:
+        raise DatasetError(f"{path} has columns of the same name: {', '.join(twice)}; rename them.")

@@ -23,7 +23,7 @@ from mlflow.models import Model, infer_signature
 import ssad
 from ssad.bundle import Bundle
 from ssad.bundle.bundle import MANIFEST
-from ssad.errors import BundleError, RefusedError, SettingsError, SsadError, TrackingError
+from ssad.errors import BundleError, RefusedError, SettingsError, SsadError, TrackingError, reason_of
 
 CHAMPION, CHALLENGER, PREVIOUS = "champion", "challenger", "previous"
 
@@ -91,9 +91,9 @@ def fetch_model(uri: str, folder: Path) -> FetchedModel:
     except SsadError:
         raise
     except Exception as error:  # each store has exceptions of its own
-        reason = " ".join(str(error).split())[:200]
         raise TrackingError(
-            f"the model {uri} cannot be loaded ({reason}); name a version that is there, or a bundle's folder."
+            f"the model {uri} cannot be loaded ({reason_of(error)}); "
+            "name a version that is there, or a bundle's folder."
         ) from error
     flavor = model.flavors.get("python_function", {})
     if flavor.get("loader_module") != LOADER:
@@ -178,10 +178,9 @@ def alias_version(client: MlflowClient, name: str, alias: str) -> ModelVersion |
     except (MlflowException, NotImplementedError) as error:
         if "not found" in str(error) and getattr(error, "error_code", "") in NO_SUCH_ALIAS:
             return None
-        reason = " ".join(str(error).split())[:200]
         raise TrackingError(
-            f"the registry at {mlflow.get_registry_uri()} cannot tell the alias {alias} of {name} ({reason}); "
-            "it must be one with aliases, of MLflow 2.3 or newer."
+            f"the registry at {mlflow.get_registry_uri()} cannot tell the alias {alias} of {name} "
+            f"({reason_of(error)}); it must be one with aliases, of MLflow 2.3 or newer."
         ) from error
 
 

@@ -45,7 +45,7 @@ MLFLOW_DEFAULTS = {
 DIGEST_LENGTH = 36
 """Characters of a digest that MLflow keeps."""
 
-EXAMPLE_ROWS = 1000
+TYPED_ROWS = 1000
 """Rows that the logged types of columns are read from."""
 
 
@@ -138,7 +138,7 @@ def log_rows(rows: TableRows, source: str, context: str) -> None:
         return
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # hints on whole numbers
-        schema = infer_signature(rows.head(EXAMPLE_ROWS)).inputs
+        schema = infer_signature(rows.head(TYPED_ROWS)).inputs
     dataset = _RowsInFiles(resolve_dataset_source(source), Path(source).stem, digest[:DIGEST_LENGTH], schema)
     dataset.rows = len(rows)
     mlflow.log_input(dataset, context=context)
