@@ -6,10 +6,10 @@ COPY ssad ssad
 COPY serving serving
 RUN python -m venv /opt/venv \
     && /opt/venv/bin/pip install --no-cache-dir -c constraints.txt boto3 "psycopg[binary]" . \
-    && useradd --system --uid 10001 --create-home --shell /usr/sbin/nologin ssad
+    && useradd --system --uid 10001 --home-dir /var/lib/ssad --create-home --shell /usr/sbin/nologin ssad
 ENV PATH=/opt/venv/bin:$PATH \
     PYTHONUNBUFFERED=1
 USER 10001
-WORKDIR /home/ssad
+WORKDIR /var/lib/ssad
 ENTRYPOINT ["ssad"]
 CMD ["--help"]

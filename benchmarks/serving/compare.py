@@ -160,8 +160,8 @@ def main() -> None:
         ssad, model = [sys.executable, "-m", "ssad.cli"], "models:/bench@champion"
         ports = {name: free_port() for name in ("service", "bare", "mlflow")}
         serve = [*ssad, "serve", "--model", model, "--port", str(ports["service"])]
-        with server(serve, ports["service"], "/readyz", folder):
-            pass  # fills the cache
+        with server(serve, ports["service"], "/readyz", folder) as (_, first):
+            print(f"ready after {first:.2f} s where the bundle must be fetched first; now it is in the cache")
         process, ready = stack.enter_context(server(serve, ports["service"], "/readyz", folder))
         app = ["-m", "uvicorn", "--app-dir", str(Path(__file__).parent), "bare:app", "--no-access-log"]
         bare = [sys.executable, *app, "--port", str(ports["bare"])]

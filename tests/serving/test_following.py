@@ -167,13 +167,11 @@ class Relay(BaseHTTPRequestHandler):
             answer = httpx.Response(200, content=b"<html>not the registry</html>")
         else:
             answer = httpx.get(self.server.behind + self.path, timeout=30)
-        try:
+        with contextlib.suppress(OSError):  # the service has stopped waiting
             self.send_response(answer.status_code)
             self.send_header("Content-Length", str(len(answer.content)))
             self.end_headers()
             self.wfile.write(answer.content)
-        except OSError:
-            pass  # the service has stopped waiting
 
     def do_POST(self) -> None:
         self.do_GET()
