@@ -52,7 +52,7 @@ def app_around(service: Service, follower: Follower) -> Gate:
     app.router.routes.extend([*hot, *inference_protocol.infer_routes(service)])
     for router in (page.router, probes.router, state.router, admin.router, inference_protocol.router):
         app.include_router(router)
-    app.openapi = partial(openapi, app, service)  # type: ignore[method-assign]
+    app.openapi = partial(openapi, app, service)  # type: ignore[method-assign]  # as FastAPI documents
     app.add_exception_handler(RefusalError, _refused)
     app.add_exception_handler(RowsError, _refused_rows)
     app.add_exception_handler(HTTPException, _refused_by_framework)

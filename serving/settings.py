@@ -113,7 +113,7 @@ def read_settings(**given: object) -> Settings:
         SettingsError: values cannot be used; one error names them all.
     """
     try:
-        return Settings(**given)  # type: ignore[arg-type]
+        return Settings(**given)  # type: ignore[arg-type]  # pydantic checks them
     except ValidationError as error:
         problems = [f"{variable(str(part['loc'][0]))}: {part['msg']}" for part in error.errors()]
         raise SettingsError("; ".join(problems) + ".") from None

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import typer
-import yaml  # type: ignore[import-untyped]
+import yaml  # type: ignore[import-untyped]  # its types are a package of their own
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 

@@ -13,7 +13,7 @@ from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import FunctionTransformer, MinMaxScaler
 
 
-class CountEncoder(TransformerMixin, BaseEstimator):  # type: ignore[misc]
+class CountEncoder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
     """Replace each value of some columns by how often training saw it; an unseen value counts 0."""
 
     def __init__(self, cols: Sequence[str]) -> None:
@@ -25,7 +25,7 @@ class CountEncoder(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         self.feature_names_in_ = np.asarray(X.columns, dtype=object)
         return self
 
-    def transform(self, X: pd.DataFrame) -> pd.DataFrame:  # noqa: N803
+    def transform(self, X: pd.DataFrame) -> pd.DataFrame:  # noqa: N803 - scikit-learn's name
         """The table with counts in place of values."""
         return X.assign(**{c: X[c].map(counts).fillna(0).astype(float) for c, counts in self.counts_.items()})
 

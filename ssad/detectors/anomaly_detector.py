@@ -25,7 +25,7 @@ MIN_FIT_ROWS = 2
 """One row has no distribution."""
 
 
-class AnomalyDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]
+class AnomalyDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
     """A scikit-learn outlier detector: `fit` on unlabelled rows with anomalies among them.
 
     DataFrames keep their columns, of any kind a table may have; arrays are numeric. A NaN or infinite cell
@@ -99,30 +99,30 @@ class AnomalyDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]
             self._bundle = Bundle(folder)
         return self._bundle
 
-    def anomaly_score(self, X: Any) -> Floats:  # noqa: N803
+    def anomaly_score(self, X: Any) -> Floats:  # noqa: N803 - scikit-learn's name
         """Score of each row, shape (n,), float64; higher is more abnormal."""
         check_is_fitted(self)
         rows = self._rows(X, reset=False)
         return self.bundle_.score(rows).score if self._fitted is None else self._fitted.score(rows)
 
-    def confidence(self, X: Any) -> Floats:  # noqa: N803
+    def confidence(self, X: Any) -> Floats:  # noqa: N803 - scikit-learn's name
         """Confidence of each row, shape (n,), in [-1, 1]."""
         return self.curve_(self.anomaly_score(X))
 
-    def region(self, X: Any) -> npt.NDArray[np.str_]:  # noqa: N803
+    def region(self, X: Any) -> npt.NDArray[np.str_]:  # noqa: N803 - scikit-learn's name
         """Region of each row, shape (n,): normal, unknown or abnormal."""
         scores = self.anomaly_score(X)
         return self.curve_.thresholds.regions(scores)
 
-    def score_samples(self, X: Any) -> Floats:  # noqa: N803
+    def score_samples(self, X: Any) -> Floats:  # noqa: N803 - scikit-learn's name
         """The opposite of the score, shape (n,): scikit-learn's sign, lower is more abnormal."""
         return -self.anomaly_score(X)
 
-    def decision_function(self, X: Any) -> Floats:  # noqa: N803
+    def decision_function(self, X: Any) -> Floats:  # noqa: N803 - scikit-learn's name
         """`score_samples` less `offset_`, shape (n,): negative for outliers."""
         return self.score_samples(X) - self.offset_
 
-    def predict(self, X: Any) -> npt.NDArray[np.int64]:  # noqa: N803
+    def predict(self, X: Any) -> npt.NDArray[np.int64]:  # noqa: N803 - scikit-learn's name
         """-1 for rows more probably abnormal than normal, else 1; shape (n,)."""
         return np.where(self.decision_function(X) < 0, -1, 1)
 
@@ -149,7 +149,7 @@ class AnomalyDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]
         self.curve_ = trained.curve
         self.offset_ = -self.curve_.decision
 
-    def _rows(self, X: Any, reset: bool) -> pd.DataFrame:  # noqa: N803
+    def _rows(self, X: Any, reset: bool) -> pd.DataFrame:  # noqa: N803 - scikit-learn's name
         """Rows as a table: a DataFrame's own columns, or those of an array by position."""
         min_rows = MIN_FIT_ROWS if reset else 1
         if isinstance(X, pd.DataFrame):

@@ -11,7 +11,7 @@ from pyod.models.base import BaseDetector
 from ssad.bundle.intervals import Floats
 
 
-class GivenScores(BaseDetector):  # type: ignore[misc]
+class GivenScores(BaseDetector):  # type: ignore[misc]  # PyOD has no types
     """A detector of PyOD whose rows are scores, shape (n, 1), at PyOD's default contamination."""
 
     def __init__(self) -> None:
@@ -24,7 +24,7 @@ class GivenScores(BaseDetector):  # type: ignore[misc]
         self._process_decision_scores()
         return self
 
-    def decision_function(self, X: Floats) -> Floats:  # noqa: N803
+    def decision_function(self, X: Floats) -> Floats:  # noqa: N803 - PyOD's name
         """The scores, shape (n,)."""
         return X[:, 0]
 
