@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -39,12 +38,8 @@ class Thresholds:
 
     def codes(self, scores: Floats) -> npt.NDArray[np.int8]:
         """Index into `REGIONS` for each score, shape (n,)."""
-        return np.searchsorted(self._ends, scores).astype(np.int8)
-
-    @cached_property
-    def _ends(self) -> Floats:
-        """The highest score that is normal, and the highest that is not abnormal."""
-        return np.asarray([self.normal, max(self.normal, np.nextafter(self.abnormal, -np.inf))])
+        above = scores > self.normal
+        return np.add(above, above & (scores >= self.abnormal), dtype=np.int8)
 
     def regions(self, scores: Floats) -> npt.NDArray[np.str_]:
         """Name of the region of each score, shape (n,)."""

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import itertools
 import math
+import sys
 from typing import Literal
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from ssad import ConfidenceIntervalsConfiguration, Interval
@@ -172,6 +173,7 @@ def test_thresholds_in_the_wrong_order_or_nan_are_refused(normal: float, abnorma
 
 
 @given(scores=st.lists(FINITE, max_size=20), first=ANY, second=ANY)
+@example(scores=[0.0], first=-sys.float_info.max, second=-sys.float_info.max)  # below it is only minus infinity
 def test_region_counts_add_up_to_the_scores_and_agree_with_the_names(
     scores: list[float], first: float, second: float
 ) -> None:
