@@ -87,8 +87,9 @@ class ConfidenceCurve:
         at, value = self.knots[region]
         if not len(at):
             return np.zeros(len(scores))
-        # Between knots a denormal apart the slope overflows.
-        return np.minimum(np.maximum(np.interp(scores, at, value), -1), 1)
+        # Confidence never rises: what is rounded, or overflows between knots a denormal apart, is held to the next one.
+        following = np.minimum(np.searchsorted(at, scores), len(at) - 1)
+        return np.maximum(np.interp(scores, at, value), value[following])
 
     @property
     def decision(self) -> float:

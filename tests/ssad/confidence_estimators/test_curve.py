@@ -56,6 +56,18 @@ def test_the_curve_keeps_the_promises_of_confidence(
     assert (confidence[regions == "abnormal"] <= 0).all()
 
 
+@pytest.mark.parametrize("seed", range(100))
+def test_confidence_does_not_rise_by_rounding_just_below_a_knot(seed: int) -> None:
+    generator = np.random.default_rng(seed)
+    at, value = np.sort(generator.normal(size=4)), np.sort(generator.uniform(-1, 1, 4))[::-1]
+    nothing = np.empty(0)
+    knots = {"normal": (at, value), "unknown": (nothing, nothing), "abnormal": (nothing, nothing)}
+    scores = np.sort(np.concatenate([at, np.nextafter(at, -np.inf), np.nextafter(at, np.inf)]))
+    confidence = ConfidenceCurve(Thresholds(9.0, 9.0), knots)(scores)
+    assert (np.diff(confidence) <= 0).all()
+    assert confidence[np.isin(scores, at)].tolist() == value.tolist()
+
+
 @every_estimator
 @given(training=SCORES, first=THRESHOLD, second=THRESHOLD)
 def test_the_curve_survives_json_exactly(make: Make, training: list[float], first: float, second: float) -> None:
