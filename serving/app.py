@@ -9,6 +9,7 @@ from functools import partial
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
+from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from serving.draining import drain_on_sigterm
@@ -17,7 +18,7 @@ from serving.gate import Gate
 from serving.openapi import openapi
 from serving.problems import RefusalError, problem_body, problem_type, rows_refusal_body
 from serving.routers import admin, inference_protocol, page, probes, state
-from serving.routers.scoring import scoring_routes
+from serving.routers.scoring import scoring_endpoints
 from serving.settings import Settings
 from serving.state import Service
 from serving.tracing import traced
@@ -48,8 +49,9 @@ def app_around(service: Service, follower: Follower) -> Gate:
         redoc_url=None,
     )
     app.state.service, app.state.follower, app.state.deliveries = service, follower, admin.Deliveries()
-    hot = scoring_routes(service)
-    app.router.routes.extend([*hot, *inference_protocol.infer_routes(service)])
+    hot = scoring_endpoints(service)
+    hot_routes = [Route(path, endpoint, methods=["POST"]) for path, endpoint in hot.items()]
+    app.router.routes.extend([*hot_routes, *inference_protocol.infer_routes(service)])
     for router in (page.router, probes.router, state.router, admin.router, inference_protocol.router):
         app.include_router(router)
     app.openapi = partial(openapi, app, service)  # type: ignore[method-assign]  # as FastAPI documents
@@ -57,7 +59,7 @@ def app_around(service: Service, follower: Follower) -> Gate:
     app.add_exception_handler(RowsError, _refused_rows)
     app.add_exception_handler(HTTPException, _refused_by_framework)
     app.add_exception_handler(RequestValidationError, _refused_by_framework)
-    return Gate(app, service, {route.path: route.app for route in hot})
+    return Gate(app, service, hot)
 
 
 def fetch_first(settings: Settings) -> None:

@@ -12,6 +12,12 @@ from ssad.bundle.drift import RowCounts
 from ssad.bundle.intervals import Floats
 from ssad.bundle.schema import GraphInputs
 
+Part = tuple[Floats, GraphInputs]
+"""Rows with their scores."""
+
+FRESH = 64
+"""Rows that are joined to one part: they take less room than one by one, and are dropped together."""
+
 
 class DriftWindow:
     """The last rows one bundle has scored; remembering costs an append, counting is left to who asks."""
@@ -20,7 +26,9 @@ class DriftWindow:
         self._bundle = bundle
         self._most = rows
         self._held = 0
-        self._recent: deque[tuple[Floats, GraphInputs]] = deque()
+        self._recent: deque[Part] = deque()
+        self._fresh: list[Part] = []
+        self._fresh_rows = 0
         self._lock = threading.Lock()
 
     def add(self, scores: Floats, inputs: GraphInputs) -> None:
@@ -29,10 +37,26 @@ class DriftWindow:
             chosen = np.linspace(0, len(scores) - 1, self._most).astype(int)
             scores, inputs = scores[chosen], inputs[chosen]
         with self._lock:
-            self._recent.append((scores, inputs))
-            self._held += len(scores)
-            while self._held - len(self._recent[0][0]) >= self._most:
-                self._held -= len(self._recent.popleft()[0])
+            self._fresh.append((scores, inputs))
+            self._fresh_rows += len(scores)
+            if self._fresh_rows >= FRESH:
+                self._settle()
+
+    def _settle(self) -> None:
+        """Join what is fresh to one part; drop the oldest ones while there are rows enough without them."""
+        if self._fresh:
+            self._recent.append(self._joined(self._fresh))
+            self._held += self._fresh_rows
+            self._fresh, self._fresh_rows = [], 0
+        while self._recent and self._held - len(self._recent[0][0]) >= self._most:
+            self._held -= len(self._recent.popleft()[0])
+
+    def _joined(self, parts: list[Part]) -> Part:
+        schema = self._bundle.schema
+        numeric = [np.empty((0, len(schema.numeric)))] + [inputs.numeric for _, inputs in parts]
+        words = [np.empty((0, len(schema.categorical)), dtype=object)] + [inputs.categorical for _, inputs in parts]
+        scores = np.concatenate([np.empty(0)] + [scores for scores, _ in parts])
+        return scores, GraphInputs(np.concatenate(numeric), np.concatenate(words))
 
     def drift(self) -> Drift:
         """Compare what is remembered with the training rows."""
@@ -41,10 +65,7 @@ class DriftWindow:
     def counts(self) -> RowCounts:
         """What is remembered, counted in the cells of the training rows."""
         with self._lock:
-            recent = list(self._recent)
-        reference, schema = self._bundle.reference, self._bundle.schema
-        numeric = [np.empty((0, len(schema.numeric)))] + [inputs.numeric for _, inputs in recent]
-        words = [np.empty((0, len(schema.categorical)), dtype=object)] + [inputs.categorical for _, inputs in recent]
-        inputs = GraphInputs(np.concatenate(numeric), np.concatenate(words))
-        scores = np.concatenate([np.empty(0)] + [scores for scores, _ in recent])
-        return reference.count(scores, inputs)
+            self._settle()
+            scores, inputs = self._joined(list(self._recent))
+        recent = slice(-self._most, None)
+        return self._bundle.reference.count(scores[recent], inputs[recent])

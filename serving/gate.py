@@ -16,6 +16,7 @@ from serving.limits import RateLimit
 from serving.logs import AccessLog
 from serving.problems import RefusalError, busy, problem_body, problem_type, rows_refusal_body
 from serving.routers import page
+from serving.scoring import Headers, ScoringEndpoint
 from serving.state import Service
 from ssad.errors import RowsError
 
@@ -52,7 +53,7 @@ class Exchange:
 
     __slots__ = ("_send", "extra", "status")
 
-    def __init__(self, send: Send, extra: list[tuple[bytes, bytes]]) -> None:
+    def __init__(self, send: Send, extra: Headers) -> None:
         self._send = send
         self.extra = extra
         self.status = 0
@@ -64,24 +65,30 @@ class Exchange:
             message["headers"] = [*message.get("headers", ()), *self.extra]
         await self._send(message)
 
-    async def refuse(self, path: str, refusal: RefusalError) -> None:
-        """Answer with a problem."""
-        await self.answer(refusal.status, problem_body(refusal.status, refusal.detail, path), path, refusal.headers)
-
-    async def answer(self, status: int, body: bytes, path: str, headers: dict[str, str]) -> None:
-        """Answer with a body that says what is wrong."""
+    async def answer(self, status: int, headers: Headers, body: bytes) -> None:
+        """Answer with a whole body."""
         if self.status:
             return  # the answer has begun: it can only be cut off
-        named = {"content-type": problem_type(path), "content-length": str(len(body))} | headers
-        raw = [(name.lower().encode(), value.encode()) for name, value in named.items()]
-        await self.send({"type": "http.response.start", "status": status, "headers": raw})
-        await self.send({"type": "http.response.body", "body": body})
+        self.status = status
+        await self._send({"type": "http.response.start", "status": status, "headers": [*headers, *self.extra]})
+        await self._send({"type": "http.response.body", "body": body})
+
+    async def refuse(self, path: str, refusal: RefusalError) -> None:
+        """Answer with a problem."""
+        body = problem_body(refusal.status, refusal.detail, path)
+        await self.answer(refusal.status, problem_headers(path, body, refusal.headers), body)
+
+
+def problem_headers(path: str, body: bytes, more: dict[str, str]) -> Headers:
+    """Headers of an answer that says what is wrong."""
+    named = {"content-type": problem_type(path), "content-length": str(len(body))} | more
+    return [(name.lower().encode(), value.encode()) for name, value in named.items()]
 
 
 class Gate:
     """The outermost layer of the service."""
 
-    def __init__(self, app: ASGIApp, service: Service, hot: dict[str, ASGIApp]) -> None:
+    def __init__(self, app: ASGIApp, service: Service, hot: dict[str, ScoringEndpoint]) -> None:
         """Guard an application; a POST to one of the `hot` paths goes straight to its endpoint."""
         self._app = app
         self._hot = hot
@@ -99,7 +106,7 @@ class Gate:
         started = time.perf_counter()
         path, headers = scope["path"], dict(scope["headers"])
         request_id = headers.get(b"x-request-id", b"")
-        if not REQUEST_ID.fullmatch(request_id):
+        if not request_id or not REQUEST_ID.fullmatch(request_id):
             request_id = b"%s-%x" % (self._prefix, next(self._numbers))
         extra = [(b"x-request-id", request_id)]
         if self.service.draining:
@@ -109,14 +116,18 @@ class Gate:
         self.service.metrics.running = self._running
         try:
             self._check(path, headers, scope)
-            app = self._hot.get(path, self._app) if scope["method"] == "POST" else self._app
-            await app(scope, receive, exchange.send)
+            endpoint = self._hot.get(path) if scope["method"] == "POST" else None
+            if endpoint is None:
+                await self._app(scope, receive, exchange.send)
+            else:
+                await exchange.answer(200, *await endpoint.answer(scope, headers, receive))
         except RefusalError as refusal:
             self.service.metrics.rejected.labels(refusal.reason).inc()
             await exchange.refuse(path, refusal)
         except RowsError as error:
             self.service.metrics.rejected.labels("rows").inc()
-            await exchange.answer(422, rows_refusal_body(error, path), path, {})
+            body = rows_refusal_body(error, path)
+            await exchange.answer(422, problem_headers(path, body, {}), body)
         except Exception as error:
             # Not what the error says: that may be a value of a row.
             where = traceback.extract_tb(error.__traceback__)[-1]
@@ -138,7 +149,7 @@ class Gate:
             if not keys.opens_admin(given_key(headers)):
                 raise RefusalError(403, "this needs the admin key; send it as X-API-Key.", "admin_key")
             return
-        key = given_key(headers) if keys.needed or self._rate.on else ""
+        key = given_key(headers) if keys.needed or self._rate.on else b""
         if keys.needed and not keys.opens(key):
             raise RefusalError(
                 401, "an API key is needed; send it as X-API-Key.", "key", {"WWW-Authenticate": "Bearer"}
@@ -146,7 +157,7 @@ class Gate:
         if self._running > self.service.settings.max_concurrency:
             raise busy("too many requests at once; try again soon.", "concurrency")
         if self._rate.on:
-            self._rate.check(key or (scope.get("client") or ("",))[0])
+            self._rate.check(key.decode("latin-1") or (scope.get("client") or ("",))[0])
 
     def _count(self, method: str, path: str, status: int, seconds: float, request_id: bytes) -> None:
         handler = path if path in KNOWN else "/v2/models" if path.startswith("/v2/models/") else "other"

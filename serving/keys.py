@@ -33,11 +33,11 @@ class Keys:
         """Whether a request needs a key."""
         return bool(self._hashes) or self._settings.api_keys_file is not None
 
-    def opens(self, key: str) -> bool:
+    def opens(self, key: bytes) -> bool:
         """Whether it is one of the API keys, or the admin key."""
         return _matches(key, self._hashes) or self.opens_admin(key)
 
-    def opens_admin(self, key: str) -> bool:
+    def opens_admin(self, key: bytes) -> bool:
         """Whether it is the admin key."""
         return bool(self._settings.admin_key) and _matches(key, (self._settings.admin_key,))
 
@@ -70,19 +70,19 @@ def _hashes_of(path: Path) -> tuple[str, ...]:
     return hashes
 
 
-def _matches(key: str, hashes: Iterable[str]) -> bool:
+def _matches(key: bytes, hashes: Iterable[str]) -> bool:
     """Whether a key has one of the hashes; every one is compared, so that the time tells nothing."""
-    given = hashlib.sha256(key.encode()).hexdigest()
+    given = hashlib.sha256(key).hexdigest()
     found = False
     for known in hashes:
         found |= hmac.compare_digest(given, known)
     return found
 
 
-def given_key(headers: dict[bytes, bytes]) -> str:
+def given_key(headers: dict[bytes, bytes]) -> bytes:
     """The key a request brings, in `X-API-Key` or as a bearer token; empty if it brings none."""
     key = headers.get(b"x-api-key")
     if key is None:
         scheme, _, key = headers.get(b"authorization", b"").partition(b" ")
         key = key if scheme.lower() == b"bearer" else b""
-    return key.decode("latin-1").strip()
+    return key.strip()

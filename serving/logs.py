@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import logging
 import sys
@@ -44,9 +45,10 @@ class AccessLog:
     def __init__(self, level: str) -> None:
         self._on = logging.getLevelName(level) <= logging.INFO
         self._file = sys.stderr.buffer
+        self._lines: list[bytes] = []
 
     def write(self, method: str, handler: str, status: int, seconds: float, request_id: bytes) -> None:
-        """Log one request."""
+        """Log one request, with all others of this turn of the event loop."""
         if not self._on:
             return
         line = {
@@ -59,6 +61,12 @@ class AccessLog:
             "level": "info",
             "timestamp": datetime.now(timezone.utc),
         }
+        if not self._lines:
+            asyncio.get_running_loop().call_soon(self._flush)
+        self._lines.append(orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE))
+
+    def _flush(self) -> None:
+        lines, self._lines = self._lines, []
         with contextlib.suppress(OSError):  # a full disk must not fail a request
-            self._file.write(orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE))
+            self._file.write(b"".join(lines))
             self._file.flush()

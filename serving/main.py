@@ -13,6 +13,7 @@ from uvicorn.supervisors import Multiprocess
 
 from serving.logs import setup_logs
 from serving.settings import PREFIX, Settings, read_settings
+from serving.wire import GatheringProtocol
 
 KEEP_ALIVE_SECONDS = 75
 """Longer than load balancers keep idle connections (60 s is usual): the side that closes must be theirs."""
@@ -73,6 +74,7 @@ def server_config(settings: Settings, app: Any) -> uvicorn.Config:
         host=settings.host,
         port=settings.port,
         workers=settings.workers,
+        http=GatheringProtocol,
         ssl_certfile=settings.tls_certificate,
         ssl_keyfile=settings.tls_key,
         timeout_keep_alive=KEEP_ALIVE_SECONDS,

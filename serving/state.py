@@ -11,13 +11,15 @@ from functools import cached_property
 import numpy as np
 import orjson
 
+from serving.curve import OneScore
+from serving.deadline import Deadline
 from serving.drift import DriftWindow
 from serving.keys import Keys
 from serving.metrics import Metrics
 from serving.problems import busy
 from serving.settings import Settings
 from serving.source import Source
-from ssad.bundle import Bundle
+from ssad.bundle import Bundle, Scores
 from ssad.bundle.intervals import Floats
 
 POOL_THREADS = 2
@@ -45,6 +47,17 @@ class Served:
         """Name, version, alias and run; empty where there is none."""
         s = self.source
         return (s.name or "", s.version or "", s.alias or "", s.run_id or "")
+
+    def decide(self, scores: Floats) -> Scores:
+        """Confidence and region of given scores."""
+        if len(scores) > 1:
+            return self.bundle.decide(scores)
+        code, confidence = self._one(scores.item())
+        return Scores(scores, np.array([confidence]), np.array([code], np.int8))
+
+    @cached_property
+    def _one(self) -> OneScore:
+        return OneScore(self.bundle.curve)
 
     @cached_property
     def headers(self) -> list[tuple[bytes, bytes]]:
@@ -77,6 +90,7 @@ class Service:
         settings: as they were read at the start.
         metrics: of this process.
         keys: who may ask.
+        deadline: of bodies to arrive.
         pool: threads for bodies too large for the event loop, which decode and write.
         scorers: threads that score parts of those, as many as cores may be used.
         served: what is served now; None until a bundle is loaded.
@@ -88,6 +102,7 @@ class Service:
         self.settings = settings
         self.metrics = Metrics()
         self.keys = Keys(settings)
+        self.deadline = Deadline(settings.timeout_seconds)
         self.pool = ThreadPoolExecutor(POOL_THREADS, thread_name_prefix="body")
         self.scorers = ThreadPoolExecutor(settings.threads or os.cpu_count() or 1, thread_name_prefix="score")
         self.served: Served | None = None

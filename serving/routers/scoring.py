@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from starlette.routing import Route
-
 from serving import answers, bodies, tables
 from serving.scoring import ScoringEndpoint
 from serving.state import Service
@@ -13,8 +11,8 @@ ARROW_TYPES = ("application/vnd.apache.arrow.stream",)
 NDJSON_TYPES = ("application/x-ndjson", "application/ndjson", "application/jsonlines")
 
 
-def scoring_routes(service: Service) -> list[Route]:
-    """The two routes."""
+def scoring_endpoints(service: Service) -> dict[str, ScoringEndpoint]:
+    """The two, by path."""
     table_decoders: dict[str, bodies.Decoder] = {
         "text/csv": tables.csv_rows,
         **dict.fromkeys(PARQUET_TYPES, tables.parquet_rows),
@@ -26,7 +24,7 @@ def scoring_routes(service: Service) -> list[Route]:
         **table_decoders,
     }
     invocations: dict[str, bodies.Decoder] = {"application/json": bodies.invocation_rows, **table_decoders}
-    return [
-        Route("/v1/score", ScoringEndpoint(service, score, answers.write_score), methods=["POST"]),
-        Route("/invocations", ScoringEndpoint(service, invocations, answers.write_invocations), methods=["POST"]),
-    ]
+    return {
+        "/v1/score": ScoringEndpoint(service, score, answers.write_score),
+        "/invocations": ScoringEndpoint(service, invocations, answers.write_invocations),
+    }
