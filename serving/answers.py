@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +22,7 @@ JSON_ROWS = 10_000
 """Rows that are written at once: as Python objects they take more room than as text."""
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class Answered:
     """Scored rows that are to be written.
 
@@ -42,23 +42,29 @@ Writer = Callable[[Answered], bytes]
 
 def write_score(answered: Answered) -> bytes:
     """The JSON answer of `POST /v1/score`."""
-    return b'{"predictions":[' + b",".join(_records(answered)) + b'],"model":' + answered.served.named + b"}"
+    return b'{"predictions":' + _records(answered) + b',"model":' + answered.served.named + b"}"
 
 
 def write_invocations(answered: Answered) -> bytes:
     """The JSON answer of `POST /invocations`, as MLflow's."""
-    return b'{"predictions":[' + b",".join(_records(answered)) + b"]}"
+    return b'{"predictions":' + _records(answered) + b"}"
 
 
-def _records(answered: Answered) -> Iterator[bytes]:
-    """The rows as JSON objects, separated by commas, in parts."""
-    scores = answered.scores
-    for start in range(0, len(scores.score), JSON_ROWS):
-        rows = slice(start, start + JSON_ROWS)
-        records = Scores(scores.score[rows], scores.confidence[rows], scores.codes[rows]).records()
-        for record, reasons in zip(records, (answered.reasons or [])[rows], strict=False):
-            record["features"] = reasons
-        yield orjson.dumps(records)[1:-1]
+def _records(answered: Answered) -> bytes:
+    """The rows as a list of JSON objects, written in parts."""
+    scores, reasons = answered.scores, answered.reasons
+    rows = len(scores.score)
+    if rows <= JSON_ROWS and reasons is None:
+        return orjson.dumps(scores.records())
+    parts = [slice(start, start + JSON_ROWS) for start in range(0, rows, JSON_ROWS)]
+    return b"[" + b",".join([_part(scores, reasons, part) for part in parts]) + b"]"
+
+
+def _part(scores: Scores, reasons: list[list[dict[str, Any]]] | None, rows: slice) -> bytes:
+    records = Scores(scores.score[rows], scores.confidence[rows], scores.codes[rows]).records()
+    for record, reason in zip(records, (reasons or [])[rows], strict=False):
+        record["features"] = reason
+    return orjson.dumps(records)[1:-1]
 
 
 def _table(answered: Answered) -> pa.Table:

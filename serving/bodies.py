@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import orjson
@@ -17,7 +17,7 @@ from ssad.errors import RowsError
 SCORE_LAYOUTS = 'expected {"records": [{column: value}]} or {"columns": [...], "rows": [[...]]}'
 INVOCATION_KEYS = ("dataframe_split", "dataframe_records", "instances", "inputs")
 
-Decoder = Callable[[bytes, TableSchema, Settings], Iterator[GraphInputs]]
+Decoder = Callable[[bytes, TableSchema, Settings], Iterable[GraphInputs]]
 """A body to its rows, in parts that fit in memory; it raises RowsError or RefusalError."""
 
 
@@ -43,19 +43,18 @@ def parse_json(body: bytes, settings: Settings) -> Any:
     return document
 
 
-def score_rows(body: bytes, schema: TableSchema, settings: Settings) -> Iterator[GraphInputs]:
+def score_rows(body: bytes, schema: TableSchema, settings: Settings) -> list[GraphInputs]:
     """Rows of a `POST /v1/score` body in JSON."""
     document = parse_json(body, settings)
     keys = set(document) if isinstance(document, dict) else set()
     if keys == {"records"}:
-        yield from_records(document["records"], schema, settings)
-    elif keys == {"columns", "rows"}:
-        yield from_rows(document["columns"], document["rows"], schema, settings)
-    else:
-        raise RowsError(f"the body has another layout; {SCORE_LAYOUTS}.")
+        return [from_records(document["records"], schema, settings)]
+    if keys == {"columns", "rows"}:
+        return [from_rows(document["columns"], document["rows"], schema, settings)]
+    raise RowsError(f"the body has another layout; {SCORE_LAYOUTS}.")
 
 
-def invocation_rows(body: bytes, schema: TableSchema, settings: Settings) -> Iterator[GraphInputs]:
+def invocation_rows(body: bytes, schema: TableSchema, settings: Settings) -> list[GraphInputs]:
     """Rows of a `POST /invocations` body: MLflow's four JSON layouts."""
     document = parse_json(body, settings)
     found = [key for key in INVOCATION_KEYS if isinstance(document, dict) and key in document]
@@ -66,16 +65,15 @@ def invocation_rows(body: bytes, schema: TableSchema, settings: Settings) -> Ite
     if found[0] == "dataframe_split":
         if not isinstance(content, dict) or "data" not in content:
             raise RowsError('dataframe_split must be {"columns": [...], "data": [[...]]}.')
-        yield from_rows(content.get("columns") or names, content["data"], schema, settings)
-    elif found[0] == "inputs" and isinstance(content, dict):
-        yield from_columns(content, schema, settings)
-    elif isinstance(content, list) and content and isinstance(content[0], list):
-        yield from_rows(names, content, schema, settings)
-    else:
-        yield from_records(content, schema, settings)
+        return [from_rows(content.get("columns") or names, content["data"], schema, settings)]
+    if found[0] == "inputs" and isinstance(content, dict):
+        return [from_columns(content, schema, settings)]
+    if isinstance(content, list) and content and isinstance(content[0], list):
+        return [from_rows(names, content, schema, settings)]
+    return [from_records(content, schema, settings)]
 
 
-def ndjson_rows(body: bytes, schema: TableSchema, settings: Settings) -> Iterator[GraphInputs]:
+def ndjson_rows(body: bytes, schema: TableSchema, settings: Settings) -> list[GraphInputs]:
     """Rows of a body with a JSON object on each line."""
     if len(body) > settings.max_json_bytes:
         raise RefusalError(
@@ -90,7 +88,7 @@ def ndjson_rows(body: bytes, schema: TableSchema, settings: Settings) -> Iterato
             raise RefusalError(400, f"row {row} is no JSON object in UTF-8; send one a line.", "json") from error
         if line.count(b":") != _count_keys(records[-1]):
             _refuse_twice(line, row)
-    yield from_records(records, schema, settings)
+    return [from_records(records, schema, settings)]
 
 
 def from_records(records: Any, schema: TableSchema, settings: Settings) -> GraphInputs:
@@ -103,8 +101,8 @@ def from_records(records: Any, schema: TableSchema, settings: Settings) -> Graph
     if not isinstance(records, list) or not set(map(type, records)) <= {dict}:
         raise RowsError("the records must be a list of objects, one a row.")
     check_rows(len(records), settings)
-    names = records[0] if len(records) == 1 else dict.fromkeys(set().union(*records))
-    return schema.row_inputs(records, dict(zip(names, names, strict=True)), strict=True)
+    names = records[0] if len(records) == 1 else set().union(*records)
+    return schema.row_inputs(records, {name: name for name in names}, strict=True)
 
 
 def from_rows(names: Any, rows: Any, schema: TableSchema, settings: Settings) -> GraphInputs:

@@ -6,7 +6,7 @@ import asyncio
 import math
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import Executor, Future
 from dataclasses import dataclass
 from functools import lru_cache
@@ -120,7 +120,7 @@ class ScoringEndpoint:
         scores: list[Floats] = []
         reasons: list[list[dict[str, Any]]] = []
         rows, started = 0, time.perf_counter()
-        parts = Timed(request.decode(body, served.bundle.schema, self._service.settings))
+        parts = Timed(request.decode(body, served.bundle.schema, self._service.settings), started)
         for inputs, scored in scored_parts(served.bundle, parts, scorers):
             if time.perf_counter() > deadline:
                 raise busy("scoring took too long; send fewer rows at a time.", "timeout")
@@ -148,9 +148,10 @@ class ScoringEndpoint:
 class Timed:
     """Decoded parts of a body, and the seconds that decoding has taken."""
 
-    def __init__(self, parts: Iterator[GraphInputs]) -> None:
-        self._parts = parts
-        self.seconds = 0.0
+    def __init__(self, parts: Iterable[GraphInputs], started: float) -> None:
+        """Go through parts, some of which may have been decoded since `started`."""
+        self._parts = iter(parts)
+        self.seconds = time.perf_counter() - started
 
     def __iter__(self) -> Iterator[GraphInputs]:
         return self

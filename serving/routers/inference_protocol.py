@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from typing import Any
 
 import orjson
@@ -104,7 +103,7 @@ class Inference:
     def __init__(self) -> None:
         self._id: str | None = None
 
-    def rows(self, body: bytes, schema: TableSchema, settings: Settings) -> Iterator[GraphInputs]:
+    def rows(self, body: bytes, schema: TableSchema, settings: Settings) -> list[GraphInputs]:
         """The request's tensors as rows."""
         document = bodies.parse_json(body, settings)
         tensors = document.get("inputs") if isinstance(document, dict) else None
@@ -116,13 +115,12 @@ class Inference:
         if len(read) == 1 and names[0] not in schema.graph_order and len(read[0][1]) == 2:
             _, (_, width), values = read[0]
             rows = [values[at : at + width] for at in range(0, len(values), max(width, 1))]
-            yield bodies.from_rows([column.name for column in schema.columns], rows, schema, settings)
-            return
+            return [bodies.from_rows([column.name for column in schema.columns], rows, schema, settings)]
         bodies.check_names(names)
         wrong = [name for name, shape, _ in read if len(shape) != 1 and shape[1:] != [1]]
         if wrong:
             raise RowsError(f"the tensor of a column has shape [n] or [n, 1], that of {wrong[0][:100]!r} has not.")
-        yield bodies.from_columns({name: values for name, _, values in read}, schema, settings)
+        return [bodies.from_columns({name: values for name, _, values in read}, schema, settings)]
 
     def write(self, answered: answers.Answered) -> bytes:
         """The answer's tensors."""
