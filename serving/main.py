@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import sys
 import tempfile
+from contextlib import closing
 from typing import Any
 
 import uvicorn
@@ -14,6 +16,7 @@ from uvicorn.supervisors import Multiprocess
 from serving.logs import setup_logs
 from serving.settings import PREFIX, Settings, read_settings
 from serving.wire import GatheringProtocol
+from ssad.errors import SettingsError
 
 KEEP_ALIVE_SECONDS = 75
 """Longer than load balancers keep idle connections (60 s is usual): the side that closes must be theirs."""
@@ -26,7 +29,7 @@ def run(model: str, host: str, port: int) -> None:
     """Serve the model at a URI until the process is told to stop.
 
     Raises:
-        SettingsError: a setting cannot be used.
+        SettingsError: a setting cannot be used, the address is in use among them.
         TrackingError: the model cannot be fetched, and none was kept from before.
         BundleError: it is damaged, or scores differently from training time.
     """
@@ -34,17 +37,20 @@ def run(model: str, host: str, port: int) -> None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     settings = read_settings(model=model, host=host, port=port)
     setup_logs(settings.log_level)
-    scheme = "https" if settings.tls_certificate else "http"
-    print(f"serving {model} at {scheme}://{host}:{port}/docs", flush=True)
-    if settings.workers == 1:
+    with closing(bound_socket(settings)) as listener:
+        scheme = "https" if settings.tls_certificate else "http"
+        print(f"serving {model} at {scheme}://{host}:{listener.getsockname()[1]}/docs", flush=True)
+        if settings.workers > 1:
+            _run_workers(settings, listener)
+            return
         from serving.app import create_app
 
-        uvicorn.Server(server_config(settings, create_app(settings))).run()
-    else:
-        _run_workers(settings)
+        server = uvicorn.Server(server_config(settings, create_app(settings)))
+        listen(listener, settings)
+        server.run([listener])
 
 
-def _run_workers(settings: Settings) -> None:
+def _run_workers(settings: Settings, listener: socket.socket) -> None:
     """Several processes at one port: the first bundle is fetched before they start, each follows by itself."""
     given = {"MODEL": settings.model, "HOST": settings.host, "PORT": str(settings.port)}
     os.environ.update({f"{PREFIX}{name}": value for name, value in given.items()})
@@ -53,8 +59,42 @@ def _run_workers(settings: Settings) -> None:
         from serving.app import fetch_first
 
         fetch_first(settings)
-        config = server_config(settings, "serving.main:worker_app")
-        Multiprocess(config, sockets=[config.bind_socket()]).run()
+        listen(listener, settings)
+        Multiprocess(server_config(settings, "serving.main:worker_app"), sockets=[listener]).run()
+
+
+def bound_socket(settings: Settings) -> socket.socket:
+    """A socket that has the address, and does not listen yet: nobody is to wait while a bundle is fetched.
+
+    Raises:
+        SettingsError: it cannot be had.
+    """
+    bound = socket.socket(socket.AF_INET6 if ":" in settings.host else socket.AF_INET)
+    bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    bound.set_inheritable(True)
+    try:
+        bound.bind((settings.host, settings.port))
+    except OSError as error:
+        bound.close()
+        raise _taken(settings, error) from error
+    return bound
+
+
+def listen(bound: socket.socket, settings: Settings) -> None:
+    """Let clients come.
+
+    Raises:
+        SettingsError: another process has begun to listen there meanwhile.
+    """
+    try:
+        bound.listen()
+    except OSError as error:
+        raise _taken(settings, error) from error
+
+
+def _taken(settings: Settings, error: OSError) -> SettingsError:
+    place = f"{settings.host}, port {settings.port}"
+    return SettingsError(f"nothing can listen at {place} ({error.strerror}); choose another by --host or --port.")
 
 
 def worker_app() -> Any:

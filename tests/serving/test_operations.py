@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import sys
 import threading
 from collections.abc import Iterator
+from contextlib import closing
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -16,10 +18,11 @@ import pytest
 import trustme
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
+from serving.main import bound_socket, listen
 from serving.settings import read_settings
 from ssad.errors import SettingsError
-from tests.serving.support import Registry, running_service, until
-from tests.ssad.workflows.support import free_port
+from tests.serving.support import Registry, running_service, service_environment, until
+from tests.ssad.workflows.support import free_port, run_python
 
 pytestmark = [
     pytest.mark.slow,
@@ -71,6 +74,27 @@ def test_a_certificate_that_cannot_be_used_is_named_before_anything_starts(
     monkeypatch.delenv("SSAD_SERVE_TLS_CERTIFICATE")
     with pytest.raises(SettingsError, match=r"SSAD_SERVE_TLS_KEY: .*needs SSAD_SERVE_TLS_CERTIFICATE"):
         read_settings()
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_an_address_that_is_in_use_is_told_in_a_sentence_before_anything_starts(tmp_path: Path, workers: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = str(other.getsockname()[1])
+        env = service_environment("http://127.0.0.1:9", tmp_path / "cache", SSAD_SERVE_WORKERS=workers)
+        serve = ("-m", "ssad.cli", "serve", "--model", "models:/nothing@champion", "--port", port)
+        ended = run_python(*serve, cwd=tmp_path, env=env)
+    told = f"ssad: nothing can listen at 127.0.0.1, port {port} (Address already in use); choose another by"
+    assert (ended.returncode, ended.stdout) == (2, "")
+    assert ended.stderr.startswith(told), ended.stderr
+    assert ended.stderr.count("\n") == 1
+
+
+def test_an_address_that_is_taken_while_a_bundle_is_fetched_is_told_too() -> None:
+    settings = read_settings(port=free_port())
+    with closing(bound_socket(settings)) as first, closing(bound_socket(settings)) as second:
+        listen(first, settings)
+        with pytest.raises(SettingsError, match="nothing can listen at"):
+            listen(second, settings)
 
 
 class Collector(ThreadingHTTPServer):
