@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -17,16 +18,20 @@ from ssad.bundle.intervals import REGIONS, ConfidenceCurve, Floats, region_names
 from ssad.bundle.schema import GraphInputs, Table, TableSchema
 from ssad.errors import BundleError
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 
 MANIFEST = "manifest.json"
 GRAPH = "detector.onnx"
+ERRORS_GRAPH = "errors.onnx"
 WEIGHTS = "weights.safetensors"
 INTERVALS = "intervals.json"
 COLUMNS = "columns.json"
 HISTOGRAM = "histogram.json"
 GOLDEN = "golden.json"
-FILES = (GRAPH, WEIGHTS, INTERVALS, COLUMNS, HISTOGRAM, GOLDEN)
+NETWORK = (GRAPH, ERRORS_GRAPH, WEIGHTS)
+"""Files that only training changes."""
+
+FILES = (*NETWORK, INTERVALS, COLUMNS, HISTOGRAM, GOLDEN)
 
 NUMERIC_INPUT, CATEGORICAL_INPUT = "numeric", "categorical"
 SCORE_OUTPUT, ERRORS_OUTPUT = "score", "errors"
@@ -115,11 +120,11 @@ class Bundle:
 
     def score_inputs(self, inputs: GraphInputs) -> Floats:
         """Scores of rows that are graph inputs already, shape (n,), float64."""
-        return self._run(SCORE_OUTPUT, inputs)
+        return self._run(self._session, inputs)
 
     def errors_of_inputs(self, inputs: GraphInputs) -> Floats:
         """How much each column adds to a row's deviation, shape (n, columns), in `schema.graph_order`."""
-        return self._run(ERRORS_OUTPUT, inputs)
+        return self._run(self._errors_session, inputs)
 
     def errors(self, table: Table) -> Floats:
         """What `errors_of_inputs` says of rows given by column."""
@@ -140,12 +145,17 @@ class Bundle:
                 "the scoring graph or its runtime has changed: train again or restore the bundle."
             )
 
-    def _run(self, output: str, inputs: GraphInputs) -> Floats:
+    @cached_property
+    def _errors_session(self) -> onnxruntime.InferenceSession:
+        """Apart from the scores, and loaded when the first explanation is asked for: most rows are only scored."""
+        return _session(self.path / ERRORS_GRAPH)
+
+    def _run(self, session: onnxruntime.InferenceSession, inputs: GraphInputs) -> Floats:
         if len(inputs) <= CHUNK_ROWS:
-            alone: Floats = self._session.run([output], self._feed(inputs, slice(None)))[0]
+            alone: Floats = session.run(None, self._feed(inputs, slice(None)))[0]
             return alone
         chunks = [
-            self._session.run([output], self._feed(inputs, slice(start, start + CHUNK_ROWS)))[0]
+            session.run(None, self._feed(inputs, slice(start, start + CHUNK_ROWS)))[0]
             for start in range(0, len(inputs), CHUNK_ROWS)
         ]
         result: Floats = np.concatenate(chunks)

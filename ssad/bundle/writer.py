@@ -20,8 +20,7 @@ RECORDED_PACKAGES = ("torch", "onnx", "onnxruntime", "numpy")
 
 def write_bundle(
     path: Path,
-    graph: bytes,
-    weights: bytes,
+    network: Mapping[str, bytes],
     schema: TableSchema,
     curve: ConfidenceCurve,
     training_scores: Floats,
@@ -35,8 +34,7 @@ def write_bundle(
 
     Args:
         path: an empty or missing folder.
-        graph: the scoring graph, a serialized ONNX model.
-        weights: the network's tensors, serialized by safetensors.
+        network: content of the files `NETWORK`: both graphs as ONNX models, the weights by safetensors.
         schema: the columns.
         curve: thresholds and confidence of the final weights.
         training_scores: scores of the training rows, shape (n,).
@@ -45,8 +43,8 @@ def write_bundle(
         facts: what the manifest says besides: the detector's name and settings.
     """
     path.mkdir(parents=True, exist_ok=True)
-    (path / files.GRAPH).write_bytes(graph)
-    (path / files.WEIGHTS).write_bytes(weights)
+    for name in files.NETWORK:
+        (path / name).write_bytes(network[name])
     _write_json(path / files.COLUMNS, schema.to_json())
     _write_json(path / files.INTERVALS, curve.to_json())
     _write_json(path / files.HISTOGRAM, reference_document(training_scores, training_inputs, schema, curve))

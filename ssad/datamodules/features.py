@@ -48,7 +48,7 @@ def feature_rows(rows: TableRows, encoder: TableEncoder) -> torch.Tensor:
 
 def _encoded(rows: TableRows, encoder: TableEncoder) -> Iterator[torch.Tensor]:
     for batch in rows.batches():
-        yield encoder.encode(encoder.schema.inputs(batch)).float()
+        yield encoder.encode(encoder.schema.inputs(batch))
 
 
 def _key(digest: str, encoder: TableEncoder) -> str:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+import torch
 from lightning.pytorch.utilities.seed import isolate_rng
 from sklearn.base import BaseEstimator, OutlierMixin
 from sklearn.utils import check_random_state
@@ -103,7 +104,10 @@ class AnomalyDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]  # sci
         """Score of each row, shape (n,), float64; higher is more abnormal."""
         check_is_fitted(self)
         rows = self._rows(X, reset=False)
-        return self.bundle_.score(rows).score if self._fitted is None else self._fitted.score(rows)
+        if self._fitted is None:
+            return self.bundle_.score(rows).score
+        # In single precision a row's last digits vary with the rows beside it, which scikit-learn's checks forbid.
+        return self._fitted.score(rows, torch.float64)
 
     def confidence(self, X: Any) -> Floats:  # noqa: N803 - scikit-learn's name
         """Confidence of each row, shape (n,), in [-1, 1]."""
@@ -168,16 +172,17 @@ class AnomalyDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]  # sci
         return tags
 
     def __getstate__(self) -> dict[str, Any]:
-        """The settings and, once fitted, the bundle's files instead of what trained."""
+        """The settings and what was trained, or else the files of the bundle that was loaded."""
         state = dict(super().__getstate__())
-        if "_bundle" in state:
-            state["_fitted"] = None
-            state["_bundle"] = {path.name: path.read_bytes() for path in self.bundle_.path.iterdir()}
+        bundle = state.pop("_bundle", None)
+        if state.get("_fitted") is None and bundle is not None:
+            state["_bundle"] = {path.name: path.read_bytes() for path in bundle.path.iterdir()}
         return state
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         files = state.pop("_bundle", None)
         super().__setstate__(state)
+        self._bundle = None
         if files is not None:
             folder = self._new_folder()
             for name, content in files.items():

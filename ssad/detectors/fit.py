@@ -16,6 +16,7 @@ from safetensors.torch import save as save_safetensors
 from torch.utils.data import DataLoader
 
 from ssad.bundle import ConfidenceCurve, TableSchema, write_bundle
+from ssad.bundle.bundle import WEIGHTS
 from ssad.bundle.intervals import Floats
 from ssad.confidence_estimators import GradedConfidence, confidence_curve
 from ssad.datamodules import SelfSupervisionDataModule
@@ -92,7 +93,7 @@ class Hardware:
         devices: processes on each node, at least 1, each with a GPU where there are any.
         strategy: how they work together: `auto`, `ddp` or another of Lightning's.
         num_nodes: machines, at least 1.
-        precision: of training; scores of the final weights are always in float64.
+        precision: of training; scores of the final weights are in the precision in which they are served.
     """
 
     devices: int = 1
@@ -177,7 +178,6 @@ class FittedDetector:
         schema: the columns.
         encoder: raw columns to features.
         module: the trained module, its intervals those of the final weights.
-        datamodule: the training rows with their final confidence.
         training_scores: shape (n,), float64, in the order of the training rows.
         curve: thresholds and confidence.
     """
@@ -188,22 +188,19 @@ class FittedDetector:
         survey: Survey,
         encoder: TableEncoder,
         module: SelfSupervisionModule,
-        datamodule: SelfSupervisionDataModule,
-        rows: TableRows,
     ) -> None:
-        """Put together what training on these rows left."""
+        """Put together what training left."""
         self.plan = plan
         self.survey = survey
         self.schema: TableSchema = survey.schema
         self.encoder = encoder
         self.module = module
-        self.datamodule = datamodule
-        self.training_scores = self.score(rows)
+        self.training_scores = module.training_scores.numpy()
         self.curve = served_curve(module, self.training_scores)
         self._golden = self._golden_rows()
 
-    def score(self, rows: pd.DataFrame | TableRows) -> Floats:
-        """Scores of raw rows by the torch network in double precision, shape (n,).
+    def score(self, rows: pd.DataFrame | TableRows, dtype: torch.dtype | None = None) -> Floats:
+        """Scores of raw rows by the torch network, shape (n,), computed in `dtype`; None: as they are served.
 
         Raises:
             RowsError: the rows do not fit the schema.
@@ -215,7 +212,8 @@ class FittedDetector:
                 features = self.encoder.encode(self.schema.inputs(batch))
             except RowsError as error:
                 raise error.moved(start) from error
-            scores[start : start + len(batch)] = self.module.score_rows(torch.split(features, MAX_BATCH)).numpy()
+            scored = self.module.score_rows(torch.split(features, MAX_BATCH), dtype)
+            scores[start : start + len(batch)] = scored.numpy()
             start += len(batch)
         return scores
 
@@ -242,8 +240,7 @@ class FittedDetector:
         }
         write_bundle(
             path,
-            export_onnx(self.encoder, self.module),
-            save_safetensors(weights),
+            {**export_onnx(self.encoder, self.module), WEIGHTS: save_safetensors(weights)},
             self.schema,
             self.curve,
             self.training_scores,
@@ -331,7 +328,7 @@ def fit_detector(
     module = chosen.build(features, plan.every_n_epochs, plan.learning_rate)
     fit = lightning_trainer(plan, **trainer)
     fit.fit(module, datamodule=datamodule, ckpt_path=checkpoint, weights_only=True)
-    return FittedDetector(plan, survey, encoder, module, datamodule, rows)
+    return FittedDetector(plan, survey, encoder, module)
 
 
 def lightning_trainer(plan: Plan, callbacks: Sequence[L.Callback] = (), **settings: Any) -> L.Trainer:

@@ -1,4 +1,4 @@
-"""One ONNX graph from raw columns to score and per-column errors."""
+"""ONNX graphs from raw columns to score and to per-column errors."""
 
 from __future__ import annotations
 
@@ -10,10 +10,18 @@ import numpy as np
 import onnx
 import torch
 from onnx import TensorProto, helper, numpy_helper
+from onnx.utils import Extractor
 from torch import nn
 
 from ssad.bundle import TableSchema
-from ssad.bundle.bundle import CATEGORICAL_INPUT, ERRORS_OUTPUT, NUMERIC_INPUT, SCORE_OUTPUT
+from ssad.bundle.bundle import (
+    CATEGORICAL_INPUT,
+    ERRORS_GRAPH,
+    ERRORS_OUTPUT,
+    GRAPH,
+    NUMERIC_INPUT,
+    SCORE_OUTPUT,
+)
 from ssad.models import TableEncoder, column_matrix
 from ssad.modules import SelfSupervisionModule
 
@@ -22,7 +30,7 @@ LABEL_ENCODER_OPSET = 3
 
 
 class ScoringGraph(nn.Module):
-    """Encoder and network in double precision: what is exported."""
+    """Encoder and network: what is exported."""
 
     columns: torch.Tensor
 
@@ -36,17 +44,35 @@ class ScoringGraph(nn.Module):
         self, numeric: torch.Tensor | None = None, codes: torch.Tensor | None = None
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Score (n,) and errors by column (n, columns) of rows; see `TableEncoder.forward`."""
-        features = self.encoder(numeric, codes)
-        return self.module.score(features), self.module.feature_errors(features) @ self.columns
+        features = self.encoder(numeric, codes).to(self.module.scoring_dtype)
+        errors = self.module.feature_errors(features)
+        return self.module.score(features).double(), errors.double() @ self.columns
 
 
-def export_onnx(encoder: TableEncoder, module: SelfSupervisionModule) -> bytes:
-    """The serialized graph.
+def export_onnx(encoder: TableEncoder, module: SelfSupervisionModule) -> dict[str, bytes]:
+    """The serialized graphs, by the name of their file.
 
     Inputs are `numeric` (n, p) float64 and `categorical` (n, q) strings, either left out when the schema
-    has no such column; outputs are `score` (n,) and `errors` (n, columns), float64.
+    has no such column; the outputs are `score` (n,) and, in a graph of its own because a row is seldom
+    explained, `errors` (n, columns), float64.
     """
-    graph = ScoringGraph(encoder, _detached(module)).double().eval()
+    model = _exported(encoder, module)
+    _forget_sources(model)
+    _read_strings(model, encoder.schema)
+    outputs = {GRAPH: SCORE_OUTPUT, ERRORS_GRAPH: ERRORS_OUTPUT}
+    return {file: _serialized(model, output) for file, output in outputs.items()}
+
+
+def _serialized(model: onnx.ModelProto, output: str) -> bytes:
+    """The part of a model that makes one of its outputs."""
+    part = Extractor(model).extract_model([value.name for value in model.graph.input], [output])
+    onnx.checker.check_model(part)
+    serialized: bytes = part.SerializeToString(deterministic=True)
+    return serialized
+
+
+def _exported(encoder: TableEncoder, module: SelfSupervisionModule) -> onnx.ModelProto:
+    graph = ScoringGraph(encoder, _detached(module).to(module.scoring_dtype)).eval()
     example = {}
     if encoder.schema.numeric:
         example[NUMERIC_INPUT] = torch.zeros(2, len(encoder.schema.numeric), dtype=torch.float64)
@@ -71,12 +97,7 @@ def export_onnx(encoder: TableEncoder, module: SelfSupervisionModule) -> bytes:
     finally:
         exporter.setLevel(level)
     assert program is not None  # only the non-dynamo export returns None
-    model = program.model_proto
-    _forget_sources(model)
-    _read_strings(model, encoder.schema)
-    onnx.checker.check_model(model)
-    serialized: bytes = model.SerializeToString(deterministic=True)
-    return serialized
+    return program.model_proto
 
 
 def _detached(module: SelfSupervisionModule) -> SelfSupervisionModule:

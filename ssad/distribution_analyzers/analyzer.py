@@ -11,6 +11,7 @@ import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from ssad.bundle.bundle import GOLDEN_TOLERANCE
 from ssad.bundle.intervals import Floats
 from ssad.confidence_estimators import ConfidenceIntervalsConfiguration
 from ssad.distribution_analyzers.histogram import spreads
@@ -51,7 +52,7 @@ class HistogramPlotAnalyzer(ABC, SupportsDistributionAnalysis):
         self, scores: Floats, current_conf: ConfidenceIntervalsConfiguration | None
     ) -> tuple[float, float]:
         """Likewise where all scores are equal to rounding: they are normal, and nothing abnormal was seen."""
-        return float(scores[-1]), np.inf
+        return beyond(scores[-1]), np.inf
 
     def analyze_distribution(
         self, scores_batch: torch.Tensor, current_conf: ConfidenceIntervalsConfiguration | None
@@ -143,3 +144,8 @@ def _plot_edges(scores: Floats, marks: list[float]) -> Floats:
 
 def _heavy(scores: Floats, right: float) -> bool:
     return bool(scores.min() > 0 and right > HEAVY * np.median(scores))
+
+
+def beyond(score: float) -> float:
+    """The least threshold that a row of this score does not reach on any runtime, which differ by rounding."""
+    return float(max(np.nextafter(score, np.inf), score + GOLDEN_TOLERANCE * abs(score)))

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import math
 
-import numpy as np
-
 from ssad.bundle.intervals import Floats
 from ssad.confidence_estimators import ConfidenceIntervalsConfiguration
-from ssad.distribution_analyzers.analyzer import HistogramPlotAnalyzer
+from ssad.distribution_analyzers.analyzer import HistogramPlotAnalyzer, beyond
 
 ALPHA = 0.05
 """Fisher's level, for want of the user's own."""
@@ -47,7 +45,7 @@ class ConformalThresholding(HistogramPlotAnalyzer):
         highest_normal = conformal_threshold(scores, self.alpha)
         if current_conf is None or current_conf.thresholds.normal >= highest_normal:
             return highest_normal, highest_normal
-        return current_conf.thresholds.normal, float(np.nextafter(highest_normal, np.inf))
+        return current_conf.thresholds.normal, beyond(highest_normal)
 
 
 def conformal_threshold(scores: Floats, alpha: float) -> float:

@@ -9,7 +9,7 @@ from scipy.stats import genpareto
 
 from ssad.bundle.intervals import Floats
 from ssad.confidence_estimators import ConfidenceIntervalsConfiguration
-from ssad.distribution_analyzers.analyzer import HistogramPlotAnalyzer
+from ssad.distribution_analyzers.analyzer import HistogramPlotAnalyzer, beyond
 
 MIN_EXCESSES = 10
 """Fewer excesses than this do not fix the two parameters of a generalized Pareto distribution."""
@@ -43,7 +43,7 @@ class EVTThresholding(HistogramPlotAnalyzer):
         excesses = scores[scores > u] - u
         if len(excesses) < MIN_EXCESSES or excesses.min() == excesses.max():
             # No tail to fit: nothing seen is abnormal, and only what exceeds all of it would be.
-            return u, max(u, float(np.nextafter(scores.max(), np.inf)))
+            return u, max(u, beyond(scores.max()))
         shape, scale = fit_pareto(excesses)
         return u, max(u, u + pareto_quantile(shape, scale, self.q * len(scores) / len(excesses)))
 

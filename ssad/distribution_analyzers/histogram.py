@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from scipy.special import gammaln
 
+from ssad.bundle.bundle import GOLDEN_TOLERANCE
 from ssad.bundle.intervals import Floats
 
 FAR = 1e4
@@ -57,7 +58,7 @@ def spreads(scores: Floats) -> bool:
     if not len(scores):
         return False
     low, high = float(scores.min()), float(scores.max())
-    return high - low > 2 * MAX_BINS * float(np.spacing(max(abs(low), abs(high))))
+    return high - low > GOLDEN_TOLERANCE * max(abs(low), abs(high))
 
 
 def score_histogram(scores: Floats, bin_estimator: str) -> tuple[Floats, Floats]:

@@ -6,7 +6,7 @@ import numpy as np
 
 from ssad.bundle.intervals import Floats
 from ssad.confidence_estimators import ConfidenceIntervalsConfiguration
-from ssad.distribution_analyzers.analyzer import HistogramPlotAnalyzer
+from ssad.distribution_analyzers.analyzer import HistogramPlotAnalyzer, beyond
 from ssad.distribution_analyzers.histogram import score_histogram, spreads
 
 MAJORITY = 0.5
@@ -87,7 +87,7 @@ class TriangularThresholding(HistogramPlotAnalyzer):
         counts, mirrored = score_histogram(-scores[::-1], self.bin_estimator)
         peak = -float(mirrored[np.argmax(counts) :][:2].mean())
         if peak - border < scores[-1] - peak:
-            return float(np.nextafter(scores[-1], np.inf))
+            return beyond(scores[-1])
         return -corner_right_of_peak(counts, mirrored)
 
 

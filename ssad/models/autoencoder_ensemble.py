@@ -1,4 +1,4 @@
-"""Many small autoencoders trained as one: their weights are stacked, a layer is one `baddbmm`."""
+"""Many small autoencoders trained as one: their weights are stacked, a layer is one product."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from ssad.models.sampling import spread_rows
@@ -31,14 +32,15 @@ class ClippedStandardizer(nn.Module):
     repetition: winsorizing [Huber & Ronchetti 2009, section 5.4], so that a heavy tail does not hide the bulk.
 
     Attributes:
-        center: shape (d,); `width` likewise, above 0.
-        mean: of the held training features, shape (d,); `deviation` likewise.
+        center: mean of the held training features, shape (d,).
+        width: their deviation, shape (d,), above 0.
+        low: what a standardized value is held to from below, shape (d,); `high` likewise from above.
     """
 
     center: torch.Tensor
     width: torch.Tensor
-    mean: torch.Tensor
-    deviation: torch.Tensor
+    low: torch.Tensor
+    high: torch.Tensor
 
     def __init__(self, features: torch.Tensor) -> None:
         """Learn from training features, shape (n, d)."""
@@ -48,22 +50,25 @@ class ClippedStandardizer(nn.Module):
         for _ in range(WINSORIZATIONS):
             center, width = _moments(rows.clamp(center - CLIP * width, center + CLIP * width))
         mean, deviation = _moments(((rows - center) / width).clamp(-CLIP, CLIP))
-        for name, value in (("center", center), ("width", width), ("mean", mean), ("deviation", deviation)):
+        ends = {"low": (-CLIP - mean) / deviation, "high": (CLIP - mean) / deviation}
+        for name, value in {"center": center + width * mean, "width": width * deviation, **ends}.items():
             self.register_buffer(name, value.float())
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
         """Features of rows, shape (n, d), standardized."""
-        held = ((features - self.center) / self.width).clamp(-CLIP, CLIP)
-        return (held - self.mean) / self.deviation
+        return ((features - self.center) / self.width).clamp(self.low, self.high)
 
 
 class AutoencoderEnsemble(nn.Module):
     """`members` autoencoders that differ in their first weights.
 
+    Rows are columns in here, shape (d, n): what the members make of them lies one below the other, so that the
+    first layer of all is one matrix product and no layer moves anything.
+
     Attributes:
         standardize: features to the members' inputs.
-        weights: of each layer, shape (members, inputs, outputs).
-        biases: of each layer, shape (members, 1, outputs).
+        weights: of each layer, shape (members, outputs, inputs).
+        biases: of each layer, shape (members, outputs, 1).
     """
 
     def __init__(self, features: torch.Tensor, encoder_dims: Sequence[int], latent_dim: int, members: int) -> None:
@@ -73,22 +78,28 @@ class AutoencoderEnsemble(nn.Module):
         self.members = members
         input_dim = features.shape[1]
         dims = [input_dim, *encoder_dims, latent_dim, *reversed(encoder_dims), input_dim]
-        self.linear_layers = {len(encoder_dims), len(dims) - 2}
+        self.latent_layer = len(encoder_dims)
         self.weights = nn.ParameterList(
-            torch.randn(members, inputs, outputs) / math.sqrt(inputs) for inputs, outputs in pairwise(dims)
+            torch.randn(members, outputs, inputs) / math.sqrt(inputs) for inputs, outputs in pairwise(dims)
         )
-        self.biases = nn.ParameterList(torch.zeros(members, 1, outputs) for outputs in dims[1:])
+        self.biases = nn.ParameterList(torch.zeros(members, outputs, 1) for outputs in dims[1:])
 
     def forward(self, features: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Standardized features (n, d), and each member's reconstruction of them (members, n, d)."""
-        inputs = self.standardize(features)
-        hidden = inputs.expand(self.members, -1, -1)
-        for layer, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
-            hidden = torch.baddbmm(bias, hidden, weight)
-            if layer not in self.linear_layers:
-                # A leaky ReLU, which ONNX Runtime does not have in float64.
-                hidden = torch.maximum(hidden, NEGATIVE_SLOPE * hidden)
-        return inputs, hidden
+        """Standardized features (d, n) of rows (n, d), and each member's reconstruction of them (members, d, n)."""
+        inputs, units = self.last_units(features)
+        return inputs, torch.baddbmm(self.biases[-1], self.weights[-1], units)
+
+    def last_units(self, features: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Standardized features (d, n) of rows (n, d), and what the last layer is given (members, units, n)."""
+        inputs = self.standardize(features).T
+        first = torch.addmm(self.biases[0].flatten(0, 1), self.weights[0].flatten(0, 1), inputs)
+        units = self._activated(0, first.reshape(*self.biases[0].shape[:2], -1))
+        for layer in range(1, len(self.weights) - 1):
+            units = self._activated(layer, torch.baddbmm(self.biases[layer], self.weights[layer], units))
+        return inputs, units
+
+    def _activated(self, layer: int, units: torch.Tensor) -> torch.Tensor:
+        return units if layer == self.latent_layer else F.leaky_relu(units, NEGATIVE_SLOPE)
 
 
 def _moments(rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -89,7 +89,7 @@ class TableEncoder(nn.Module):
         return torch.from_numpy(codes)
 
     def encode(self, inputs: GraphInputs) -> torch.Tensor:
-        """Features of rows given as graph inputs, shape (n, output_dim), float64."""
+        """Features of rows given as graph inputs, shape (n, output_dim), float32."""
         features: torch.Tensor = self(torch.from_numpy(inputs.numeric), self.codes(inputs))
         return features
 
@@ -101,28 +101,28 @@ class TableEncoder(nn.Module):
             codes: shape (n, q), int64, see `codes`; None likewise.
 
         Returns:
-            Shape (n, output_dim), float64, finite.
+            Shape (n, output_dim), float32, finite.
         """
         parts: list[torch.Tensor] = []
         if numeric is not None and len(self.plain):
             values = numeric[:, self.plain] if len(self.dates) else numeric
             missing = torch.isnan(values)
             scaled = (torch.where(missing, self.median, values) - self.center) / self.width
-            parts.append(scaled.clamp(-LIMIT, LIMIT))
+            parts.append(scaled.clamp(-LIMIT, LIMIT).float())
             if len(self.gaps):
-                parts.append(missing[:, self.gaps].double())
+                parts.append(missing[:, self.gaps].float())
         if numeric is not None and len(self.dates):
             parts += self._cyclic(numeric[:, self.dates])
         if codes is not None:
-            parts += [F.one_hot(codes[:, i], width).double() for i, width in enumerate(self.widths)]
-        return torch.cat(parts, dim=1)
+            parts += [F.one_hot(codes[:, i], width).float() for i, width in enumerate(self.widths)]
+        return torch.cat(parts, dim=1) if len(parts) > 1 else parts[0]
 
     def _cyclic(self, seconds: torch.Tensor) -> list[torch.Tensor]:
         """Sine and cosine of the place in each period; zeros, the middle of the circle, where missing."""
         parts = []
         for period in DATE_PERIODS:
             angle = 2 * math.pi * torch.remainder(seconds, period) / period
-            parts += [torch.sin(angle), torch.cos(angle)]
+            parts += [torch.sin(angle).float(), torch.cos(angle).float()]
         return [torch.where(torch.isnan(part), 0.0, part) for part in parts]
 
 

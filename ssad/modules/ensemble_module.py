@@ -18,8 +18,8 @@ from ssad.modules.self_supervision_module import DECIDED, SelfSupervisionModule
 ERROR_FLOOR = 1e-4
 """Added to a squared error before its logarithm: standardized features repeat no better than to 1 %."""
 
-SCORE_FLOOR = 1e-6
-"""Added to a whitened residual before its logarithm."""
+RESIDUAL_FLOOR = 1e-2
+"""Added to a whitened residual before its logarithm, in deviations: less is none."""
 
 DISTANCE_FLOOR = 1e-2
 """Added to a squared distance a feature before its logarithm: a tenth of a deviation is no distance, and below it
@@ -53,6 +53,9 @@ SPREAD_QUANTILES = (0.5, 0.9)
 """Of each deviation's logarithm over the training rows: they set its zero and its unit, so that both weigh the
 same, and the heavy upper tail does not."""
 
+SPREAD_FLOOR = 0.01
+"""Least unit: a table whose deviations vary by less than a hundredth of themselves does not vary."""
+
 
 class EnsembleModule(SelfSupervisionModule):
     """Scores rows by two deviations from confident-normal rows: exp of the mean of their standardized logarithms.
@@ -69,10 +72,12 @@ class EnsembleModule(SelfSupervisionModule):
 
     Attributes:
         whitening: residuals to standard deviations given the others, shape (members, d, d).
-        shift: added to those, so that confident-normal rows have mean 0, shape (members, 1, d).
+        shift: added to those, so that confident-normal rows have mean 0, shape (members, d, 1).
         samples: confident-normal rows, as signed square roots, shape (samples, rows, d).
-        deviation_center: zero of the two deviations' logarithms, shape (2, 1); `deviation_width` their unit.
+        deviation_center: zero of the two deviations' logarithms, shape (2,); `deviation_width` their unit.
     """
+
+    scoring_dtype = torch.float32
 
     whitening: torch.Tensor
     shift: torch.Tensor
@@ -93,12 +98,12 @@ class EnsembleModule(SelfSupervisionModule):
         """Put the parts together; `push` weighs the loss of confident-abnormal rows, at least 0."""
         super().__init__(model, every_n_epochs, confidence_estimator, distr_analyzer, **settings)
         self.push = push
-        members, input_dim = model.members, model.weights[0].shape[1]
+        members, input_dim = model.members, model.weights[0].shape[2]
         self.register_buffer("whitening", torch.eye(input_dim).repeat(members, 1, 1))
-        self.register_buffer("shift", torch.zeros(members, 1, input_dim))
+        self.register_buffer("shift", torch.zeros(members, input_dim, 1))
         self.register_buffer("samples", torch.zeros(1, 1, input_dim))
-        self.register_buffer("deviation_center", torch.zeros(2, 1))
-        self.register_buffer("deviation_width", torch.ones(2, 1))
+        self.register_buffer("deviation_center", torch.zeros(2))
+        self.register_buffer("deviation_width", torch.ones(2))
 
     @property
     def criterion(self) -> Callable[[torch.Tensor, torch.Tensor], torch.Tensor]:
@@ -115,10 +120,11 @@ class EnsembleModule(SelfSupervisionModule):
             inputs, reconstructions = self.model(rows)
             residuals = (inputs - reconstructions).double()
             self.whitening, self.shift = (part.float() for part in whitening(residuals))
-            self.samples = disjoint_samples(_signed_root(inputs))
-            deviations = self._log_deviations(self._training_rows(datamodule, torch.arange(len(datamodule.train))))
-            zero, unit = torch.quantile(deviations, deviations.new_tensor(SPREAD_QUANTILES), dim=1, keepdim=True)
-            self.deviation_center, self.deviation_width = zero, (unit - zero).clamp_min(SCORE_FLOOR)
+            self.samples = disjoint_samples(_signed_root(inputs).T)
+            rows = self._training_rows(datamodule, torch.arange(len(datamodule.train)))
+            deviations = torch.stack(self._log_deviations(rows))
+            zero, unit = torch.quantile(deviations, deviations.new_tensor(SPREAD_QUANTILES), dim=1)
+            self.deviation_center, self.deviation_width = zero, (unit - zero).clamp_min(SPREAD_FLOOR)
 
     def _training_rows(self, datamodule: SelfSupervisionDataModule, at: torch.Tensor) -> torch.Tensor:
         """Features of the training rows at these positions, `REFERENCE_ROWS` of them at most."""
@@ -126,23 +132,29 @@ class EnsembleModule(SelfSupervisionModule):
         return batch["data"].to(self.device)
 
     def _whitened(self, data: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Standardized rows (n, d), and the size of each feature's residual given the others (members, n, d)."""
-        inputs, reconstructions = self.model(data)
-        return inputs, torch.baddbmm(self.shift, inputs - reconstructions, self.whitening).abs()
+        """Standardized rows (d, n), and the size of each feature's residual given the others (members, d, n)."""
+        inputs, units = self.model.last_units(data)
+        # A residual is linear in the inputs and in the last units: whitened, it is one product with each.
+        weight, bias = (-self.whitening @ last[-1] for last in (self.model.weights, self.model.biases))
+        expected = torch.baddbmm(self.shift + bias, weight, units)
+        whitened = torch.addmm(expected.flatten(0, 1), self.whitening.flatten(0, 1), inputs)
+        return inputs, whitened.reshape(*self.shift.shape[:2], -1).abs()
 
-    def _log_deviations(self, data: torch.Tensor) -> torch.Tensor:
-        """Logarithms of what is unexplained and of the distance to normal rows, shape (2, n)."""
+    def _log_deviations(self, data: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Logarithms of what is unexplained and of the distance to normal rows, both of shape (n,)."""
         inputs, whitened = self._whitened(data)
-        unexplained = torch.log(whitened.mean(dim=2) + SCORE_FLOOR).mean(dim=0)
-        return torch.stack([unexplained, log_distance(_signed_root(inputs), self.samples)])
+        unexplained = torch.log(whitened.mean(dim=1) + RESIDUAL_FLOOR).mean(dim=0)
+        return unexplained, log_distance(_signed_root(inputs), self.samples)
 
     def _prediction_score(self, data: torch.Tensor) -> torch.Tensor:
-        standardized = (self._log_deviations(data) - self.deviation_center) / self.deviation_width
-        return torch.exp(standardized.mean(dim=0).clamp_max(LARGEST_LOG))
+        unexplained, distance = self._log_deviations(data)
+        weight = 0.5 / self.deviation_width
+        mean = weight[0] * unexplained + weight[1] * distance - (weight * self.deviation_center).sum()
+        return torch.exp(mean.clamp_max(LARGEST_LOG))
 
     def feature_errors(self, data: torch.Tensor) -> torch.Tensor:
         """Size of each feature's whitened residual, mean over the members, shape (n, d)."""
-        return self._whitened(data)[1].mean(dim=0)
+        return self._whitened(data)[1].mean(dim=0).T
 
     def compute_loss(self, data: torch.Tensor, confidence: torch.Tensor, batch_idx: int) -> torch.Tensor:
         """Mean normal loss plus `push` times the mean abnormal loss, from one pass over the batch.
@@ -192,27 +204,27 @@ def one_cycle(step: int, steps: int) -> float:
 
 
 def member_errors(inputs: torch.Tensor, reconstructions: torch.Tensor) -> torch.Tensor:
-    """Mean squared error of rows (n, d) and their reconstructions (members, n, d): shape (members, n)."""
-    return ((reconstructions - inputs) ** 2).mean(dim=2)
+    """Mean squared error of rows (d, n) and their reconstructions (members, d, n): shape (members, n)."""
+    return ((reconstructions - inputs) ** 2).mean(dim=1)
 
 
 def whitening(residuals: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """The map from residuals (members, n, d) to deviations given the others, and its shift to mean 0.
+    """The map from residuals (members, d, n) to deviations given the others, and its shift to mean 0.
 
-    With P the inverse of their covariance, (r P)_j / sqrt(P_jj) is the residual of feature j less its
+    With P the inverse of their covariance, (P r)_j / sqrt(P_jj) is the residual of feature j less its
     regression on all other residuals, in standard deviations of that regression.
 
     Returns:
-        Shapes (members, d, d) and (members, 1, d).
+        Shapes (members, d, d) and (members, d, 1).
     """
-    center = residuals.mean(dim=1, keepdim=True)
+    center = residuals.mean(dim=2, keepdim=True)
     centered = residuals - center
-    covariance = centered.mT @ centered / max(1, residuals.shape[1] - 1)
+    covariance = centered @ centered.mT / max(1, residuals.shape[2] - 1)
     variance = covariance.diagonal(dim1=1, dim2=2).mean(dim=1)[:, None, None]
-    identity = torch.eye(residuals.shape[2], dtype=residuals.dtype, device=residuals.device)
-    precision = torch.linalg.inv(covariance + (RIDGE * variance + SCORE_FLOOR) * identity)
-    to_deviations = precision / precision.diagonal(dim1=1, dim2=2).sqrt()[:, None]
-    return to_deviations, -center @ to_deviations
+    identity = torch.eye(residuals.shape[1], dtype=residuals.dtype, device=residuals.device)
+    precision = torch.linalg.inv(covariance + (RIDGE * variance + ERROR_FLOOR) * identity)
+    to_deviations = precision / precision.diagonal(dim1=1, dim2=2).sqrt()[:, :, None]
+    return to_deviations, -to_deviations @ center
 
 
 def disjoint_samples(rows: torch.Tensor) -> torch.Tensor:
@@ -228,24 +240,25 @@ def disjoint_samples(rows: torch.Tensor) -> torch.Tensor:
 
 
 def log_distance(rows: torch.Tensor, samples: torch.Tensor) -> torch.Tensor:
-    """Logarithm of the mean squared distance to the nearest row of each sample, mean over the samples.
+    """Logarithm of the squared distance to the nearest row of each sample, mean over the samples.
 
     The nearest sample of all is left out: it may hold the row itself.
 
     Args:
-        rows: shape (n, d).
+        rows: shape (d, n).
         samples: shape (samples, rows, d).
 
     Returns:
         Shape (n,).
     """
     known = samples.flatten(0, 1)
-    beyond = torch.addmm((known**2).sum(dim=1), rows, -2 * known.T).reshape(-1, *samples.shape[:2]).amin(dim=2)
-    nearest = (beyond + (rows**2).sum(dim=1, keepdim=True)).clamp_min(0) / rows.shape[1]
-    distances = torch.log(nearest + DISTANCE_FLOOR)
+    floor = DISTANCE_FLOOR * len(rows)
+    beyond = torch.addmm((known**2).sum(dim=1, keepdim=True) + floor, -2 * known, rows)
+    nearest = beyond.reshape(*samples.shape[:2], -1).amin(dim=1) + (rows**2).sum(dim=0)
+    distances = torch.log(nearest)
     if len(samples) == 1:
-        return distances[:, 0]
-    return (distances.sum(dim=1) - distances.amin(dim=1)) / (len(samples) - 1)
+        return distances[0]
+    return (distances.sum(dim=0) - distances.amin(dim=0)) / (len(samples) - 1)
 
 
 def _signed_root(rows: torch.Tensor) -> torch.Tensor:

@@ -27,9 +27,9 @@ class SelfSupervisionCallback(L.Callback):
     """Recalibrates a `SelfSupervisionModule` while it trains, and logs what came of it.
 
     After every `every_n_epochs` epochs, and once more from the final weights: the intervals left behind are
-    always those of the final weights, in float64. Those on the way only steer training, and are
-    computed in float32. Where the trainer logs to MLflow each of them leaves a checkpoint in the run, from which
-    training goes on after a crash to the same end.
+    always those of the final weights, in the precision in which they are served. Those on the way only steer
+    training, and are computed in float32. Where the trainer logs to MLflow each of them leaves a checkpoint in
+    the run, from which training goes on after a crash to the same end.
     """
 
     def __init__(self, stop_when_settled: bool = False) -> None:
@@ -98,28 +98,33 @@ class SelfSupervisionCallback(L.Callback):
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Recalibrate from the final weights."""
-        self._recalibrate(trainer, cast("SelfSupervisionModule", pl_module), trainer.current_epoch - 1, torch.float64)
+        module = cast("SelfSupervisionModule", pl_module)
+        module.training_scores = self._recalibrate(trainer, module, trainer.current_epoch - 1)
         mlf_logger = to_mlflow.get_mlflow_logger(trainer)
         if mlf_logger is not None and self._history:
             to_mlflow.log_history(self._history, mlf_logger)
 
-    def _recalibrate(self, trainer: L.Trainer, module: SelfSupervisionModule, epoch: int, dtype: torch.dtype) -> None:
+    def _recalibrate(
+        self, trainer: L.Trainer, module: SelfSupervisionModule, epoch: int, dtype: torch.dtype | None = None
+    ) -> torch.Tensor:
+        """Recalibrate, log what came of it, and give the training rows' scores."""
         datamodule = cast("SelfSupervisionDataModule", _datamodule(trainer))
         before = spread(datamodule.train.confidence.numpy())
         scores = module.update_confidence(datamodule, dtype)
         configuration = module.confidence_estimator.configuration
         if configuration is None:
-            return
+            return scores
         changed = self._changed(configuration.thresholds, scores)
         mlf_logger = to_mlflow.get_mlflow_logger(trainer)
         if mlf_logger is None or not trainer.is_global_zero:
-            return
+            return scores
         after = spread(datamodule.train.confidence.numpy())
         self._history.append(Recalibration.of(epoch, configuration.thresholds, scores.numpy(), before, after))
         mlf_logger.log_metrics(changed | _interval_metrics(configuration.thresholds, scores), step=epoch)
         to_mlflow.log_confidence_analysis(module.distr_analyzer, mlf_logger, epoch)
         to_mlflow.log_confidence_intervals(module.confidence_estimator, mlf_logger, epoch)
         to_mlflow.log_confidence(mlf_logger, datamodule.train, epoch)
+        return scores
 
     def _changed(self, thresholds: Thresholds, scores: torch.Tensor) -> dict[str, float]:
         """Share of the rows that this recalibration moved to another region, as a metric; none for the first."""

@@ -64,10 +64,15 @@ class SelfSupervisionModule(L.LightningModule, ABC, SupportsSelfSupervision):
     A subclass says how rows are scored and what each region's loss is.
 
     Attributes:
+        scoring_dtype: what the final weights score in, in training and in the exported graph. Double precision
+            where a score lives on differences that single precision has no digits for; twice as slow.
         thresholds: scores that decide in test: above one is called an anomaly.
+        training_scores: of the final weights, shape (n,), float64, in the order of the training rows.
         epoch_loss: sum of the losses of the epoch's batches so far, shape ().
         epoch_batches: how many batches these are.
     """
+
+    scoring_dtype: torch.dtype = torch.float64
 
     def __init__(
         self,
@@ -110,6 +115,7 @@ class SelfSupervisionModule(L.LightningModule, ABC, SupportsSelfSupervision):
         self.thresholds: list[float] = []
         self.epoch_loss = torch.zeros(())
         self.epoch_batches = 0
+        self.training_scores = torch.empty(0, dtype=torch.float64)
         self._outputs: list[tuple[torch.Tensor, torch.Tensor]] = []
 
     def __setattr__(self, name: str, value: Any) -> None:
@@ -182,22 +188,19 @@ class SelfSupervisionModule(L.LightningModule, ABC, SupportsSelfSupervision):
 
     # Scores and intervals.
 
-    def score_rows(self, batches: Iterable[Any], dtype: torch.dtype = torch.float64) -> torch.Tensor:
-        """Score rows in evaluation mode, in the order given.
-
-        Double precision makes the scores those of the exported graph, on whatever runtime; training goes
-        on in the precision it had.
+    def score_rows(self, batches: Iterable[Any], dtype: torch.dtype | None = None) -> torch.Tensor:
+        """Score rows in evaluation mode, in the order given; training goes on in the precision it had.
 
         Args:
             batches: dicts with `data`, pairs, or features alone.
-            dtype: what is computed in; float32 takes a third of the time.
+            dtype: what is computed in; None: `scoring_dtype`, whose scores are those of the exported graph.
 
         Returns:
             Shape (n,), float64, on the CPU.
         """
         scorer = _Scorer(self)
-        if self.device.type == "mps":  # which has no float64
-            dtype = torch.float32
+        # mps has no float64
+        dtype = torch.float32 if self.device.type == "mps" else dtype or self.scoring_dtype
         state = {
             name: tensor.to(dtype) if tensor.is_floating_point() else tensor
             for name, tensor in [*scorer.named_parameters(), *scorer.named_buffers()]
@@ -217,7 +220,7 @@ class SelfSupervisionModule(L.LightningModule, ABC, SupportsSelfSupervision):
         return torch.frombuffer(scores, dtype=torch.float64) if scores else torch.empty(0, dtype=torch.float64)
 
     def update_confidence(
-        self, datamodule: SelfSupervisionDataModule, dtype: torch.dtype = torch.float64
+        self, datamodule: SelfSupervisionDataModule, dtype: torch.dtype | None = None
     ) -> torch.Tensor:
         """Recalibrate: score the training rows, cut the distribution, set each row's confidence.
 
@@ -226,7 +229,7 @@ class SelfSupervisionModule(L.LightningModule, ABC, SupportsSelfSupervision):
 
         Args:
             datamodule: the training rows.
-            dtype: what scores are computed in; those of the final weights need float64, as they are served.
+            dtype: what scores are computed in; None as they are served, which those of the final weights need.
 
         Returns:
             The training rows' scores in dataset order, shape (n,), float64.

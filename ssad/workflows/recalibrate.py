@@ -15,7 +15,7 @@ from mlflow import MlflowClient
 from mlflow.models import Model
 
 from ssad.bundle import Bundle, ConfidenceCurve, Thresholds, write_bundle
-from ssad.bundle.bundle import GRAPH, WEIGHTS
+from ssad.bundle.bundle import NETWORK
 from ssad.bundle.intervals import Floats
 from ssad.confidence_estimators import ConfidenceIntervalsConfiguration
 from ssad.datasets.tables import read_table
@@ -120,9 +120,9 @@ def recalibrated(parent: FetchedModel, table: pd.DataFrame, settings: Recalibrat
     _check_abnormal(curve.thresholds.shares(scores)["abnormal"], settings)
     facts = {name: value for name, value in old.manifest.items() if name not in ("format_version", "versions", "files")}
     golden = old.golden["rows"], np.asarray(old.golden["scores"], dtype=np.float64)
-    graph, weights = ((old.path / file).read_bytes() for file in (GRAPH, WEIGHTS))
+    network = {file: (old.path / file).read_bytes() for file in NETWORK}
     parentage = {"recalibrated_from": parent.uri, "recalibrated_rows": len(scores)}
-    write_bundle(path, graph, weights, old.schema, curve, scores, inputs, golden, facts | parentage)
+    write_bundle(path, network, old.schema, curve, scores, inputs, golden, facts | parentage)
     new = Bundle(path)
     _check_weights(old, new)
     return new
@@ -176,9 +176,9 @@ def _check_abnormal(share: float, settings: RecalibrateSettings) -> None:
 
 
 def _check_weights(old: Bundle, new: Bundle) -> None:
-    """Prove by their digests that weights and scoring graph are the parent's, and log them."""
-    digests = {file: new.manifest["files"][file] for file in (GRAPH, WEIGHTS)}
-    if digests != {file: old.manifest["files"][file] for file in (GRAPH, WEIGHTS)}:
+    """Prove by their digests that weights and graphs are the parent's, and log them."""
+    digests = {file: new.manifest["files"][file] for file in NETWORK}
+    if digests != {file: old.manifest["files"][file] for file in NETWORK}:
         raise RefusedError("the weights changed on the way; nothing was registered, check the disk and run again.")
     mlflow.set_tags({f"sha256.{file}": value for file, value in digests.items()})
 

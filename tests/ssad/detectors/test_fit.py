@@ -150,8 +150,7 @@ def test_the_bundled_thresholds_are_those_of_the_final_weights(name: str, blobs:
     detector = fitted(blobs, name, max_epochs=3)
     configuration = detector.module.confidence_estimator.configuration
     assert configuration is not None
-    scores = detector.module.score_rows(detector.datamodule.supervision_dataloader())
-    assert scores.numpy() == pytest.approx(detector.training_scores, rel=1e-4)
+    assert detector.score(blobs) == pytest.approx(detector.training_scores, rel=1e-5)
     assert detector.curve.thresholds == configuration.thresholds
 
 
@@ -283,8 +282,8 @@ def test_rows_are_scored_alone_as_they_are_together(bundle_folder: Path) -> None
     bundle, table = Bundle(bundle_folder), with_missing_values(np.random.default_rng(2))
     together = bundle.score(table).score
     alone = [bundle.score(table.iloc[[row]]).score[0] for row in range(0, ROWS, 10)]
-    assert together[::10] == pytest.approx(alone, rel=1e-9)
-    assert bundle.score(table.iloc[::-1]).score[::-1] == pytest.approx(together, rel=1e-9)
+    assert together[::10] == pytest.approx(alone, rel=1e-5)
+    assert bundle.score(table.iloc[::-1]).score[::-1] == pytest.approx(together, rel=1e-5)
 
 
 def test_no_rows_have_no_scores(bundle_folder: Path) -> None:

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from ssad import ConfidenceIntervalsConfiguration, ConformalThresholding
 from ssad.bundle.intervals import Floats
+from ssad.distribution_analyzers.analyzer import beyond
 from ssad.distribution_analyzers.conformal import conformal_threshold, rows_to_promise
 
 
@@ -57,7 +58,7 @@ def test_anomalies_held_back_make_it_call_fewer_normal_rows_and_in_the_end_nothi
 
 def test_the_normal_threshold_in_force_stays_below_the_new_abnormal_one() -> None:
     scores = np.arange(99.0)
-    assert analyzed(scores, 0.05, (50.0, 200.0)) == (50.0, np.nextafter(94.0, np.inf))
+    assert analyzed(scores, 0.05, (50.0, 200.0)) == (50.0, beyond(94.0))
     assert analyzed(scores, 0.05, (97.0, 200.0)) == (94.0, 94.0)
     assert analyzed(scores, 0.05) == (94.0, 94.0)
 

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from scipy.stats import genpareto
 
 from ssad import EVTThresholding
+from ssad.distribution_analyzers.analyzer import beyond
 from ssad.distribution_analyzers.evt import MIN_EXCESSES, fit_pareto, pareto_quantile
 
 
@@ -104,7 +105,7 @@ def test_equal_excesses_make_nothing_seen_abnormal_but_whatever_exceeds_them() -
     scores = np.concatenate([np.linspace(0, 1, 200), np.full(30, 10.0)])
     normal, abnormal = thresholds(scores)
     assert normal < 10 < abnormal
-    assert abnormal == np.nextafter(10.0, 11.0)
+    assert abnormal == beyond(10.0)
 
 
 def test_t_q_below_u_is_raised_to_u() -> None:

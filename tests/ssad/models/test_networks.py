@@ -84,11 +84,11 @@ def test_the_ensemble_is_its_members_one_by_one() -> None:
     features = torch.rand(40, 6)
     ensemble = AutoencoderEnsemble(features, [5], 2, members=4)
     inputs, together = ensemble(features)
-    assert torch.equal(inputs, ClippedStandardizer(features)(features))
+    assert torch.equal(inputs, ClippedStandardizer(features)(features).T)
     for member in range(4):
         hidden = inputs
         for layer, (weight, bias) in enumerate(zip(ensemble.weights, ensemble.biases, strict=True)):
-            hidden = hidden @ weight[member] + bias[member]
+            hidden = weight[member] @ hidden + bias[member]
             if layer in (0, 2):
                 hidden = torch.nn.functional.leaky_relu(hidden, 0.1)
         torch.testing.assert_close(together[member], hidden)

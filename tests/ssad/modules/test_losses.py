@@ -42,10 +42,10 @@ class Members(Answer):
 
     def __init__(self, reconstruction: list[list[float]]) -> None:
         super().__init__(reconstruction)
-        self.weights = [torch.zeros(1, len(reconstruction[0]), 1)]
+        self.weights = [torch.zeros(1, 1, len(reconstruction[0]))]
 
     def forward(self, x: torch.Tensor) -> Any:
-        return x[None], self.reconstruction[None]
+        return x.T, self.reconstruction.T[None]
 
 
 def radon(reconstruction: list[list[float]]) -> CosineReconstructionModule:
@@ -155,11 +155,11 @@ def test_the_ensemble_pushes_abnormal_rows_up_and_only_up_to_the_margin() -> Non
 def test_whitened_residuals_are_those_of_the_regression_on_all_others() -> None:
     generator = torch.Generator().manual_seed(0)
     base = torch.randn(1, 20_000, 3, generator=generator, dtype=torch.float64)
-    residuals = base @ torch.tensor([[1.0, 0.5, 0.2], [0.0, 1.0, 0.3], [0.0, 0.0, 1.0]], dtype=torch.float64)
+    residuals = (base @ torch.tensor([[1.0, 0.5, 0.2], [0.0, 1.0, 0.3], [0.0, 0.0, 1.0]], dtype=torch.float64)).mT
     to_deviations, shift = whitening(residuals)
-    found = (residuals @ to_deviations + shift)[0]
+    found = (to_deviations @ residuals + shift)[0].T
     assert found.mean(dim=0).abs().max().item() < 1e-12
-    others, target = residuals[0][:, 1:], residuals[0][:, 0]
+    others, target = residuals[0][1:].T, residuals[0][0]
     others, target = others - others.mean(dim=0), target - target.mean()
     left = target - others @ torch.linalg.lstsq(others, target[:, None]).solution[:, 0]
     correlation = torch.corrcoef(torch.stack([found[:, 0], left]))[0, 1]
@@ -169,15 +169,14 @@ def test_whitened_residuals_are_those_of_the_regression_on_all_others() -> None:
 
 def test_a_row_is_no_neighbour_of_itself() -> None:
     samples = torch.tensor([[[0.0]], [[1.0]], [[3.0]]])
-    itself, between = log_distance(torch.tensor([[0.0], [2.0]]), samples).exp().tolist()
+    itself, between = log_distance(torch.tensor([[0.0, 2.0]]), samples).exp().tolist()
     assert itself == pytest.approx(math.sqrt((1 + DISTANCE_FLOOR) * (9 + DISTANCE_FLOOR)))
     assert between == pytest.approx(math.sqrt((1 + DISTANCE_FLOOR) * (4 + DISTANCE_FLOOR)))
 
 
 def test_a_single_sample_is_enough() -> None:
-    assert log_distance(torch.ones(2, 3), torch.zeros(1, 1, 3)).exp().tolist() == pytest.approx(
-        2 * [1 + DISTANCE_FLOOR]
-    )
+    found = log_distance(torch.ones(3, 2), torch.zeros(1, 1, 3)).exp()
+    assert found.tolist() == pytest.approx(2 * [3 * (1 + DISTANCE_FLOOR)])
 
 
 @pytest.mark.parametrize("rows", [1, 5, 16, 17, 63, 255, 10_000])

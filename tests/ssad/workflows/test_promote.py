@@ -20,7 +20,7 @@ from onnx import helper
 from sklearn.metrics import average_precision_score
 
 from ssad.bundle import Bundle, ConfidenceCurve, TableSchema, Thresholds, write_bundle
-from ssad.bundle.bundle import GRAPH, WEIGHTS
+from ssad.bundle.bundle import GRAPH, NETWORK
 from ssad.datasets.tables import read_table
 from ssad.errors import RefusedError, SettingsError, SsadError, TrackingError
 from ssad.workflows import promotion_checks as checks
@@ -79,8 +79,7 @@ def challenger(
     for _ in range(2):  # once to be able to score, once with the scores
         write_bundle(
             folder,
-            graph or (bundle.path / GRAPH).read_bytes(),
-            (bundle.path / WEIGHTS).read_bytes(),
+            {name: (bundle.path / name).read_bytes() for name in NETWORK} | ({GRAPH: graph} if graph else {}),
             schema or bundle.schema,
             curve,
             scores,

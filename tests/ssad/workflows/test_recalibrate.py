@@ -49,7 +49,7 @@ def test_a_new_version_has_the_weights_of_its_parent_and_the_intervals_of_the_ro
     assert (result.registered.version, result.registered.aliases) == ("2", ("challenger",))
     assert result.parent == "models:/ssad/1"
     new = fetch_model("models:/ssad/2", tmp_path / "new").bundle
-    for file in ("detector.onnx", "weights.safetensors", "columns.json", "golden.json"):
+    for file in ("detector.onnx", "errors.onnx", "weights.safetensors", "columns.json", "golden.json"):
         assert (new.path / file).read_bytes() == (champion.path / file).read_bytes(), file
         assert new.manifest["files"][file] == champion.manifest["files"][file]
     assert new.manifest["files"]["intervals.json"] != champion.manifest["files"]["intervals.json"]
