@@ -183,6 +183,7 @@ def load_checked(fetched: Fetched, served: TableSchema | None) -> Bundle:
     try:
         bundle = Bundle(fetched.path)
         bundle.check_golden()
+        bundle.errors(bundle.golden["rows"])  # the graph that explains is read now: the folder is about to move
     except BundleError:
         raise
     except Exception as error:  # a graph and a schema that do not fit each other fail in many ways

@@ -100,6 +100,12 @@ def test_the_two_versions_decide_differently(registry: Registry) -> None:
     assert first.curve.thresholds != second.curve.thresholds
 
 
+def test_rows_are_explained_by_a_version_that_was_fetched(following: Running, rows: Rows) -> None:
+    answer = following.client.post("/v1/score?explain=1", json={"records": rows})
+    assert answer.status_code == 200, answer.text
+    assert all(len(row["features"]) == 1 for row in answer.json()["predictions"])
+
+
 def test_a_promotion_takes_effect_without_a_hint(registry: Registry, following: Running) -> None:
     registry.promote("second")
     until(lambda: following.version == registry.versions["second"], "the second version is served")
