@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import math
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator
@@ -188,11 +187,10 @@ def finite(scores: Floats, before: int) -> Floats:
     Raises:
         RowsError: one is not finite: its row holds numbers too large to reckon with.
     """
-    if math.isfinite(np.add.reduce(scores)):  # nothing else is as cheap; a sum of others is not
+    found = np.isfinite(scores)
+    if np.logical_and.reduce(found):  # what `all` does, in half the time
         return scores
-    rows = np.flatnonzero(~np.isfinite(scores))[:MAX_REPORTED_PROBLEMS] + before
-    if not len(rows):
-        return scores  # finite ones whose sum is not
+    rows = np.flatnonzero(~found)[:MAX_REPORTED_PROBLEMS] + before
     raise RowsError(f"the numbers of row {', '.join(map(str, rows.tolist()))} are too large to be scored.")
 
 
