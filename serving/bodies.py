@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import orjson
@@ -17,7 +17,7 @@ from ssad.errors import RowsError
 SCORE_LAYOUTS = 'expected {"records": [{column: value}]} or {"columns": [...], "rows": [[...]]}'
 INVOCATION_KEYS = ("dataframe_split", "dataframe_records", "instances", "inputs")
 
-Decoder = Callable[[bytes, TableSchema, Settings], Iterable[GraphInputs]]
+Decoder = Callable[[bytes, TableSchema, Settings], list[GraphInputs] | Iterator[GraphInputs]]
 """A body to its rows, in parts that fit in memory; it raises RowsError or RefusalError."""
 
 
