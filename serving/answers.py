@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 JSON, CSV = "application/json", "text/csv"
 ARROW, PARQUET = "application/vnd.apache.arrow.stream", "application/vnd.apache.parquet"
 
+Reasons = list[list[dict[str, Any]]]
+"""What contributed to each row."""
+
 JSON_ROWS = 10_000
 """Rows that are written at once: as Python objects they take more room than as text."""
 
@@ -34,7 +37,7 @@ class Answered:
 
     served: Served
     scores: Scores
-    reasons: list[list[dict[str, Any]]] | None = None
+    reasons: Reasons | None = None
 
 
 Writer = Callable[[Answered], bytes]
@@ -60,7 +63,7 @@ def _records(answered: Answered) -> bytes:
     return b"[" + b",".join([_part(scores, reasons, part) for part in parts]) + b"]"
 
 
-def _part(scores: Scores, reasons: list[list[dict[str, Any]]] | None, rows: slice) -> bytes:
+def _part(scores: Scores, reasons: Reasons | None, rows: slice) -> bytes:
     records = Scores(scores.score[rows], scores.confidence[rows], scores.codes[rows]).records()
     for record, reason in zip(records, (reasons or [])[rows], strict=False):
         record["features"] = reason

@@ -8,7 +8,7 @@ import time
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Executor, Future
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
 from urllib.parse import parse_qs
@@ -16,7 +16,7 @@ from urllib.parse import parse_qs
 import numpy as np
 from starlette.types import Receive, Scope, Send
 
-from serving.answers import JSON, Answered, Writer, writer_for
+from serving.answers import JSON, Answered, Reasons, Writer, writer_for
 from serving.bodies import Decoder
 from serving.problems import RefusalError, busy
 from serving.state import Served, Service
@@ -45,15 +45,34 @@ class Request:
 
     Attributes:
         decode: of its body.
+        at_once: whether that gives all rows in one part, as it does for JSON.
         content_type: of the answer, as a header.
         write: of the answer.
         explained: columns to explain in each row; 0 for none.
     """
 
     decode: Decoder
+    at_once: bool
     content_type: tuple[bytes, bytes]
     write: Writer
     explained: int
+
+
+@dataclass(slots=True)
+class Scoring:
+    """A body that is being scored.
+
+    Attributes:
+        served: what scores it.
+        request: what was asked for.
+        ends: when it must have been scored, on the performance counter.
+        started: when scoring began, on the same.
+    """
+
+    served: Served
+    request: Request
+    ends: float
+    started: float = field(default_factory=time.perf_counter)
 
 
 class ScoringEndpoint:
@@ -83,14 +102,16 @@ class ScoringEndpoint:
         service = self._service
         served = service.current()
         request = self._asked(scope, headers)
-        deadline = time.perf_counter() + service.settings.timeout_seconds
+        ends = time.perf_counter() + service.settings.timeout_seconds
         body = await read_body(receive, headers, service)
-        if len(body) <= INLINE_BYTES and not request.explained:
-            answer = self._answer(served, request, body, deadline, None)
-        else:
+        if len(body) > INLINE_BYTES or request.explained:
             loop = asyncio.get_running_loop()
-            arguments = (served, request, body, deadline, service.scorers)
+            arguments = (Scoring(served, request, ends), body, service.scorers)
             answer = await loop.run_in_executor(service.pool, self._answer, *arguments)
+        elif request.at_once:
+            answer = await self._answer_gathered(Scoring(served, request, ends), body)
+        else:
+            answer = self._answer(Scoring(served, request, ends), body, None)
         return [request.content_type, (b"content-length", b"%d" % len(answer)), *served.headers], answer
 
     def _asked(self, scope: Scope, headers: dict[bytes, bytes]) -> Request:
@@ -100,8 +121,8 @@ class ScoringEndpoint:
 
     def _read_wishes(self, sent_type: bytes, encoding: bytes, accepted: bytes, query: bytes) -> Request:
         """What these headers and this query ask for; clients send the same ones again and again."""
-        sent = sent_type.partition(b";")[0].strip().lower().decode("latin-1")
-        decode = self._decoders.get(sent or self._default)
+        sent = sent_type.partition(b";")[0].strip().lower().decode("latin-1") or self._default
+        decode = self._decoders.get(sent)
         if decode is None:
             raise RefusalError(415, f"a body can be {', '.join(self._decoders)}; send one of them.", "content_type")
         if encoding not in (b"", b"identity"):
@@ -111,20 +132,26 @@ class ScoringEndpoint:
         explained = _explained(query)
         if explained and content_type != JSON:
             raise RefusalError(406, "explanations are answered in JSON alone; accept application/json.", "accept")
-        return Request(decode, (b"content-type", content_type.encode()), write, explained)
+        return Request(decode, "json" in sent, (b"content-type", content_type.encode()), write, explained)
 
-    def _answer(
-        self, served: Served, request: Request, body: bytes, deadline: float, scorers: Executor | None
-    ) -> bytes:
+    async def _answer_gathered(self, scoring: Scoring, body: bytes) -> bytes:
+        """Score the rows together with those of other requests."""
+        served = scoring.served
+        (inputs,) = scoring.request.decode(body, served.bundle.schema, self._service.settings)
+        read = time.perf_counter() - scoring.started
+        scores = finite(await served.gathering.score(inputs), 0)
+        served.window.add(scores, inputs)
+        return self._write(scoring, scores, read, None)
+
+    def _answer(self, scoring: Scoring, body: bytes, scorers: Executor | None) -> bytes:
         """Score part by part, of a large body holding only the scores; then write them."""
+        served, request = scoring.served, scoring.request
         scores: list[Floats] = []
         reasons: list[list[dict[str, Any]]] = []
-        rows, started = 0, time.perf_counter()
-        decoded = request.decode(body, served.bundle.schema, self._service.settings)
-        read = time.perf_counter() - started
-        parts = decoded if isinstance(decoded, list) else Timed(decoded)
+        rows = 0
+        parts = Timed(request.decode(body, served.bundle.schema, self._service.settings), scoring.started)
         for inputs, scored in scored_parts(served.bundle, parts, scorers):
-            if time.perf_counter() > deadline:
+            if time.perf_counter() > scoring.ends:
                 raise busy("scoring took too long; send fewer rows at a time.", "timeout")
             scores.append(finite(scored, rows))
             rows += len(inputs)
@@ -132,12 +159,15 @@ class ScoringEndpoint:
             if request.explained:
                 self._check_explained(request.explained * rows)
                 reasons += explain(served.bundle, inputs, request.explained)
-        decided = served.decide(scores[0] if len(scores) == 1 else np.concatenate(scores))
-        ended = time.perf_counter()
-        answer = request.write(Answered(served, decided, reasons if request.explained else None))
-        read += parts.seconds if isinstance(parts, Timed) else 0
-        seconds = (read, ended - started - read, time.perf_counter() - ended)
-        self._service.metrics.count_scores(served, decided, seconds)
+        return self._write(scoring, np.concatenate(scores), parts.seconds, reasons if request.explained else None)
+
+    def _write(self, scoring: Scoring, scores: Floats, read: float, reasons: Reasons | None) -> bytes:
+        """Decide and write; `read` are the seconds that decoding took."""
+        decided = scoring.served.decide(scores)
+        scored = time.perf_counter()
+        answer = scoring.request.write(Answered(scoring.served, decided, reasons))
+        seconds = (read, scored - scoring.started - read, time.perf_counter() - scored)
+        self._service.metrics.count_scores(scoring.served, decided, seconds)
         return answer
 
     def _check_explained(self, columns: int) -> None:
@@ -149,11 +179,12 @@ class ScoringEndpoint:
 
 
 class Timed:
-    """Parts of a body that are decoded as they are asked for, and the seconds that has taken."""
+    """Decoded parts of a body, and the seconds that decoding has taken."""
 
-    def __init__(self, parts: Iterator[GraphInputs]) -> None:
-        self._parts = parts
-        self.seconds = 0.0
+    def __init__(self, parts: Iterable[GraphInputs], started: float) -> None:
+        """Go through parts, some of which may have been decoded since `started`."""
+        self._parts = iter(parts)
+        self.seconds = time.perf_counter() - started
 
     def __iter__(self) -> Iterator[GraphInputs]:
         return self
@@ -167,7 +198,7 @@ class Timed:
 
 
 def scored_parts(
-    bundle: Bundle, parts: Iterable[GraphInputs], scorers: Executor | None
+    bundle: Bundle, parts: Iterator[GraphInputs], scorers: Executor | None
 ) -> Iterator[tuple[GraphInputs, Floats]]:
     """Each part with its scores, in order; the next ones are decoded while `scorers`, if any, score the last."""
     if scorers is None:

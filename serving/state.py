@@ -14,6 +14,7 @@ import orjson
 from serving.curve import OneScore
 from serving.deadline import Deadline
 from serving.drift import DriftWindow
+from serving.gathering import Gathering
 from serving.keys import Keys
 from serving.metrics import Metrics
 from serving.problems import busy
@@ -54,6 +55,11 @@ class Served:
             return self.bundle.decide(scores)
         code, confidence = self._one(scores.item())
         return Scores(scores, np.array([confidence]), np.array([code], np.int8))
+
+    @cached_property
+    def gathering(self) -> Gathering:
+        """Scores rows of several requests together."""
+        return Gathering(self.bundle)
 
     @cached_property
     def _one(self) -> OneScore:

@@ -94,7 +94,7 @@ class InferEndpoint(scoring.ScoringEndpoint):
         named(self._service, scope["path_params"]["name"], scope["path_params"].get("version"))
         inference = Inference()
         asked = super()._asked(scope, headers)
-        return scoring.Request(inference.rows, asked.content_type, inference.write, 0)
+        return scoring.Request(inference.rows, asked.at_once, asked.content_type, inference.write, 0)
 
 
 class Inference:
