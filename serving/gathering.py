@@ -6,12 +6,11 @@ import asyncio
 
 import numpy as np
 
-from ssad.bundle import Bundle
-from ssad.bundle.intervals import Floats
+from ssad.bundle import Bundle, Scores
 from ssad.bundle.schema import GraphInputs
 
-Waiting = tuple[GraphInputs, "asyncio.Future[Floats]"]
-"""Rows, and who waits for their scores."""
+Waiting = tuple[GraphInputs, "asyncio.Future[Scores]"]
+"""Rows, and who waits for what is said of them."""
 
 
 class Gathering:
@@ -24,8 +23,8 @@ class Gathering:
         self._bundle = bundle
         self._waiting: list[Waiting] = []
 
-    def score(self, inputs: GraphInputs) -> asyncio.Future[Floats]:
-        """Scores of rows, shape (n,), at the end of this turn."""
+    def score(self, inputs: GraphInputs) -> asyncio.Future[Scores]:
+        """What the bundle says of rows, at the end of this turn."""
         loop = asyncio.get_running_loop()
         if not self._waiting:
             loop.call_soon(self._score)
@@ -42,7 +41,7 @@ class Gathering:
         if not waiting:
             return
         try:
-            found = self._bundle.score_inputs(_joined([inputs for inputs, _ in waiting]))
+            found = self._bundle.decide(self._bundle.score_inputs(_joined([inputs for inputs, _ in waiting])))
         except Exception as error:
             if len(waiting) == 1:
                 waiting[0][1].set_exception(error)
@@ -52,8 +51,9 @@ class Gathering:
             return
         start = 0
         for inputs, scores in waiting:
-            scores.set_result(found[start : start + len(inputs)])
-            start += len(inputs)
+            rows = slice(start, start + len(inputs))
+            scores.set_result(Scores(found.score[rows], found.confidence[rows], found.codes[rows]))
+            start = rows.stop
 
 
 def _joined(parts: list[GraphInputs]) -> GraphInputs:

@@ -20,7 +20,7 @@ from serving.answers import JSON, Answered, Reasons, Writer, writer_for
 from serving.bodies import Decoder
 from serving.problems import RefusalError, busy
 from serving.state import Served, Service
-from ssad.bundle import Bundle
+from ssad.bundle import Bundle, Scores
 from ssad.bundle.explain import explain
 from ssad.bundle.intervals import Floats
 from ssad.bundle.schema import MAX_REPORTED_PROBLEMS, GraphInputs
@@ -139,9 +139,9 @@ class ScoringEndpoint:
         served = scoring.served
         (inputs,) = scoring.request.decode(body, served.bundle.schema, self._service.settings)
         read = time.perf_counter() - scoring.started
-        scores = finite(await served.gathering.score(inputs), 0)
-        served.window.add(scores, inputs)
-        return self._write(scoring, scores, read, None)
+        decided = await served.gathering.score(inputs)
+        served.window.add(finite(decided.score, 0), inputs)
+        return self._write(scoring, decided, read, None)
 
     def _answer(self, scoring: Scoring, body: bytes, scorers: Executor | None) -> bytes:
         """Score part by part, of a large body holding only the scores; then write them."""
@@ -159,11 +159,11 @@ class ScoringEndpoint:
             if request.explained:
                 self._check_explained(request.explained * rows)
                 reasons += explain(served.bundle, inputs, request.explained)
-        return self._write(scoring, np.concatenate(scores), parts.seconds, reasons if request.explained else None)
+        decided = served.bundle.decide(np.concatenate(scores))
+        return self._write(scoring, decided, parts.seconds, reasons if request.explained else None)
 
-    def _write(self, scoring: Scoring, scores: Floats, read: float, reasons: Reasons | None) -> bytes:
-        """Decide and write; `read` are the seconds that decoding took."""
-        decided = scoring.served.decide(scores)
+    def _write(self, scoring: Scoring, decided: Scores, read: float, reasons: Reasons | None) -> bytes:
+        """The answer, counted; `read` are the seconds that decoding took."""
         scored = time.perf_counter()
         answer = scoring.request.write(Answered(scoring.served, decided, reasons))
         seconds = (read, scored - scoring.started - read, time.perf_counter() - scored)

@@ -11,7 +11,6 @@ from functools import cached_property
 import numpy as np
 import orjson
 
-from serving.curve import OneScore
 from serving.deadline import Deadline
 from serving.drift import DriftWindow
 from serving.gathering import Gathering
@@ -20,7 +19,7 @@ from serving.metrics import Metrics
 from serving.problems import busy
 from serving.settings import Settings
 from serving.source import Source
-from ssad.bundle import Bundle, Scores
+from ssad.bundle import Bundle
 from ssad.bundle.intervals import Floats
 
 POOL_THREADS = 2
@@ -49,21 +48,10 @@ class Served:
         s = self.source
         return (s.name or "", s.version or "", s.alias or "", s.run_id or "")
 
-    def decide(self, scores: Floats) -> Scores:
-        """Confidence and region of given scores."""
-        if len(scores) > 1:
-            return self.bundle.decide(scores)
-        code, confidence = self._one(scores.item())
-        return Scores(scores, np.array([confidence]), np.array([code], np.int8))
-
     @cached_property
     def gathering(self) -> Gathering:
         """Scores rows of several requests together."""
         return Gathering(self.bundle)
-
-    @cached_property
-    def _one(self) -> OneScore:
-        return OneScore(self.bundle.curve)
 
     @cached_property
     def headers(self) -> list[tuple[bytes, bytes]]:
