@@ -30,6 +30,7 @@ from ssad.detectors.scoring_graph import export_onnx
 from ssad.distribution_analyzers import ConformalThresholding
 from ssad.distribution_analyzers.conformal import rows_to_promise
 from ssad.errors import DatasetError, RowsError, check_settings, nearest
+from ssad.loggers.logging_config import quiet_lightning
 from ssad.models import TableEncoder
 from ssad.modules import SelfSupervisionCallback, SelfSupervisionModule
 
@@ -326,8 +327,9 @@ def fit_detector(
     if confidence is None and chosen.first_confidence is not None:
         datamodule.train.confidence.copy_(chosen.first_confidence(features, plan.seed))
     module = chosen.build(features, plan.every_n_epochs, plan.learning_rate)
-    fit = lightning_trainer(plan, **trainer)
-    fit.fit(module, datamodule=datamodule, ckpt_path=checkpoint, weights_only=True)
+    with quiet_lightning():
+        fit = lightning_trainer(plan, **trainer)
+        fit.fit(module, datamodule=datamodule, ckpt_path=checkpoint, weights_only=True)
     return FittedDetector(plan, survey, encoder, module)
 
 
