@@ -78,8 +78,8 @@ class SelfSupervisionDataModule(L.LightningDataModule):
         return row_loader(self.train, RowBatches(len(self.train), batch_size, shuffle, ranks, rank))
 
 
-SCORING_BATCH = 4096
-"""Rows scored at once: large enough that the cost of a call does not count, small enough for a cache."""
+SCORING_BATCH = 8192
+"""Rows handed to scoring at once: enough that a loader's step does not count; the module cuts them as it likes."""
 
 
 def _training_rows(datamodule: L.LightningDataModule) -> tuple[Any, int]:
