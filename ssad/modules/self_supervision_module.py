@@ -8,6 +8,7 @@ from array import array
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
 from functools import partial
+from inspect import signature
 from typing import Any, Literal, Protocol, cast, runtime_checkable
 
 import lightning as L
@@ -314,6 +315,10 @@ class SelfSupervisionModule(L.LightningModule, ABC, SupportsSelfSupervision):
         self.epoch_batches = batch_idx + 1
         return loss
 
+    def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
+        """Move a batch to where the weights are; on a processor it is there already."""
+        return batch if device.type == "cpu" else super().transfer_batch_to_device(batch, device, dataloader_idx)
+
     def optimizer_zero_grad(self, epoch: int, batch_idx: int, optimizer: torch.optim.Optimizer) -> None:
         """Forget the gradients, as `zero_grad` does, without what torch does around it to profile and compile it."""
         for group in optimizer.param_groups:
@@ -386,6 +391,10 @@ class SelfSupervisionModule(L.LightningModule, ABC, SupportsSelfSupervision):
         scores, labels = (torch.cat(parts).numpy() for parts in zip(*self._outputs, strict=True))
         self._outputs.clear()
         return scores, labels.astype(np.int64)
+
+
+# Lightning looks at it before every step, and Python would work it out anew each time.
+setattr(SelfSupervisionModule.training_step, "__signature__", signature(SelfSupervisionModule.training_step))  # noqa: B010
 
 
 class _Scorer(nn.Module):
