@@ -315,10 +315,6 @@ class SelfSupervisionModule(L.LightningModule, ABC, SupportsSelfSupervision):
         self.epoch_batches = batch_idx + 1
         return loss
 
-    def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
-        """Move a batch to where the weights are; on a processor it is there already."""
-        return batch if device.type == "cpu" else super().transfer_batch_to_device(batch, device, dataloader_idx)
-
     def optimizer_zero_grad(self, epoch: int, batch_idx: int, optimizer: torch.optim.Optimizer) -> None:
         """Forget the gradients, as `zero_grad` does, without what torch does around it to profile and compile it."""
         for group in optimizer.param_groups:
