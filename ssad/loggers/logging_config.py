@@ -16,3 +16,5 @@ def setup_logging(level: str | int = "INFO") -> None:
         handler.setFormatter(logging.Formatter(FORMAT))
         root.addHandler(handler)
     root.propagate = False
+    # Notes on hardware and advertisements, once a training: a benchmark trains hundreds of times.
+    logging.getLogger("lightning.pytorch.utilities.rank_zero").setLevel(logging.WARNING)

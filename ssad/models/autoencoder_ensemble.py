@@ -31,13 +31,9 @@ class ClippedStandardizer(nn.Module):
     Center and width are the mean and deviation of the values held to `CLIP` deviations from them, found by
     repetition: winsorizing [Huber & Ronchetti 2009, section 5.4], so that a heavy tail does not hide the bulk.
 
-    A feature of two values, a word or a flag, is divided by their difference instead. Two rows of other words are
-    then as far apart as two numbers usually are, by 2 in squares; at unit variance a rare word would be farther off
-    than any number.
-
     Attributes:
         center: mean of the held training features, shape (d,).
-        width: their deviation, or of two values the difference, shape (d,), above 0.
+        width: their deviation, shape (d,), above 0.
         low: what a standardized value is held to from below, shape (d,); `high` likewise from above.
     """
 
@@ -54,11 +50,9 @@ class ClippedStandardizer(nn.Module):
         for _ in range(WINSORIZATIONS):
             center, width = _moments(rows.clamp(center - CLIP * width, center + CLIP * width))
         mean, deviation = _moments(((rows - center) / width).clamp(-CLIP, CLIP))
-        low, high = (-CLIP - mean) / deviation, (CLIP - mean) / deviation
-        learned = torch.stack([center + width * mean, width * deviation, low, high])
-        learned = torch.where(_two_valued(rows), _of_two_values(rows), learned)
-        for name, value in zip(("center", "width", "low", "high"), learned.float(), strict=True):
-            self.register_buffer(name, value)
+        ends = {"low": (-CLIP - mean) / deviation, "high": (CLIP - mean) / deviation}
+        for name, value in {"center": center + width * mean, "width": width * deviation, **ends}.items():
+            self.register_buffer(name, value.float())
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
         """Features of rows, shape (n, d), standardized."""
@@ -106,19 +100,6 @@ class AutoencoderEnsemble(nn.Module):
 
     def _activated(self, layer: int, units: torch.Tensor) -> torch.Tensor:
         return units if layer == self.latent_layer else F.leaky_relu(units, NEGATIVE_SLOPE)
-
-
-def _two_valued(rows: torch.Tensor) -> torch.Tensor:
-    """Whether each column holds two values and no other, shape (d,)."""
-    low, high = rows.aminmax(dim=0)
-    return ((rows == low) | (rows == high)).all(dim=0) & (low < high)
-
-
-def _of_two_values(rows: torch.Tensor) -> torch.Tensor:
-    """Center, width and both ends of columns of two values, shape (4, d)."""
-    low, high = rows.aminmax(dim=0)
-    end = torch.full_like(low, CLIP)
-    return torch.stack([rows.mean(dim=0), high - low, -end, end])
 
 
 def _moments(rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

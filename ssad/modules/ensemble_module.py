@@ -42,6 +42,11 @@ SAMPLE_ROWS = 16
 """Samples of confident-normal rows to which distances are taken, and the rows of each, at most: small, so that a
 few anomalies among them are missed by most samples [LeSiNN: Pang, Ting & Albrecht, ICDMW 2015]."""
 
+WORD_DIFFERENCE = 0.5
+"""What a feature of two values adds to a distance where they differ. A word differs in two features: twice this is
+about what two standardized numbers differ by on average, 2 / sqrt(pi). In standard deviations a rare word would be
+farther off than any number."""
+
 WARM_UP = 0.1
 """Share of the training in which the learning rate rises [Smith & Topin 2018, one cycle]."""
 
@@ -64,8 +69,9 @@ class EnsembleModule(SelfSupervisionModule):
     autoencoder, whitened by the covariance it has on confident-normal rows, mean over features, geometric
     mean over members. The second is the squared distance to the nearest row of a small sample of
     confident-normal rows, geometric mean over the samples, on signed square roots of the features: squared,
-    it adds differences up like an L1 distance and is still one matrix product. Both references are taken
-    anew before every recalibration.
+    it adds differences up like an L1 distance and is still one matrix product. Numbers weigh 1 in it, words
+    and flags what makes them differ by `WORD_DIFFERENCE`. Both references are taken anew before every
+    recalibration.
 
     In training, confident-normal rows are reconstructed; confident-abnormal ones are pushed, by a hinge
     on the logarithm of their error, beyond `MARGIN` above the normal ones; undecided ones are left out.
@@ -74,6 +80,7 @@ class EnsembleModule(SelfSupervisionModule):
         whitening: residuals to standard deviations given the others, shape (members, d, d).
         shift: added to those, so that confident-normal rows have mean 0, shape (members, d, 1).
         samples: confident-normal rows, as signed square roots, shape (samples, rows, d).
+        weights: of the features in distances, shape (d,).
         deviation_center: zero of the two deviations' logarithms, shape (2,); `deviation_width` their unit.
     """
 
@@ -83,6 +90,7 @@ class EnsembleModule(SelfSupervisionModule):
     whitening: torch.Tensor
     shift: torch.Tensor
     samples: torch.Tensor
+    weights: torch.Tensor
     deviation_center: torch.Tensor
     deviation_width: torch.Tensor
     model: AutoencoderEnsemble
@@ -103,6 +111,7 @@ class EnsembleModule(SelfSupervisionModule):
         self.register_buffer("whitening", torch.eye(input_dim).repeat(members, 1, 1))
         self.register_buffer("shift", torch.zeros(members, input_dim, 1))
         self.register_buffer("samples", torch.zeros(1, 1, input_dim))
+        self.register_buffer("weights", torch.ones(input_dim))
         self.register_buffer("deviation_center", torch.zeros(2))
         self.register_buffer("deviation_width", torch.ones(2))
 
@@ -123,6 +132,7 @@ class EnsembleModule(SelfSupervisionModule):
             self.whitening, self.shift = (part.float() for part in whitening(residuals))
             self.samples = disjoint_samples(_signed_root(inputs).T)
             rows = self._training_rows(datamodule, torch.arange(len(datamodule.train)))
+            self.weights = distance_weights(self.model.standardize(rows))
             deviations = torch.stack(self._log_deviations(rows))
             zero, unit = torch.quantile(deviations, deviations.new_tensor(SPREAD_QUANTILES), dim=1)
             self.deviation_center, self.deviation_width = zero, (unit - zero).clamp_min(SPREAD_FLOOR)
@@ -145,7 +155,7 @@ class EnsembleModule(SelfSupervisionModule):
         """Logarithms of what is unexplained and of the distance to normal rows, both of shape (n,)."""
         inputs, whitened = self._whitened(data)
         unexplained = torch.log(whitened.mean(dim=1) + RESIDUAL_FLOOR).mean(dim=0)
-        return unexplained, log_distance(_signed_root(inputs), self.samples)
+        return unexplained, log_distance(_signed_root(inputs), self.samples, self.weights)
 
     def _prediction_score(self, data: torch.Tensor) -> torch.Tensor:
         unexplained, distance = self._log_deviations(data)
@@ -240,22 +250,31 @@ def disjoint_samples(rows: torch.Tensor) -> torch.Tensor:
     return chosen.reshape(size, samples, -1).transpose(0, 1).contiguous()
 
 
-def log_distance(rows: torch.Tensor, samples: torch.Tensor) -> torch.Tensor:
-    """Logarithm of the squared distance to the nearest row of each sample, mean over the samples.
+def distance_weights(rows: torch.Tensor) -> torch.Tensor:
+    """Weights of the features of standardized rows (n, d) in distances, shape (d,): less than 1 for two values only."""
+    low, high = rows.aminmax(dim=0)
+    two_valued = ((rows == low) | (rows == high)).all(dim=0) & (low < high)
+    return torch.where(two_valued, WORD_DIFFERENCE / (high - low), 1.0)
+
+
+def log_distance(rows: torch.Tensor, samples: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+    """Logarithm of the weighted squared distance to the nearest row of each sample, mean over the samples.
 
     The nearest sample of all is left out: it may hold the row itself.
 
     Args:
         rows: shape (d, n).
         samples: shape (samples, rows, d).
+        weights: shape (d,).
 
     Returns:
         Shape (n,).
     """
     known = samples.flatten(0, 1)
-    floor = DISTANCE_FLOOR * len(rows)
-    beyond = torch.addmm((known**2).sum(dim=1, keepdim=True) + floor, -2 * known, rows)
-    nearest = beyond.reshape(*samples.shape[:2], -1).amin(dim=1) + (rows**2).sum(dim=0)
+    weighted = known * weights
+    constant = (weighted * known).sum(dim=1, keepdim=True) + DISTANCE_FLOOR * len(rows)
+    beyond = torch.addmm(constant, -2 * weighted, rows)
+    nearest = beyond.reshape(*samples.shape[:2], -1).amin(dim=1) + weights @ rows**2
     distances = torch.log(nearest)
     if len(samples) == 1:
         return distances[0]

@@ -11,7 +11,15 @@ from torch import nn
 
 from ssad import BinaryConfidence, CosineReconstructionModule, EVTThresholding, FreeEnergyScoringModule
 from ssad.modules import EnsembleModule
-from ssad.modules.ensemble_module import DISTANCE_FLOOR, MARGIN, disjoint_samples, log_distance, whitening
+from ssad.modules.ensemble_module import (
+    DISTANCE_FLOOR,
+    MARGIN,
+    WORD_DIFFERENCE,
+    disjoint_samples,
+    distance_weights,
+    log_distance,
+    whitening,
+)
 from ssad.modules.free_energy_module import free_energy
 
 ONES, MINUS_ONES = torch.ones(1), -torch.ones(1)
@@ -169,14 +177,22 @@ def test_whitened_residuals_are_those_of_the_regression_on_all_others() -> None:
 
 def test_a_row_is_no_neighbour_of_itself() -> None:
     samples = torch.tensor([[[0.0]], [[1.0]], [[3.0]]])
-    itself, between = log_distance(torch.tensor([[0.0, 2.0]]), samples).exp().tolist()
+    itself, between = log_distance(torch.tensor([[0.0, 2.0]]), samples, torch.ones(1)).exp().tolist()
     assert itself == pytest.approx(math.sqrt((1 + DISTANCE_FLOOR) * (9 + DISTANCE_FLOOR)))
     assert between == pytest.approx(math.sqrt((1 + DISTANCE_FLOOR) * (4 + DISTANCE_FLOOR)))
 
 
 def test_a_single_sample_is_enough() -> None:
-    found = log_distance(torch.ones(3, 2), torch.zeros(1, 1, 3)).exp()
-    assert found.tolist() == pytest.approx(2 * [3 * (1 + DISTANCE_FLOOR)])
+    found = log_distance(torch.ones(3, 2), torch.zeros(1, 1, 3), torch.tensor([1.0, 1.0, 0.5])).exp()
+    assert found.tolist() == pytest.approx(2 * [2.5 + 3 * DISTANCE_FLOOR])
+
+
+@pytest.mark.parametrize("share", [0.5, 0.1, 0.001])
+def test_a_rare_word_is_no_farther_from_others_than_a_common_one(share: float) -> None:
+    words = (torch.arange(10_000) < share * 10_000).float()
+    rows = torch.stack([words, torch.randn(10_000), torch.ones(10_000)], dim=1)
+    weights = distance_weights((rows - rows.mean(dim=0)) / rows.std(dim=0).clamp_min(1e-3))
+    assert weights.tolist() == pytest.approx([WORD_DIFFERENCE * words.std().item(), 1.0, 1.0])
 
 
 @pytest.mark.parametrize("rows", [1, 5, 16, 17, 63, 255, 10_000])
