@@ -2,8 +2,8 @@
 
     python benchmarks/recalibration.py --detector radon --rows 1000000 --columns 30
 
-Prints processor seconds of each part, the least of a few, and its share of an epoch; the figure and the files that a recalibration
-leaves in a run are listed apart.
+Prints processor seconds of each part, the least of a few, and its share of an epoch; the figure and the files that a
+recalibration leaves in a run are listed apart.
 """
 
 from __future__ import annotations
@@ -24,7 +24,6 @@ from ssad.datamodules import SelfSupervisionDataModule
 from ssad.datasets.rows import TensorRows, save_confidence_to_csv
 from ssad.detectors import PRESETS, FitSettings, Plan
 from ssad.detectors.fit import EncodedRows, lightning_trainer
-
 
 REPEATS = 3
 """Of an epoch and of every part: the fastest is what other work on the machine disturbed least."""
