@@ -22,7 +22,7 @@ from ssad.confidence_estimators import GradedConfidence, confidence_curve
 from ssad.datamodules import SelfSupervisionDataModule
 from ssad.datamodules.features import feature_rows
 from ssad.datamodules.splits import holdout_split
-from ssad.datasets.rows import RowBatches, TensorRows, row_loader
+from ssad.datasets.rows import RowBatches, RowLoader, TensorRows
 from ssad.datasets.schema import Survey, survey_rows
 from ssad.datasets.table_rows import TableRows, table_rows
 from ssad.detectors.presets import Preset, preset
@@ -163,7 +163,7 @@ class EncodedRows(L.LightningDataModule):
 
     def train_dataloader(self) -> DataLoader[Any]:
         """Training batches in order."""
-        return row_loader(self.train, RowBatches(len(self.train), self.batch_size))
+        return RowLoader(self.train, RowBatches(len(self.train), self.batch_size))
 
     def val_dataloader(self) -> Any:
         """Nothing: validation needs labels, and training may not see any."""
