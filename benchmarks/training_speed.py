@@ -15,8 +15,8 @@ import logging
 import pstats
 import time
 import warnings
-from collections.abc import Callable, Iterable
-from typing import Any
+from collections.abc import Callable, Iterable, Sized
+from typing import Any, cast
 
 import lightning as L
 import pandas as pd
@@ -26,7 +26,7 @@ from pyod.models.auto_encoder import AutoEncoder
 from torch.utils.data import DataLoader, Dataset
 
 from ssad.datamodules import SelfSupervisionDataModule
-from ssad.datasets.rows import TensorRows
+from ssad.datasets.rows import Batch, DatasetWithConfidence, TensorRows
 from ssad.detectors import PRESETS
 from ssad.detectors.fit import EncodedRows
 from ssad.modules import SelfSupervisionModule
@@ -74,12 +74,38 @@ class PerFrameRow(PerRow):
         return torch.from_numpy(self.frame.iloc[idx].to_numpy()), torch.ones(())
 
 
+class PerDictRow(Dataset[Batch]):
+    """Rows with all that our batches carry, one at a time."""
+
+    def __init__(self, rows: Dataset[Any]) -> None:
+        self.rows = DatasetWithConfidence(rows, torch.ones(len(cast("Sized", rows))))
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, idx: int) -> Batch:
+        return self.rows[idx]
+
+
+class PerRowModule(SelfSupervisionDataModule):
+    """Our data module but for its training loader, which asks a plain `Dataset` for one row after the other."""
+
+    def train_dataloader(self) -> DataLoader[Any]:
+        return DataLoader(PerDictRow(self.train.dataset), self.batch_size, shuffle=True)
+
+
 def build(detector: str, rows: torch.Tensor) -> SelfSupervisionModule:
     torch.manual_seed(0)
     return PRESETS[detector].build(rows, NEVER, 1e-3)
 
 
-def ours(detector: str, rows: torch.Tensor, batch_size: int, epochs: int) -> Epochs:
+def ours(
+    detector: str,
+    rows: torch.Tensor,
+    batch_size: int,
+    epochs: int,
+    kind: type[SelfSupervisionDataModule] = SelfSupervisionDataModule,
+) -> Epochs:
     clock = EpochClock()
     trainer = L.Trainer(
         max_epochs=epochs,
@@ -90,7 +116,7 @@ def ours(detector: str, rows: torch.Tensor, batch_size: int, epochs: int) -> Epo
         enable_progress_bar=False,
         enable_model_summary=False,
     )
-    trainer.fit(build(detector, rows), datamodule=SelfSupervisionDataModule(EncodedRows(TensorRows(rows), batch_size)))
+    trainer.fit(build(detector, rows), datamodule=kind(EncodedRows(TensorRows(rows), batch_size)))
     return clock.seconds
 
 
@@ -155,6 +181,7 @@ def compare(detector: str, rows: torch.Tensor, batch_size: int, rounds: int) -> 
         "ours": lambda: ours(detector, rows, batch_size, 2),
         "bare loop, the method's loss": lambda: bare(detector, rows, batch_size, 2, method=True),
         "bare loop, squared error": lambda: bare(detector, rows, batch_size, 2),
+        "ours, through a per-row Dataset": lambda: ours(detector, rows, batch_size, 1, PerRowModule),
         "per-row Dataset of a tensor": lambda: per_row(PerRow, detector, rows, batch_size),
         "per-row Dataset of a DataFrame": lambda: per_row(PerFrameRow, detector, rows, batch_size),
         "PyOD's AutoEncoder": lambda: pyod(rows, batch_size),

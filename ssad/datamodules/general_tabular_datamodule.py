@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader
 
 from ssad.datamodules.preprocessing import create_preprocessing_pipeline, mean_imputer, min_max_scaler
 from ssad.datamodules.splits import Positions, Split, controlled_split
-from ssad.datasets.rows import DataFrameWithLabels, RowBatches, row_loader
+from ssad.datasets.rows import DataFrameWithLabels, RowBatches, RowLoader
 from ssad.errors import DatasetError
 
 logger = logging.getLogger(__name__)
@@ -185,7 +185,7 @@ class GeneralTabularDataModule(L.LightningDataModule):
     def _loader(self, rows: DataFrameWithLabels | None) -> DataLoader[Any]:
         if rows is None:
             raise RuntimeError("the data module has no rows yet; call setup first")
-        return row_loader(rows, RowBatches(len(rows), self.batch_size))
+        return RowLoader(rows, RowBatches(len(rows), self.batch_size))
 
     def _raw_parts(self) -> list[pd.DataFrame]:
         """The rows of each part, labels encoded."""

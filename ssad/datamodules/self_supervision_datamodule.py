@@ -12,9 +12,9 @@ from ssad.datasets.interfaces import DatasetWithInputDim
 from ssad.datasets.rows import (
     DatasetWithConfidence,
     RowBatches,
+    RowLoader,
     data_and_label,
     init_confidence_from_csv,
-    row_loader,
 )
 
 
@@ -75,11 +75,11 @@ class SelfSupervisionDataModule(L.LightningDataModule):
 
     def _loader(self, batch_size: int, shuffle: bool = False) -> DataLoader[Any]:
         ranks, rank = (self.trainer.world_size, self.trainer.global_rank) if self.trainer else (1, 0)
-        return row_loader(self.train, RowBatches(len(self.train), batch_size, shuffle, ranks, rank))
+        return RowLoader(self.train, RowBatches(len(self.train), batch_size, shuffle, ranks, rank))
 
 
-SCORING_BATCH = 4096
-"""Rows scored at once: large enough that the cost of a call does not count, small enough for a cache."""
+SCORING_BATCH = 8192
+"""Rows handed to scoring at once: enough that a loader's step does not count; the module cuts them as it likes."""
 
 
 def _training_rows(datamodule: L.LightningDataModule) -> tuple[Any, int]:

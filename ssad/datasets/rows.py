@@ -246,10 +246,18 @@ class RowBatches(DistributedSampler[Any]):
             yield batch[min(self.rank, len(batch) - 1) :: self.num_replicas]
 
 
-def row_loader(dataset: Any, batches: RowBatches) -> DataLoader[Any]:
-    """A loader over rows of this module's datasets, which fetch a batch in one indexing."""
-    # A generator of its own: the loader draws from it, and not from what the network draws from.
-    return DataLoader(dataset, batch_size=None, sampler=batches, collate_fn=collate, generator=torch.Generator())
+class RowLoader(DataLoader[Any]):
+    """A loader over rows of this module's datasets, which fetch a batch in one indexing.
+
+    A step asks for the batch alone, without what torch does around it for workers, collation and profiles; and
+    nothing but the batches' own order draws random numbers.
+    """
+
+    def __init__(self, dataset: Any, batches: RowBatches) -> None:
+        super().__init__(dataset, batch_size=None, sampler=batches)
+
+    def __iter__(self) -> Iterator[Any]:  # type: ignore[override]  # torch asks for the iterator it profiles
+        return (self.dataset[at] for at in self.sampler)
 
 
 def init_confidence_from_csv(dataset: Any, path: str | Path | None) -> torch.Tensor:

@@ -158,7 +158,8 @@ class AnomalyDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]  # sci
         min_rows = MIN_FIT_ROWS if reset else 1
         if isinstance(X, pd.DataFrame):
             _check_frame(X, min_rows)
-            validate_data(self, X, reset=reset, skip_check_array=True)
+            if reset or self._fitted is not None:  # a loaded bundle checks names itself, by its schema
+                validate_data(self, X, reset=reset, skip_check_array=True)
             return X.reset_index(drop=True).set_axis(X.columns.map(str), axis=1)
         _check_no_text(X)
         array = validate_data(

@@ -22,7 +22,7 @@ from ssad.confidence_estimators import GradedConfidence, confidence_curve
 from ssad.datamodules import SelfSupervisionDataModule
 from ssad.datamodules.features import feature_rows
 from ssad.datamodules.splits import holdout_split
-from ssad.datasets.rows import RowBatches, TensorRows, row_loader
+from ssad.datasets.rows import RowBatches, RowLoader, TensorRows
 from ssad.datasets.schema import Survey, survey_rows
 from ssad.datasets.table_rows import TableRows, table_rows
 from ssad.detectors.presets import Preset, preset
@@ -30,6 +30,7 @@ from ssad.detectors.scoring_graph import export_onnx
 from ssad.distribution_analyzers import ConformalThresholding
 from ssad.distribution_analyzers.conformal import rows_to_promise
 from ssad.errors import DatasetError, RowsError, check_settings, nearest
+from ssad.loggers.logging_config import quiet_lightning
 from ssad.models import TableEncoder
 from ssad.modules import SelfSupervisionCallback, SelfSupervisionModule
 
@@ -162,7 +163,7 @@ class EncodedRows(L.LightningDataModule):
 
     def train_dataloader(self) -> DataLoader[Any]:
         """Training batches in order."""
-        return row_loader(self.train, RowBatches(len(self.train), self.batch_size))
+        return RowLoader(self.train, RowBatches(len(self.train), self.batch_size))
 
     def val_dataloader(self) -> Any:
         """Nothing: validation needs labels, and training may not see any."""
@@ -326,8 +327,9 @@ def fit_detector(
     if confidence is None and chosen.first_confidence is not None:
         datamodule.train.confidence.copy_(chosen.first_confidence(features, plan.seed))
     module = chosen.build(features, plan.every_n_epochs, plan.learning_rate)
-    fit = lightning_trainer(plan, **trainer)
-    fit.fit(module, datamodule=datamodule, ckpt_path=checkpoint, weights_only=True)
+    with quiet_lightning():
+        fit = lightning_trainer(plan, **trainer)
+        fit.fit(module, datamodule=datamodule, ckpt_path=checkpoint, weights_only=True)
     return FittedDetector(plan, survey, encoder, module)
 
 

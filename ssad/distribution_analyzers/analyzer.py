@@ -69,7 +69,7 @@ class HistogramPlotAnalyzer(ABC, SupportsDistributionAnalysis):
             ValueError: no scores, or some are not finite.
         """
         # Sorted, so that not even rounding depends on the order of the rows.
-        scores = np.sort(scores_batch.detach().cpu().numpy().astype(np.float64, copy=False).ravel())
+        scores = _in_order(scores_batch.detach().cpu().numpy().astype(np.float64, copy=False).ravel())
         if not len(scores) or not np.isfinite(scores).all():
             raise ValueError(
                 f"expected at least one score and all finite, got {len(scores)} of which "
@@ -103,6 +103,13 @@ class HistogramPlotAnalyzer(ABC, SupportsDistributionAnalysis):
             logarithmic.set_yscale("log")
             logarithmic.set_xlabel("score (higher is more abnormal)")
         return figure
+
+
+def _in_order(scores: Floats) -> Floats:
+    """The scores, ascending; what was computed in single precision is sorted as such, in half the time."""
+    with np.errstate(over="ignore", under="ignore"):
+        single = scores.astype(np.float32)
+    return np.sort(single).astype(np.float64) if (single == scores).all() else np.sort(scores)
 
 
 PLOT_BINS = 100

@@ -40,9 +40,10 @@ class ConsensusThresholding(HistogramPlotAnalyzer):
 
 
 def otsu_threshold(scores: Floats) -> float:
-    """The highest score of the lower of two groups whose means differ most [Otsu 1979, eq. 18].
+    """The middle of the gap between two groups whose means differ most [Otsu 1979, eq. 18].
 
-    Exact, over every split of the scores instead of histogram bins.
+    Exact, over every split of the scores instead of histogram bins. No score lies on it: one that did would
+    fall on either side, as a runtime rounds.
 
     Args:
         scores: ascending, shape (n,), n at least 2.
@@ -55,7 +56,8 @@ def otsu_threshold(scores: Floats) -> float:
     between /= below
     between /= np.subtract(len(scores), below, out=below)
     between[np.diff(scores) <= 0] = -1.0  # a split between equal scores is none
-    return float(scores[np.argmax(between)])
+    lower, higher = scores[np.argmax(between) :][:2]
+    return float(lower + (higher - lower) / 2)
 
 
 def lower_spread_threshold(scores: Floats) -> float:

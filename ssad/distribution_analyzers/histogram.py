@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import numpy as np
+import numpy.typing as npt
 from scipy.special import gammaln
 
 from ssad.bundle.bundle import GOLDEN_TOLERANCE
 from ssad.bundle.intervals import Floats
+
+Counts = npt.NDArray[np.int64]
 
 FAR = 1e4
 """Interquartile ranges beyond which a score no longer changes that every rule is at `MAX_BINS`."""
@@ -15,30 +18,36 @@ MAX_BINS = 250
 """Largest bin count searched: the limit of RADON's published implementation."""
 
 
-def knuth_log_posterior(counts: Floats) -> float:
-    """Relative log posterior of a histogram with these bin counts [Knuth 2019, eq. 31].
+def knuth_log_posteriors(counts: Floats, bins: Counts) -> Floats:
+    """Relative log posterior of histograms with these bin counts [Knuth 2019, eq. 31].
 
     Args:
-        counts: rows in each of M equal bins, shape (M,).
+        counts: rows in each bin, one histogram after the other, shape (sum of bins,).
+        bins: how many equal bins M each histogram has, shape (h,), at least 1.
 
     Returns:
-        n log M + log G(M/2) - M log G(1/2) - log G(n + M/2) + sum log G(counts + 1/2), up to a constant.
+        n log M + log G(M/2) - M log G(1/2) - log G(n + M/2) + sum log G(counts + 1/2), up to a constant;
+        shape (h,).
     """
-    bins, rows = len(counts), counts.sum()
-    return float(
-        rows * np.log(bins)
-        + gammaln(bins / 2)
-        - bins * gammaln(0.5)
-        - gammaln(rows + bins / 2)
-        + gammaln(counts + 0.5).sum()
-    )
+    starts = np.cumsum(bins) - bins
+    rows = np.add.reduceat(counts, starts)
+    of_bins = np.add.reduceat(gammaln(counts + 0.5), starts)
+    posteriors: Floats = rows * np.log(bins) + gammaln(bins / 2) - bins * gammaln(0.5) - gammaln(rows + bins / 2)
+    return posteriors + of_bins
 
 
 def knuth_bins(scores: Floats, max_bins: int = MAX_BINS) -> int:
     """Number of equal bins that Knuth's criterion finds best for the scores, in [1, max_bins]."""
     ordered = _ascending(scores)
-    posterior = [knuth_log_posterior(_histogram(ordered, bins)[0]) for bins in range(1, max_bins + 1)]
-    return int(np.argmax(posterior)) + 1
+    bins = np.arange(1, max_bins + 1)
+    starts = np.cumsum(bins) - bins
+    # The right end of every bin of every histogram, as NumPy spaces them; one search for all of them.
+    steps = np.arange(1.0, bins.sum() + 1) - np.repeat(starts, bins)
+    right = np.searchsorted(ordered, ordered[0] + steps * np.repeat((ordered[-1] - ordered[0]) / bins, bins))
+    right[starts + bins - 1] = len(ordered)
+    counts = np.diff(right, prepend=0).astype(np.float64)
+    counts[starts] = right[starts]
+    return int(np.argmax(knuth_log_posteriors(counts, bins))) + 1
 
 
 def _ascending(scores: Floats) -> Floats:

@@ -53,7 +53,7 @@ class TriangularThresholding(HistogramPlotAnalyzer):
             normal = abnormal = self._corner_of_majority(scores, majority)
         else:
             border = float(scores[0] + scores[-1]) / 2
-            low, high = scores[scores <= border], scores[scores > border]
+            low, high = np.split(scores, [np.searchsorted(scores, border, side="right")])
             # A half without spread has no corner: the border takes its place.
             normal = self._corner_of_majority(low, majority) if spreads(low) else border
             abnormal = self._abnormal_corner(high, border) if spreads(high) else border
@@ -77,7 +77,7 @@ class TriangularThresholding(HistogramPlotAnalyzer):
         beyond = scores
         while spreads(beyond):
             corner = corner_right_of_peak(*score_histogram(beyond, self.bin_estimator))
-            beyond = scores[scores > corner]
+            beyond = scores[np.searchsorted(scores, corner, side="right") :]
             if len(scores) - len(beyond) >= majority:
                 return corner
         return float(scores[-1])

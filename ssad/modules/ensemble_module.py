@@ -13,7 +13,7 @@ from ssad.confidence_estimators import SupportsConfidenceEstimation
 from ssad.datamodules import SelfSupervisionDataModule
 from ssad.distribution_analyzers import SupportsDistributionAnalysis
 from ssad.models import AutoencoderEnsemble, spread_rows
-from ssad.modules.self_supervision_module import DECIDED, SelfSupervisionModule
+from ssad.modules.self_supervision_module import DECIDED, SCORING_VALUES, SelfSupervisionModule
 
 ERROR_FLOOR = 1e-4
 """Added to a squared error before its logarithm: standardized features repeat no better than to 1 %."""
@@ -85,6 +85,7 @@ class EnsembleModule(SelfSupervisionModule):
     """
 
     scoring_dtype = torch.float32
+    scoring_values = SCORING_VALUES // 4  # each member holds its own reconstruction
 
     whitening: torch.Tensor
     shift: torch.Tensor

@@ -7,6 +7,8 @@ from abc import ABC, abstractmethod
 from array import array
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
+from functools import partial
+from inspect import signature
 from typing import Any, Literal, Protocol, cast, runtime_checkable
 
 import lightning as L
@@ -42,6 +44,12 @@ DECIDED = 0.5
 """A row whose confidence is smaller in size than this is undecided: (1 + confidence) / 2 is in (1/4, 3/4)."""
 
 
+SCORING_VALUES = 1 << 18
+"""Features scored at once: the rows that fit half of a core's cache, a MiB, however many columns they have."""
+
+SCORING_ROWS = 1024
+"""Rows scored at once, at least: below, calls cost more than a cache saves."""
+
 INTERVALS = "intervals"
 """The intervals in force under this name in a checkpoint, as their two thresholds."""
 
@@ -66,6 +74,7 @@ class SelfSupervisionModule(L.LightningModule, ABC, SupportsSelfSupervision):
     Attributes:
         scoring_dtype: what the final weights score in, in training and in the exported graph. Double precision
             where a score lives on differences that single precision has no digits for; twice as slow.
+        scoring_values: features scored at once, as `SCORING_VALUES`.
         thresholds: scores that decide in test: above one is called an anomaly.
         training_scores: of the final weights, shape (n,), float64, in the order of the training rows.
         epoch_loss: sum of the losses of the epoch's batches so far, shape ().
@@ -73,6 +82,7 @@ class SelfSupervisionModule(L.LightningModule, ABC, SupportsSelfSupervision):
     """
 
     scoring_dtype: torch.dtype = torch.float64
+    scoring_values: int = SCORING_VALUES
 
     def __init__(
         self,
@@ -198,13 +208,9 @@ class SelfSupervisionModule(L.LightningModule, ABC, SupportsSelfSupervision):
         Returns:
             Shape (n,), float64, on the CPU.
         """
-        scorer = _Scorer(self)
         # mps has no float64
         dtype = torch.float32 if self.device.type == "mps" else dtype or self.scoring_dtype
-        state = {
-            name: tensor.to(dtype) if tensor.is_floating_point() else tensor
-            for name, tensor in [*scorer.named_parameters(), *scorer.named_buffers()]
-        }
+        score = self._score_in(dtype)
         was_training = self.training
         self.eval()
         # One growing piece of memory: thousands of small ones would pin the large ones between them.
@@ -212,12 +218,23 @@ class SelfSupervisionModule(L.LightningModule, ABC, SupportsSelfSupervision):
         try:
             with torch.inference_mode():
                 for batch in batches:
-                    data = data_and_label(batch)[0].to(self.device, dtype)
-                    part = torch.func.functional_call(scorer, state, data)
-                    scores.frombytes(part.to("cpu", torch.float64).numpy().tobytes())
+                    rows = data_and_label(batch)[0]
+                    at_once = max(SCORING_ROWS, self.scoring_values // max(rows.shape[1:].numel(), 1))
+                    for part in torch.split(rows, at_once):
+                        scored = score(part.to(self.device, dtype)).to("cpu", torch.float64)
+                        scores.frombytes(scored.numpy().tobytes())
         finally:
             self.train(was_training)
         return torch.frombuffer(scores, dtype=torch.float64) if scores else torch.empty(0, dtype=torch.float64)
+
+    def _score_in(self, dtype: torch.dtype) -> Callable[[torch.Tensor], torch.Tensor]:
+        """What scores rows in `dtype`: `score` itself, where the weights are of that type already."""
+        scorer = _Scorer(self)
+        state = dict([*scorer.named_parameters(), *scorer.named_buffers()])
+        other = {name: tensor for name, tensor in state.items() if tensor.is_floating_point() and tensor.dtype != dtype}
+        if not other:
+            return self.score
+        return partial(torch.func.functional_call, scorer, {name: tensor.to(dtype) for name, tensor in other.items()})
 
     def update_confidence(
         self, datamodule: SelfSupervisionDataModule, dtype: torch.dtype | None = None
@@ -298,6 +315,19 @@ class SelfSupervisionModule(L.LightningModule, ABC, SupportsSelfSupervision):
         self.epoch_batches = batch_idx + 1
         return loss
 
+    def optimizer_zero_grad(self, epoch: int, batch_idx: int, optimizer: torch.optim.Optimizer) -> None:
+        """Forget the gradients, as `zero_grad` does, without what torch does around it to profile and compile it."""
+        for group in optimizer.param_groups:
+            for parameter in group["params"]:
+                parameter.grad = None
+
+    def configure_gradient_clipping(
+        self, optimizer: torch.optim.Optimizer, gradient_clip_val: Any = None, gradient_clip_algorithm: Any = None
+    ) -> None:
+        """Clip as the trainer is told to; where it is not, there is nothing to look up."""
+        if gradient_clip_val is not None:
+            super().configure_gradient_clipping(optimizer, gradient_clip_val, gradient_clip_algorithm)
+
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add the intervals in force."""
         configuration = self.confidence_estimator.configuration
@@ -357,6 +387,10 @@ class SelfSupervisionModule(L.LightningModule, ABC, SupportsSelfSupervision):
         scores, labels = (torch.cat(parts).numpy() for parts in zip(*self._outputs, strict=True))
         self._outputs.clear()
         return scores, labels.astype(np.int64)
+
+
+# Lightning looks at it before every step, and Python would work it out anew each time.
+setattr(SelfSupervisionModule.training_step, "__signature__", signature(SelfSupervisionModule.training_step))  # noqa: B010
 
 
 class _Scorer(nn.Module):

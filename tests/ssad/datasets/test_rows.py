@@ -24,7 +24,7 @@ from ssad import (
     init_confidence_from_csv,
     save_confidence_to_csv,
 )
-from ssad.datasets.rows import UNLABELLED, RowBatches, TensorRows, collate, row_loader
+from ssad.datasets.rows import UNLABELLED, RowBatches, RowLoader, TensorRows, collate
 from ssad.errors import DatasetError
 from tests.ssad.workflows.support import QUIET_LIBRARIES
 
@@ -229,5 +229,5 @@ def test_the_order_depends_on_seed_and_epoch_alone(monkeypatch: pytest.MonkeyPat
 
 
 def test_a_loader_counts_its_batches() -> None:
-    loader = row_loader(TensorRows(torch.rand(7, 2)), RowBatches(7, 3, shuffle=True))
+    loader = RowLoader(TensorRows(torch.rand(7, 2)), RowBatches(7, 3, shuffle=True))
     assert len(loader) == len(list(loader)) == 3

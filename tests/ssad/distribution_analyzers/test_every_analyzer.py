@@ -182,14 +182,15 @@ def test_thresholds_beyond_every_score_can_be_drawn(normal: float, abnormal: flo
 
 
 @given(st.lists(st.integers(-50, 50), min_size=2, max_size=30).filter(lambda scores: len(set(scores)) > 1))
-def test_otsus_threshold_is_the_best_of_every_split(scores: list[int]) -> None:
-    def between(threshold: int) -> float:
+def test_otsus_threshold_is_the_best_of_every_split_and_lies_on_no_score(scores: list[int]) -> None:
+    def between(threshold: float) -> float:
         low, high = [s for s in scores if s <= threshold], [s for s in scores if s > threshold]
         return float(len(low) * len(high) * (np.mean(low) - np.mean(high)) ** 2)
 
     found = otsu_threshold(np.sort(np.asarray(scores, dtype=np.float64)))
     best = max(between(split) for split in sorted(set(scores))[:-1])
-    assert between(int(found)) == pytest.approx(best)
+    assert between(found) == pytest.approx(best)
+    assert found not in scores
 
 
 def test_the_lower_spread_of_a_normal_distribution_is_its_standard_deviation() -> None:

@@ -16,11 +16,16 @@ from ssad import ConfidenceIntervalsConfiguration, TriangularThresholding
 from ssad.distribution_analyzers.histogram import (
     MAX_BINS,
     knuth_bins,
-    knuth_log_posterior,
+    knuth_log_posteriors,
     score_histogram,
     spreads,
 )
 from ssad.distribution_analyzers.triangular import corner_right_of_peak
+
+
+def log_posterior(counts: Sequence[float]) -> float:
+    """Of one histogram."""
+    return float(knuth_log_posteriors(np.asarray(counts, dtype=np.float64), np.asarray([len(counts)]))[0])
 
 
 def closed_form(counts: list[int]) -> float:
@@ -35,13 +40,12 @@ def closed_form(counts: list[int]) -> float:
 
 @pytest.mark.parametrize("counts", [[3], [2, 1], [0, 3], [1, 1, 1], [4, 0, 2, 1]])
 def test_the_log_posterior_is_the_logarithm_of_the_closed_form(counts: list[int]) -> None:
-    found = knuth_log_posterior(np.asarray(counts, dtype=np.float64))
-    assert found == pytest.approx(math.log(closed_form(counts)))
+    assert log_posterior(counts) == pytest.approx(math.log(closed_form(counts)))
 
 
 def test_the_log_posterior_of_two_rows_in_two_bins_is_worked_by_hand() -> None:
     # 2^2 G(1) / G(1/2)^2 G(3/2)^2 / G(3) = 4 * (1/2)^2 / 2
-    assert knuth_log_posterior(np.asarray([1.0, 1.0])) == pytest.approx(math.log(0.5))
+    assert log_posterior([1.0, 1.0]) == pytest.approx(math.log(0.5))
 
 
 def test_the_bin_count_depends_on_the_shape_and_not_on_the_number_of_rows_alone() -> None:
@@ -60,7 +64,7 @@ def test_the_bin_count_does_not_change_with_the_unit_of_the_scores(shift: float,
 
 def test_the_bin_count_is_the_best_of_numpy_histograms() -> None:
     scores = np.random.default_rng(3).lognormal(size=300)
-    posterior = [knuth_log_posterior(np.histogram(scores, bins)[0].astype(np.float64)) for bins in range(1, 31)]
+    posterior = [log_posterior(np.histogram(scores, bins)[0].tolist()) for bins in range(1, 31)]
     assert knuth_bins(scores, max_bins=30) == int(np.argmax(posterior)) + 1
 
 

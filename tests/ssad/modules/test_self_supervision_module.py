@@ -128,6 +128,36 @@ def test_training_ends_with_the_module_in_training_mode(build: Build) -> None:
     assert module.model.training
 
 
+class GradientNorms(L.Callback):
+    """The norm of all gradients as the optimizer has used them, after each batch."""
+
+    def __init__(self) -> None:
+        self.after: list[float] = []
+
+    def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *batch: Any) -> None:
+        gradients = [parameter.grad.flatten() for parameter in pl_module.parameters() if parameter.grad is not None]
+        self.after.append(float(torch.cat(gradients).norm()))
+
+
+@every_module
+def test_gradients_are_clipped_where_the_trainer_says_so_and_only_there(build: Build) -> None:
+    free, clipped, most = GradientNorms(), GradientNorms(), 1e-3
+    trainer(callbacks=[free]).fit(build(), datamodule=wrapped())
+    trainer(callbacks=[clipped], gradient_clip_val=most).fit(build(), datamodule=wrapped())
+    assert max(free.after) > most
+    assert max(clipped.after) <= most * (1 + 1e-5)
+
+
+def test_gradients_add_up_over_the_batches_that_the_trainer_accumulates_and_no_further() -> None:
+    module, norms = cosine(), GradientNorms()
+    module.learning_rate = 0.0
+    same = torch.rand(DIM, generator=torch.Generator().manual_seed(1)).repeat(64, 1)  # every batch has one gradient
+    trainer(callbacks=[norms], accumulate_grad_batches=2).fit(
+        module, datamodule=SelfSupervisionDataModule(Rows(same, 16))
+    )
+    assert norms.after == pytest.approx([norms.after[1] / 2, norms.after[1]] * 2)
+
+
 @every_module
 def test_rows_are_scored_in_dataset_order_however_training_shuffles(build: Build) -> None:
     module, datamodule = build(), wrapped()
