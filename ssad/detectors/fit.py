@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -30,7 +31,7 @@ from ssad.detectors.scoring_graph import export_onnx
 from ssad.distribution_analyzers import ConformalThresholding
 from ssad.distribution_analyzers.conformal import rows_to_promise
 from ssad.errors import DatasetError, RowsError, check_settings, nearest
-from ssad.loggers.logging_config import quiet_lightning
+from ssad.loggers.logging_config import quiet
 from ssad.models import TableEncoder
 from ssad.modules import SelfSupervisionCallback, SelfSupervisionModule
 
@@ -213,7 +214,7 @@ class FittedDetector:
                 features = self.encoder.encode(self.schema.inputs(batch))
             except RowsError as error:
                 raise error.moved(start) from error
-            scored = self.module.score_rows(torch.split(features, MAX_BATCH), dtype)
+            scored = self.module.score_rows([features], dtype)
             scores[start : start + len(batch)] = scored.numpy()
             start += len(batch)
         return scores
@@ -327,7 +328,8 @@ def fit_detector(
     if confidence is None and chosen.first_confidence is not None:
         datamodule.train.confidence.copy_(chosen.first_confidence(features, plan.seed))
     module = chosen.build(features, plan.every_n_epochs, plan.learning_rate)
-    with quiet_lightning():
+    # Notes on hardware, an advertisement, and advice on loaders, which are ours to choose.
+    with quiet("lightning.pytorch.utilities.rank_zero", logging.WARNING, r"lightning\."):
         fit = lightning_trainer(plan, **trainer)
         fit.fit(module, datamodule=datamodule, ckpt_path=checkpoint, weights_only=True)
     return FittedDetector(plan, survey, encoder, module)

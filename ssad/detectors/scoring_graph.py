@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import logging
-import warnings
 
 import numpy as np
 import onnx
@@ -22,6 +21,7 @@ from ssad.bundle.bundle import (
     NUMERIC_INPUT,
     SCORE_OUTPUT,
 )
+from ssad.loggers.logging_config import quiet
 from ssad.models import TableEncoder, column_matrix
 from ssad.modules import SelfSupervisionModule
 
@@ -79,23 +79,16 @@ def _exported(encoder: TableEncoder, module: SelfSupervisionModule) -> onnx.Mode
     if encoder.schema.categorical:
         example[CODES] = torch.zeros(2, len(encoder.schema.categorical), dtype=torch.int64)
     rows = {0: torch.export.Dim("rows")}
-    exporter = logging.getLogger("torch.onnx")
-    level = exporter.level
-    exporter.setLevel(logging.ERROR)  # it warns that torchvision is not installed
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of its own deprecations
-            program = torch.onnx.export(
-                graph,
-                kwargs=example,
-                dynamo=True,
-                dynamic_shapes=dict.fromkeys(example, rows),
-                input_names=list(example),
-                output_names=[SCORE_OUTPUT, ERRORS_OUTPUT],
-                verbose=False,
-            )
-    finally:
-        exporter.setLevel(level)
+    with quiet("torch.onnx", logging.ERROR):  # that torchvision is not installed, and deprecations of its own
+        program = torch.onnx.export(
+            graph,
+            kwargs=example,
+            dynamo=True,
+            dynamic_shapes=dict.fromkeys(example, rows),
+            input_names=list(example),
+            output_names=[SCORE_OUTPUT, ERRORS_OUTPUT],
+            verbose=False,
+        )
     assert program is not None  # only the non-dynamo export returns None
     return program.model_proto
 

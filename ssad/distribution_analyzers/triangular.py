@@ -74,11 +74,11 @@ class TriangularThresholding(HistogramPlotAnalyzer):
 
     def _corner_of_majority(self, scores: Floats, majority: float) -> float:
         """The first corner with at least so many of the ascending scores below it; their end if there is none."""
-        beyond = scores
-        while spreads(beyond):
-            corner = corner_right_of_peak(*score_histogram(beyond, self.bin_estimator))
-            beyond = scores[np.searchsorted(scores, corner, side="right") :]
-            if len(scores) - len(beyond) >= majority:
+        rest = scores
+        while spreads(rest):
+            corner = corner_right_of_peak(*score_histogram(rest, self.bin_estimator))
+            rest = scores[np.searchsorted(scores, corner, side="right") :]
+            if len(scores) - len(rest) >= majority:
                 return corner
         return float(scores[-1])
 

@@ -22,14 +22,14 @@ def setup_logging(level: str | int = "INFO") -> None:
 
 
 @contextmanager
-def quiet_lightning() -> Iterator[None]:
-    """Without Lightning's notes on hardware, its advertisement and its advice on loaders, which are ours to choose."""
-    notes = logging.getLogger("lightning.pytorch.utilities.rank_zero")
-    level = notes.level
-    notes.setLevel(logging.WARNING)
+def quiet(logger: str, level: int, module: str = "") -> Iterator[None]:
+    """Without what a library's logger says below `level`, and without warnings of modules that match `module`."""
+    notes = logging.getLogger(logger)
+    before = notes.level
+    notes.setLevel(level)
     try:
         with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", module=r"lightning\.")
+            warnings.filterwarnings("ignore", module=module)
             yield
     finally:
-        notes.setLevel(level)
+        notes.setLevel(before)
