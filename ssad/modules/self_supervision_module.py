@@ -390,7 +390,8 @@ class SelfSupervisionModule(L.LightningModule, ABC, SupportsSelfSupervision):
 
 
 # Lightning looks at it before every step, and Python would work it out anew each time.
-setattr(SelfSupervisionModule.training_step, "__signature__", signature(SelfSupervisionModule.training_step))  # noqa: B010
+STEP = SelfSupervisionModule.training_step
+setattr(STEP, "__signature__", signature(STEP))  # noqa: B010 - mypy knows functions without that attribute
 
 
 class _Scorer(nn.Module):
