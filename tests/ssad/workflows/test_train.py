@@ -176,13 +176,13 @@ def test_shuffled_labels_do_not_change_the_bundle_by_one_byte(tracking: str, tmp
 
 
 def test_a_table_without_labels_trains_and_says_that_there_are_no_metrics(
-    command_line: CommandLine, small: Path, tmp_path: Path
+    command_line: CommandLine, small: Path, tracking: str
 ) -> None:
     pd.read_csv(small).drop(columns="label").to_csv(small, index=False)
     done = command_line("train", "--dataset", str(small), "--max-epochs", "1")
     assert done.returncode == 0, done.stderr
     assert "no labels, so no metrics" in done.stdout
-    (run,) = MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}").search_runs(["0"])
+    (run,) = MlflowClient(tracking).search_runs(["0"])
     assert not [name for name in run.data.metrics if name.startswith("test_")]
 
 
