@@ -34,6 +34,17 @@ def pytest_configure(config: pytest.Config) -> None:
             config.addinivalue_line("filterwarnings", warning)
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Where several workers share the files, long ones come first: none is left alone with one at the end."""
+    if hasattr(config, "workerinput"):
+        long = {item.path for item in items if item.get_closest_marker("slow") or "back_end" in fixtures(item)}
+        items.sort(key=lambda item: item.path not in long)
+
+
+def fixtures(item: pytest.Item) -> list[str]:
+    return list(getattr(item, "fixturenames", []))
+
+
 @pytest.fixture(autouse=True)
 def seeded() -> None:
     L.seed_everything(0, verbose=False)
