@@ -18,6 +18,7 @@ from mlflow.artifacts import download_artifacts
 from ssad.bundle import Bundle
 from ssad.detectors import FitSettings, fit_detector
 from tests.back_ends import BackEnd
+from tests.conftest import default_store
 from tests.serving.support import DAMAGES, GOOD, Registry, Running, running_service
 from tests.ssad.workflows.support import environment, free_port, real_server, run_python
 
@@ -83,7 +84,9 @@ def service(back_end: BackEnd, tmp_path_factory: pytest.TempPathFactory) -> Iter
     )
     trained = run_python(*arguments, cwd=folder, env=env)
     assert trained.returncode == 0, trained.stderr
-    model = download_artifacts("models:/payments@champion", dst_path=str(folder / "model"), tracking_uri=uri)
+    with warnings.catch_warnings(), default_store(uri):
+        warnings.simplefilter("ignore")  # of MLflow about what it uses itself
+        model = download_artifacts("models:/payments@champion", dst_path=str(folder / "model"))
     port = free_port()
     command = [sys.executable, "-m", "ssad.cli", "serve", "--model", "models:/payments@champion", "--port", str(port)]
     url = f"http://127.0.0.1:{port}"

@@ -51,6 +51,9 @@ QUIET_SPARK = [
 SERVER_SECONDS = 90.0
 """How long a real server may take to answer first, on a busy machine."""
 
+PROCESS_SECONDS = 600.0
+"""How long a process may take to its end there."""
+
 
 @dataclass(frozen=True)
 class Store:
@@ -75,7 +78,9 @@ def environment(uri: str, **more: str) -> dict[str, str]:
 def run_python(*arguments: str, cwd: Path, env: dict[str, str]) -> subprocess.CompletedProcess[str]:
     """Run `python ...` to its end."""
     command = [sys.executable, *arguments]
-    return subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True, timeout=300, check=False)
+    return subprocess.run(
+        command, cwd=cwd, env=env, capture_output=True, text=True, timeout=PROCESS_SECONDS, check=False
+    )
 
 
 def free_port() -> int:
