@@ -8,6 +8,7 @@ from torch.distributions import Normal, kl_divergence
 
 from ssad import Autoencoder, VariationalAutoencoder
 from ssad.models import AutoencoderEnsemble, ClippedStandardizer, NormalizingFlow, PlanarFlow, spread_rows
+from ssad.models.autoencoder import ColumnLinear
 
 
 def test_the_callers_list_of_widths_stays_as_it_was() -> None:
@@ -32,7 +33,13 @@ def test_a_reconstruction_has_the_shape_of_its_row_and_lies_in_the_unit_interval
 
 def test_relu_stands_between_layers_and_a_sigmoid_at_the_end() -> None:
     names = [type(layer).__name__ for layer in Autoencoder(4, [3], 2).modules() if not list(layer.children())]
-    assert names == ["Linear", "ReLU", "Linear", "ReLU", "Linear", "ReLU", "Linear", "Sigmoid"]
+    assert names == ["ColumnLinear", "ReLU", "ColumnLinear", "ReLU", "Linear", "ReLU", "Linear", "Sigmoid"]
+
+
+def test_a_linear_layer_by_columns_says_what_one_by_rows_says() -> None:
+    columns, rows = ColumnLinear(5, 3), torch.randn(7, 5)
+    torch.testing.assert_close(columns(rows), torch.nn.functional.linear(rows, columns.weight, columns.bias))
+    assert columns(rows).T.is_contiguous()
 
 
 def test_a_row_is_sampled_in_training_and_has_one_answer_in_evaluation() -> None:
