@@ -262,6 +262,12 @@ def test_one_client_may_not_send_more_than_its_rate(client_of: Client, rows: Row
     assert int(answers[2].headers["retry-after"]) > 0
 
 
+def test_a_key_that_nobody_asked_for_makes_no_other_client(client_of: Client, rows: Rows) -> None:
+    client = client_of(rate_limit="2/hour")
+    answers = [client.post("/v1/score", json={"records": rows}, headers={"X-API-Key": invented}) for invented in "abc"]
+    assert [answer.status_code for answer in answers] == [200, 200, 429]
+
+
 @pytest.mark.parametrize("sent", [{"X-API-Key": "one"}, {"Authorization": "Bearer two"}, {"X-API-Key": "admin"}])
 def test_each_of_the_keys_opens(client_of: Client, sent: dict[str, str]) -> None:
     client = client_of(api_keys=(hashed("one"), hashed("two")), admin_key=hashed("admin"))
@@ -295,9 +301,11 @@ def test_keys_are_read_again_when_their_file_changes(client_of: Client, tmp_path
     file.write_text(f"{hashed('old')}  # to be retired\n")
     client = client_of(api_keys_file=file)
     assert client.get("/v1/model", headers={"X-API-Key": "old"}).status_code == 200
-    file.write_text("no hash")
-    service_of(client).keys.refresh()
-    assert client.get("/v1/model", headers={"X-API-Key": "old"}).status_code == 200
+    for damaged in (b"no hash", b"\xff no text"):
+        file.write_bytes(damaged)
+        service_of(client).keys._changed = -1  # as a later time would make it
+        service_of(client).keys.refresh()
+        assert client.get("/v1/model", headers={"X-API-Key": "old"}).status_code == 200
     file.write_text(hashed("new"))
     service_of(client).keys._changed = -1  # as a later time would make it
     service_of(client).keys.refresh()
@@ -489,7 +497,9 @@ def test_settings_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> 
 def test_settings_that_cannot_be_used_are_all_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SSAD_SERVE_MAX_ROWS", "many")
     monkeypatch.setenv("SSAD_SERVE_API_KEYS", "in clear")
-    with pytest.raises(SettingsError, match=r"SSAD_SERVE_API_KEYS.*SSAD_SERVE_MAX_ROWS") as raised:
+    monkeypatch.setenv("SSAD_SERVE_RATE_LIMIT", "lots")
+    named = "SSAD_SERVE_API_KEYS.*SSAD_SERVE_MAX_ROWS.*SSAD_SERVE_RATE_LIMIT: .*such as 100/second"
+    with pytest.raises(SettingsError, match=named) as raised:
         read_settings()
     assert "in clear" not in str(raised.value)
 
