@@ -19,7 +19,7 @@ from starlette.testclient import TestClient
 
 from serving.app import app_around
 from serving.follower import Follower
-from serving.routers.admin import MAX_AGE_SECONDS, sign
+from serving.routers.admin import MAX_AGE_SECONDS, MAX_DELIVERY_BYTES, sign
 from serving.settings import listing, read_settings
 from serving.source import Source
 from serving.state import Service
@@ -326,6 +326,11 @@ def test_a_hook_is_heeded_if_it_is_signed_and_fresh(client_of: Client, secret: s
     client = client_of(webhook_secret="right")
     answer = client.post("/hooks/mlflow", content=b"{}", headers=delivery(secret, int(time.time()) - age))
     assert answer.status_code == status
+
+
+def test_a_delivery_that_is_too_large_to_be_one_is_not_read(client: TestClient) -> None:
+    sent = client.post("/hooks/mlflow", content=iter([b"x" * MAX_DELIVERY_BYTES] * 2))
+    assert sent.status_code == 413
 
 
 def test_a_clock_that_jumps_makes_nothing_stale(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
