@@ -42,7 +42,7 @@ def csv_rows(body: bytes, schema: TableSchema, settings: Settings) -> Iterator[G
     from pyarrow import csv
 
     names = _csv_header(body)
-    check_names(names)
+    check_names(names, schema)
     convert = csv.ConvertOptions(
         column_types=dict.fromkeys(names, pa.string()), null_values=MISSING_WORDS, strings_can_be_null=True
     )
@@ -84,7 +84,7 @@ def parquet_rows(body: bytes, schema: TableSchema, settings: Settings) -> Iterat
         # Words stay as they are packed: one of a megabyte in each row would else be copied for each.
         file = parquet.ParquetFile(pa.BufferReader(body), read_dictionary=words, pre_buffer=False)
         _check_parquet(file.metadata, settings)
-        check_names(file.schema_arrow.names)
+        check_names(file.schema_arrow.names, schema)
         known = [name for name in file.schema_arrow.names if name in schema.graph_order]
         yield from _parts(file.iter_batches(PART_ROWS, columns=known, use_threads=False), schema, settings)
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
@@ -112,7 +112,7 @@ def arrow_rows(body: bytes, schema: TableSchema, settings: Settings) -> Iterator
     try:
         _refuse_compressed(body)
         with pa.ipc.open_stream(pa.BufferReader(body)) as reader:
-            check_names(reader.schema.names)
+            check_names(reader.schema.names, schema)
             yield from _parts(reader, schema, settings)
     except (pa.ArrowException, OSError, EOFError, UnicodeDecodeError) as error:
         raise RowsError("the body is no Arrow stream, or a damaged one; write it again.") from error

@@ -116,7 +116,7 @@ class Inference:
             _, (_, width), values = read[0]
             rows = [values[at : at + width] for at in range(0, len(values), max(width, 1))]
             return [bodies.from_rows([column.name for column in schema.columns], rows, schema, settings)]
-        bodies.check_names(names)
+        bodies.check_names(names, schema)
         wrong = [name for name, shape, _ in read if len(shape) != 1 and shape[1:] != [1]]
         if wrong:
             raise RowsError(f"the tensor of a column has shape [n] or [n, 1], that of {wrong[0][:100]!r} has not.")
