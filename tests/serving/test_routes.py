@@ -120,8 +120,29 @@ def test_an_answer_comes_in_the_format_that_is_accepted(client: TestClient, rows
     assert read[accept](io.BytesIO(answer.content)).to_pylist() == wanted
 
 
-def test_an_answer_that_cannot_be_written_is_refused(client: TestClient, rows: Rows) -> None:
-    answer = client.post("/v1/score", json={"records": rows}, headers={"Accept": "image/png"})
+@pytest.mark.parametrize(
+    ("accept", "wanted"),
+    [
+        ("*/*", "application/json"),
+        ("text/*", "text/csv"),
+        ("text/html, application/xml;q=0.9, */*;q=0.8", "application/json"),
+        ("text/csv, application/json", "text/csv"),
+        ("text/csv;q=0.1, application/json", "application/json"),
+        (f"application/json;q=0.5, {ARROW}", ARROW),
+        ("application/json;q=0, */*", "text/csv"),
+        ("TEXT/CSV; header=present; q=1.0", "text/csv"),
+    ],
+)
+def test_the_accepted_format_that_is_liked_best_is_answered(
+    client: TestClient, rows: Rows, accept: str, wanted: str
+) -> None:
+    answer = client.post("/v1/score", json={"records": rows}, headers={"Accept": accept})
+    assert (answer.status_code, answer.headers["content-type"]) == (200, wanted)
+
+
+@pytest.mark.parametrize("accept", ["image/png", "text/csv;q=0", "*/*;q=0.0", ","])
+def test_an_answer_that_cannot_be_written_is_refused(client: TestClient, rows: Rows, accept: str) -> None:
+    answer = client.post("/v1/score", json={"records": rows}, headers={"Accept": accept})
     assert answer.status_code == 406
 
 
