@@ -414,6 +414,14 @@ def test_the_inference_protocol_scores_as_json_does(client: TestClient, rows: Ro
     assert [dict(zip(outputs, row, strict=True)) for row in zip(*outputs.values(), strict=True)] == wanted
 
 
+def test_the_inference_protocol_answers_the_outputs_that_are_asked_for(client: TestClient, rows: Rows) -> None:
+    asked = {"inputs": tensors(rows), "outputs": [{"name": "region"}, {"name": "score"}]}
+    answer = client.post("/v2/models/payments/infer", json=asked).json()
+    assert {tensor["name"] for tensor in answer["outputs"]} == {"score", "region"}
+    for wrong in ("score", ["score"], [{"name": "loss"}], [{"name": []}]):
+        assert client.post("/v2/models/payments/infer", json={**asked, "outputs": wrong}).status_code == 422
+
+
 def test_the_inference_protocol_takes_columns_of_shape_n_1_and_a_matrix(client: TestClient, rows: Rows) -> None:
     wanted = client.post("/v2/models/payments/infer", json={"inputs": tensors(rows)}).json()["outputs"]
     upright = [{**t, "shape": [len(rows), 1], "data": [[value] for value in t["data"]]} for t in tensors(rows)]
