@@ -158,21 +158,31 @@ def test_each_request_is_a_span_that_says_nothing_of_its_rows(
         assert hidden not in said
 
 
-def test_a_registry_that_is_killed_is_survived_and_followed_again_at_the_same_port(
+def test_a_registry_that_is_killed_is_survived_and_followed_again_without_a_secret_or_a_row_in_the_log(
     registry: Registry, rows: Rows, tmp_path: Path
 ) -> None:
     registry.promote("first")
     other = Registry(registry.folder, free_port(), registry.bundles, registry.versions)
-    with other.running() as process, running_service(other.uri, tmp_path) as running:
+    uri = other.uri.replace("://", "://somebody:hunter2@")
+    with other.running() as process, running_service(uri, tmp_path) as running:
         os.killpg(process.pid, signal.SIGKILL)
         until(lambda: running.client.get("/readyz").json()["stale"], "it says that it is stale")
         assert running.metric('ssad_registry_polls_total{result="failed"}') > 0
         answer = running.client.post("/v1/score", json={"records": rows})
         assert (answer.status_code, answer.headers["x-model-version"]) == (200, registry.versions["first"])
+        bad = {"records": [{**rows[0], "amount": "4111-1111"}]}
+        headers = {"X-API-Key": "open sesame"}
+        assert running.client.post("/v1/score?key=open-sesame", json=bad, headers=headers).status_code == 422
         with other.running():
             other.promote("second")
             until(lambda: running.version == registry.versions["second"], "the registry is followed again")
             until(lambda: not running.client.get("/readyz").json()["stale"], "it is no longer stale")
+    (log,) = tmp_path.glob("server-*.log")
+    said = log.read_text()
+    assert "does not tell where" in said
+    assert '"path":"/v1/score","status":422' in said
+    for hidden in ("hunter2", "4111", "sesame", "transfer"):
+        assert hidden not in said
 
 
 @pytest.mark.skipif(not FAKETIME.exists(), reason="only libfaketime makes another process's clock jump")
