@@ -284,6 +284,7 @@ def test_four_workers_answer_and_count_together(registry: Registry, rows: Rows, 
         until(lambda: running.metric(scored) == 40 * len(rows), "all workers' rows are counted")
         registry.promote("second")
         until(lambda: running.metric('ssad_model_reloads_total{result="loaded"}') == 4, "all workers have followed")
+        until(lambda: running.metric("ssad_model_info") == 1, "the first version is no longer told")
         workers = children(running.process.pid)
         os.kill(workers[-1], signal.SIGKILL)
         # A new connection: a kept one may have been the killed worker's.

@@ -489,6 +489,16 @@ def test_what_happened_is_counted(client: TestClient, rows: Rows) -> None:
     assert metric(client, "ssad_model_info{") == 1
 
 
+def test_what_was_told_of_another_version_is_not_told_of_this_one(client: TestClient, bundle_folder: Path) -> None:
+    service = service_of(client)
+    service.metrics.drift_columns.labels("of the other version").set(1)
+    service.serve(Bundle(bundle_folder), Source("models:/payments@champion", "payments", "8", "champion", "run"))
+    told = client.get("/metrics").text
+    assert "of the other version" not in told
+    assert 'version="8"' in told
+    assert 'version="7"' not in told
+
+
 def test_the_training_rows_spread_evenly_over_the_score_buckets(client: TestClient, bundle_folder: Path) -> None:
     served = service_of(client).current()
     edges = np.asarray(served.bundle.histogram["edges"])
