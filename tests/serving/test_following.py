@@ -143,6 +143,10 @@ def test_the_registrys_webhook_shortens_the_wait(registry: Registry, rows: Rows,
             until(lambda: running.version == registry.versions["second"], "the hook is heeded")
         finally:
             registry.client.delete_webhook(hook.webhook_id)
+        registry.promote("truncated")
+        for times in (1, 2):  # it would be tried again in an hour
+            running.reload()
+            until(lambda n=times: running.metric('ssad_model_reloads_total{result="refused"}') == n, "it is tried")  # type: ignore[misc]
 
 
 class Between(ThreadingHTTPServer):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import socket
@@ -12,14 +13,17 @@ from contextlib import closing
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import httpx
 import pytest
 import trustme
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
+from serving.follower import Follower
 from serving.main import bound_socket, listen
 from serving.settings import read_settings
+from serving.state import Service
 from ssad.errors import SettingsError
 from tests.serving.support import Registry, running_service, service_environment, until
 from tests.ssad.workflows.support import free_port, run_python
@@ -95,6 +99,16 @@ def test_an_address_that_is_taken_while_a_bundle_is_fetched_is_told_too() -> Non
         listen(first, settings)
         with pytest.raises(SettingsError, match="nothing can listen at"):
             listen(second, settings)
+
+
+def test_a_folder_that_takes_no_bundle_is_told_in_a_sentence(
+    bundle_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    follower = Follower(Service(read_settings(model=str(bundle_folder), cache=tmp_path)))
+    full = OSError(errno.ENOSPC, "No space left on device")
+    monkeypatch.setattr("tempfile.mkdtemp", Mock(side_effect=full))
+    with pytest.raises(SettingsError, match=r"takes no bundle \(No space left on device\); make room"):
+        follower.load_first()
 
 
 class Collector(ThreadingHTTPServer):
