@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pandas as pd
@@ -497,6 +498,24 @@ def test_what_was_told_of_another_version_is_not_told_of_this_one(client: TestCl
     assert "of the other version" not in told
     assert 'version="8"' in told
     assert 'version="7"' not in told
+
+
+@pytest.mark.parametrize(
+    ("method", "path"), [("POST", "/v1/score"), ("GET", "/v1/drift"), ("POST", "/v2/models/payments/infer")]
+)
+def test_a_failure_is_told_without_its_words(
+    client: TestClient, rows: Rows, caplog: pytest.LogCaptureFixture, method: str, path: str
+) -> None:
+    service_of(client).current().window = Mock(
+        add=Mock(side_effect=ZeroDivisionError("4111")), drift=Mock(side_effect=ZeroDivisionError("4111"))
+    )
+    document = {"inputs": tensors(rows)} if "infer" in path else {"records": rows}
+    answer = client.request(method, path, json=document, headers={"X-Request-ID": "mine"})
+    assert (answer.status_code, answer.headers["x-request-id"]) == (500, "mine")
+    assert answer.headers["content-type"].endswith("json")
+    assert "report the X-Request-ID" in answer.text
+    assert "request mine failed: ZeroDivisionError at " in caplog.text
+    assert "4111" not in answer.text + caplog.text
 
 
 def test_the_training_rows_spread_evenly_over_the_score_buckets(client: TestClient, bundle_folder: Path) -> None:
