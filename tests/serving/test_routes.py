@@ -419,7 +419,8 @@ def test_the_inference_protocol_answers_the_outputs_that_are_asked_for(client: T
     asked = {"inputs": tensors(rows), "outputs": [{"name": "region"}, {"name": "score"}]}
     answer = client.post("/v2/models/payments/infer", json=asked).json()
     assert {tensor["name"] for tensor in answer["outputs"]} == {"score", "region"}
-    for wrong in ("score", ["score"], [{"name": "loss"}], [{"name": []}]):
+    wrong_ones: list[Any] = ["score", ["score"], [{"name": "loss"}], [{"name": []}]]
+    for wrong in wrong_ones:
         assert client.post("/v2/models/payments/infer", json={**asked, "outputs": wrong}).status_code == 422
 
 
@@ -470,6 +471,16 @@ def test_the_documented_examples_run(client: TestClient) -> None:
     for path in ("/v1/score", "/invocations", "/v2/models/payments/infer"):
         example = document["paths"][path]["post"]["requestBody"]["content"]["application/json"]["example"]
         assert client.post(path, json=example).status_code == 200, path
+
+
+def test_every_format_and_what_a_refusal_looks_like_is_documented(client: TestClient, rows: Rows) -> None:
+    post_score = client.get("/openapi.json").json()["paths"]["/v1/score"]["post"]
+    assert set(post_score["requestBody"]["content"]) == {"application/json", *bodies(rows)}
+    assert set(post_score["responses"]["200"]["content"]) == {"application/json", "text/csv", PARQUET, ARROW}
+    refusal = client.post("/v1/score", json={"records": [{**rows[0], "amount": "x"}]})
+    (told,) = post_score["responses"]["422"]["content"]
+    assert refusal.headers["content-type"] == told
+    assert set(post_score["responses"]["422"]["content"][told]["schema"]["properties"]) <= set(refusal.json())
 
 
 def metric(client: TestClient, name: str) -> float:
