@@ -27,8 +27,8 @@ CSV_BLOCK_BYTES = 2**22
 MISSING_WORDS = ["", "#N/A", "N/A", "NA", "NULL", "NaN", "None", "nan", "null", "<NA>", "n/a"]
 """Words of a CSV file that mean a missing value: those of pandas, by which training tables are read."""
 
-MAX_EXPANSION_BYTES = 2**32
-"""A Parquet body that says it unpacks to more is refused before it is unpacked."""
+UNPACKED_BYTES = 16
+"""A value of a Parquet body may unpack to so many bytes, the widest number; one word alone could else be gigabytes."""
 
 
 def csv_rows(body: bytes, schema: TableSchema, settings: Settings) -> Iterator[GraphInputs]:
@@ -93,11 +93,9 @@ def parquet_rows(body: bytes, schema: TableSchema, settings: Settings) -> Iterat
 
 def _check_parquet(metadata: Any, settings: Settings) -> None:
     check_rows(metadata.num_rows, settings)
-    groups = [metadata.row_group(at) for at in range(metadata.num_row_groups)]
-    if sum(group.total_byte_size for group in groups) > MAX_EXPANSION_BYTES:
-        raise RefusalError(
-            413, f"the body unpacks to more than {MAX_EXPANSION_BYTES} bytes; send fewer rows.", "expansion"
-        )
+    most = max(settings.max_body_bytes, UNPACKED_BYTES * metadata.num_rows * metadata.num_columns)
+    if sum(metadata.row_group(at).total_byte_size for at in range(metadata.num_row_groups)) > most:
+        raise RefusalError(413, f"the body unpacks to more than {most} bytes; send less at a time.", "expansion")
 
 
 def arrow_rows(body: bytes, schema: TableSchema, settings: Settings) -> Iterator[GraphInputs]:

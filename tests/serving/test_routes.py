@@ -249,6 +249,16 @@ def test_a_parquet_bomb_is_refused_before_it_is_unpacked(client_of: Client, rows
     assert post(client, body, PARQUET).status_code == 413
 
 
+def test_a_word_that_unpacks_to_more_than_a_body_may_have_is_refused(client_of: Client, rows: Rows) -> None:
+    client = client_of(max_body_bytes=100_000)
+    one = table(rows[:1])
+    wide = one.set_column(one.schema.get_field_index("kind"), "kind", pa.array(["x" * 200_000]))
+    body = packed(wide)
+    assert len(body) < 50_000
+    assert post(client, body, PARQUET).status_code == 413
+    assert post(client, packed(one), PARQUET).status_code == 200
+
+
 def test_one_long_word_in_every_row_is_held_once(client: TestClient, rows: Rows) -> None:
     wide = table(rows * 50)
     words = pa.array(["x" * 2**20] * len(wide))
