@@ -139,7 +139,7 @@ class Child:
             process.stdin.write(json.dumps(question).encode() + b"\n")
             process.stdin.flush()
             line = _read_line(process.stdout, seconds)
-        except OSError:
+        except (OSError, ValueError):  # it has ended, or another thread ended it
             line = b""
         if not line:
             self.stop()
@@ -151,10 +151,10 @@ class Child:
 
     def stop(self) -> None:
         """End it."""
-        if self._process is not None:
-            self._process.kill()
-            self._process.communicate()
-            self._process = None
+        process, self._process = self._process, None
+        if process is not None:
+            process.kill()
+            process.communicate()
 
     def _running(self) -> subprocess.Popen[bytes]:
         if self._process is None or self._process.poll() is not None:

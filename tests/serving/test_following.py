@@ -16,11 +16,13 @@ from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import httpx
 import numpy as np
 import pytest
 
+from serving.registry import Child
 from ssad.bundle import Bundle
 from tests.serving.support import (
     DAMAGES,
@@ -326,6 +328,14 @@ def test_a_full_disk_keeps_the_old_version(registry: Registry, rows: Rows, tmp_p
         assert running.version == registry.versions["first"]
         filler.unlink()
         until(lambda: running.version == registry.versions["second"], "there is room again")
+
+
+def test_a_child_is_ended_once_whoever_ends_it() -> None:
+    child, process = Child(), Mock()
+    process.communicate.side_effect = child.stop  # as another thread does meanwhile
+    child._process = process
+    child.stop()
+    process.kill.assert_called_once()
 
 
 def test_the_child_that_has_mlflow_ends_with_its_parent(registry: Registry) -> None:
