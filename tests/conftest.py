@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import lightning as L
@@ -14,10 +13,36 @@ import pandas as pd
 import pytest
 import torch
 
+from tests.back_ends import BACK_END, BACK_ENDS, BackEnd
+from tests.ssad.workflows.support import Store, environment, run_python
+
 PROJECT = Path(__file__).parents[1]
 SHARED_DATA = PROJECT.parent / "shared" / "data"
 
 torch.set_num_threads(1)  # small networks: threads cost more than they give, and tests share the machine
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if BACK_END == "postgresql":
+        for warning in (
+            # MLflow's clients and boto3 leave sockets to the end of the process.
+            "ignore::ResourceWarning",
+            "ignore::pytest.PytestUnraisableExceptionWarning",
+            # The embedded PostgreSQL asks for a folder of the desktop's session.
+            "ignore:XDG_RUNTIME_DIR is not set",
+        ):
+            config.addinivalue_line("filterwarnings", warning)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Where several workers share the files, long ones come first: none is left alone with one at the end."""
+    if hasattr(config, "workerinput"):
+        long = {item.path for item in items if item.get_closest_marker("slow") or "back_end" in fixtures(item)}
+        items.sort(key=lambda item: item.path not in long)
+
+
+def fixtures(item: pytest.Item) -> list[str]:
+    return list(getattr(item, "fixturenames", []))
 
 
 @pytest.fixture(autouse=True)
@@ -43,36 +68,52 @@ def blobs() -> pd.DataFrame:
     return table.assign(kind=np.where(generator.random(300) < 0.5, "a", "b"))
 
 
-@pytest.fixture
-def tracking(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """A fresh SQLite store with its artifacts beside it, as the default of this process."""
+@pytest.fixture(scope="session")
+def back_end(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BackEnd]:
+    """Where runs, versions and artifacts are kept."""
+    with ExitStack() as stack:
+        yield BACK_ENDS[BACK_END](tmp_path_factory.mktemp("back-end"), stack)
+
+
+@contextmanager
+def default_store(uri: str) -> Iterator[str]:
+    """A store that is this process's default meanwhile."""
     import mlflow
 
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MLFLOW_TRACKING_URI", uri)
+        mlflow.set_tracking_uri(uri)
+        yield uri
+        mlflow.set_tracking_uri(None)  # type: ignore[arg-type] # back to the default, which its types forget
+
+
+@pytest.fixture
+def tracking(back_end: BackEnd, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """A fresh store, as the default of this process, which is in an empty folder."""
     monkeypatch.chdir(tmp_path)
-    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
-    mlflow.set_tracking_uri(uri)
-    yield uri
-    mlflow.set_tracking_uri(None)  # type: ignore[arg-type] # back to the default, which its types forget
+    with default_store(back_end.own(tmp_path)) as uri:
+        yield uri
+
+
+@pytest.fixture(scope="session")
+def store(back_end: BackEnd, tmp_path_factory: pytest.TempPathFactory) -> Store:
+    """A store filled by one `train` of the command line."""
+    folder = tmp_path_factory.mktemp("breast-cancer")
+    uri = back_end.shared(folder)
+    arguments = ("-m", "ssad.cli", "train", "--dataset", "breast-cancer", "--max-epochs", "3")
+    done = run_python(*arguments, cwd=folder, env=environment(uri))
+    assert done.returncode == 0, done.stderr
+    return Store(folder, uri, done.stdout)
 
 
 CommandLine = Callable[..., subprocess.CompletedProcess[str]]
 
 
 @pytest.fixture
-def command_line(tmp_path: Path) -> CommandLine:
+def command_line(tracking: str, tmp_path: Path) -> CommandLine:
     """Run `ssad ...` in a process of its own, in an empty folder with a store of its own."""
 
-    def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-        defaults = {"MLFLOW_TRACKING_URI": f"sqlite:///{tmp_path / 'mlflow.db'}", "OMP_NUM_THREADS": "1"}
-        return subprocess.run(
-            [sys.executable, "-m", "ssad.cli", *arguments],
-            cwd=tmp_path,
-            env=os.environ | defaults | environment,
-            capture_output=True,
-            text=True,
-            timeout=300,
-            check=False,
-        )
+    def run(*arguments: str, **more: str) -> subprocess.CompletedProcess[str]:
+        return run_python("-m", "ssad.cli", *arguments, cwd=tmp_path, env=environment(tracking, **more))
 
     return run

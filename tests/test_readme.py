@@ -14,14 +14,7 @@ import pandas as pd
 import pytest
 
 from tests.conftest import PROJECT
-from tests.ssad.workflows.support import (
-    QUIET_LIBRARIES,
-    Store,
-    breast_cancer_store,
-    environment,
-    free_port,
-    real_server,
-)
+from tests.ssad.workflows.support import QUIET_LIBRARIES, Store, environment, free_port, real_server
 
 pytestmark = [*QUIET_LIBRARIES, pytest.mark.slow]
 
@@ -62,8 +55,7 @@ def test_nothing_of_the_readme_is_left_out_here() -> None:
     assert "grep '^pip install -c constraints.txt' README.md" in (PROJECT / ".ci" / "run").read_text()
 
 
-def test_the_summary_has_the_lines_that_the_readme_shows(tmp_path_factory: pytest.TempPathFactory) -> None:
-    store: Store = breast_cancer_store(tmp_path_factory.getbasetemp())
+def test_the_summary_has_the_lines_that_the_readme_shows(store: Store) -> None:
     (shown,) = blocks("text")
     label = re.compile(r"^(\w[\w ]*?)(?:  +|:  )", re.MULTILINE)
     summary = store.output[store.output.index("data set") :]

@@ -316,8 +316,9 @@ def _numbers(values: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
         values = np.asarray([np.nan if _is_missing(value) else float(value) for value in values.tolist()])
     elif values.dtype.kind == "M":
         raise ValueError("a moment is no number")
-    numbers = values.astype(np.float64)
-    return np.where(np.isfinite(numbers), numbers, np.nan)
+    numbers = values.astype(np.float64, copy=False)
+    finite = np.isfinite(numbers)
+    return numbers if finite.all() else np.where(finite, numbers, np.nan)
 
 
 _BOOLEAN_WORDS = {"true": 1.0, "false": 0.0, "yes": 1.0, "no": 0.0}

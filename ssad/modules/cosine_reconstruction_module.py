@@ -8,7 +8,6 @@ import torch
 
 from ssad.modules.self_supervision_module import SelfSupervisionModule
 
-
 SHORTEST = 1e-8
 """Length below which a row has no direction: torch's."""
 

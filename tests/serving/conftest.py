@@ -13,9 +13,12 @@ import httpx
 import numpy as np
 import pandas as pd
 import pytest
+from mlflow.artifacts import download_artifacts
 
 from ssad.bundle import Bundle
 from ssad.detectors import FitSettings, fit_detector
+from tests.back_ends import BackEnd
+from tests.conftest import default_store
 from tests.serving.support import DAMAGES, GOOD, Registry, Running, running_service
 from tests.ssad.workflows.support import environment, free_port, real_server, run_python
 
@@ -62,11 +65,12 @@ def mixed_table() -> pd.DataFrame:
 
 
 @pytest.fixture(scope="session")
-def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+def service(back_end: BackEnd, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     folder: Path = tmp_path_factory.mktemp("service")
     table = mixed_table()
     table.to_csv(folder / "payments.csv", index=False)
-    env = environment(f"sqlite:///{folder / 'mlflow.db'}")
+    uri = back_end.shared(folder)
+    env = environment(uri)
     arguments = (
         "-m",
         "ssad.cli",
@@ -80,7 +84,9 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     )
     trained = run_python(*arguments, cwd=folder, env=env)
     assert trained.returncode == 0, trained.stderr
-    (manifest,) = folder.glob("mlruns/**/bundle/manifest.json")
+    with warnings.catch_warnings(), default_store(uri):
+        warnings.simplefilter("ignore")  # of MLflow about what it uses itself
+        model = download_artifacts("models:/payments@champion", dst_path=str(folder / "model"))
     port = free_port()
     command = [sys.executable, "-m", "ssad.cli", "serve", "--model", "models:/payments@champion", "--port", str(port)]
     url = f"http://127.0.0.1:{port}"
@@ -90,7 +96,7 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
         real_server(command, f"{url}/health", folder, env) as process,
         httpx.Client(base_url=url, timeout=60) as client,
     ):
-        yield Service(client, Bundle(manifest.parent), records[:20], process.pid)
+        yield Service(client, Bundle(Path(model) / "data" / "bundle"), records[:20], process.pid)
 
 
 @pytest.fixture(scope="session")
@@ -112,9 +118,9 @@ def bundle_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def registry(bundle_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
+def registry(back_end: BackEnd, bundle_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
     """A real registry with two good versions, which differ in their intervals, and damaged ones."""
-    registry = Registry(tmp_path_factory.mktemp("registry"), free_port())
+    registry = Registry(back_end, tmp_path_factory.mktemp("registry"), free_port())
     with registry.running():
         registry.fill(bundle_folder, GOOD | DAMAGES)
         registry.promote("first")

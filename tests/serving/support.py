@@ -19,7 +19,8 @@ from mlflow.models import Model
 
 from ssad.bundle import Bundle
 from ssad.bundle.bundle import COLUMNS, GOLDEN, GRAPH, INTERVALS, MANIFEST, digest
-from tests.ssad.workflows.support import environment, free_port, real_server
+from tests.back_ends import BackEnd
+from tests.ssad.workflows.support import environment, free_port, real_server, tracking_server
 
 MODEL, ALIAS = "payments", "champion"
 SECRET = "shared with the registry"
@@ -43,12 +44,14 @@ class Registry:
     """A real `mlflow server` and what it holds.
 
     Attributes:
-        folder: its database and artifacts.
+        back_end: its database and artifacts.
+        folder: what names them.
         port: where it listens.
         bundles: version -> bundle, of those that are good.
         versions: what each version is for -> its number.
     """
 
+    back_end: BackEnd
     folder: Path
     port: int
     bundles: dict[str, Bundle] = field(default_factory=dict)
@@ -67,18 +70,14 @@ class Registry:
 
     @contextmanager
     def running(self) -> Iterator[subprocess.Popen[bytes]]:
-        hosts = ["--host", "127.0.0.1", "--port", str(self.port), "--workers", "1"]
-        store = ["--backend-store-uri", f"sqlite:///{self.folder / 'mlflow.db'}"]
-        artifacts = ["--artifacts-destination", str(self.folder / "artifacts")]
-        command = [sys.executable, "-m", "mlflow", "server", *hosts, *store, *artifacts]
         allowed = {
             "MLFLOW_WEBHOOK_ALLOWED_SCHEMES": "http,https",
             "MLFLOW_WEBHOOK_ALLOW_PRIVATE_IPS": "true",
             "_MLFLOW_WEBHOOK_ALLOW_PRIVATE_IPS": "true",
             "MLFLOW_WEBHOOK_CACHE_TTL": "0",
-            "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
         }
-        with real_server(command, f"{self.uri}/health", self.folder, environment("", **allowed)) as process:
+        options, more = self.back_end.options(self.folder), allowed | self.back_end.environment
+        with tracking_server(self.port, options, self.folder, more) as process:
             yield process
 
     def fill(self, bundle: Path, edits: dict[str, Callable[[Path], None]]) -> None:

@@ -108,6 +108,7 @@ def test_rows_are_explained_by_a_version_that_was_fetched(following: Running, ro
     assert all(len(row["features"]) == 1 for row in answer.json()["predictions"])
 
 
+@pytest.mark.every_back_end
 def test_a_promotion_takes_effect_without_a_hint(registry: Registry, following: Running) -> None:
     registry.promote("second")
     until(lambda: following.version == registry.versions["second"], "the second version is served")

@@ -10,6 +10,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -176,7 +177,7 @@ def test_a_registry_that_is_killed_is_survived_and_followed_again_without_a_secr
     registry: Registry, rows: Rows, tmp_path: Path
 ) -> None:
     registry.promote("first")
-    other = Registry(registry.folder, free_port(), registry.bundles, registry.versions)
+    other = replace(registry, port=free_port())
     uri = other.uri.replace("://", "://somebody:hunter2@")
     with other.running() as process, running_service(uri, tmp_path) as running:
         os.killpg(process.pid, signal.SIGKILL)

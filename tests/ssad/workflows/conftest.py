@@ -1,43 +1,33 @@
-"""One training by the command line for a session, and what reads its store."""
+"""What reads the store of the session's training."""
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-import mlflow
 import numpy as np
 import pandas as pd
 import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
-from tests.ssad.workflows.support import Store, breast_cancer_store
-
-
-@pytest.fixture(scope="session")
-def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
-    return breast_cancer_store(tmp_path_factory.getbasetemp())
+from tests.back_ends import BackEnd
+from tests.conftest import default_store
+from tests.ssad.workflows.support import Store
 
 
 @pytest.fixture
 def client(store: Store) -> Iterator[MlflowClient]:
     """A client of the session's store, which is this process's default meanwhile."""
-    mlflow.set_tracking_uri(store.uri)
-    yield MlflowClient(store.uri)
-    mlflow.set_tracking_uri(None)  # type: ignore[arg-type]  # how MLflow forgets it
+    with default_store(store.uri):
+        yield MlflowClient(store.uri)
 
 
 @pytest.fixture
-def own_store(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[MlflowClient]:
+def own_store(back_end: BackEnd, store: Store, tmp_path: Path) -> Iterator[MlflowClient]:
     """A client of a copy of the session's store, to change as a test likes."""
-    shutil.copy(store.folder / "mlflow.db", tmp_path / "mlflow.db")
-    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
-    mlflow.set_tracking_uri(uri)
-    yield MlflowClient(uri)
-    mlflow.set_tracking_uri(None)  # type: ignore[arg-type]  # how MLflow forgets it
+    with default_store(back_end.own(tmp_path, store.folder)) as uri:
+        yield MlflowClient(uri)
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import os
 import socket
 import subprocess
@@ -52,6 +51,9 @@ QUIET_SPARK = [
 SERVER_SECONDS = 90.0
 """How long a real server may take to answer first, on a busy machine."""
 
+PROCESS_SECONDS = 600.0
+"""How long a process may take to its end there."""
+
 
 @dataclass(frozen=True)
 class Store:
@@ -76,19 +78,9 @@ def environment(uri: str, **more: str) -> dict[str, str]:
 def run_python(*arguments: str, cwd: Path, env: dict[str, str]) -> subprocess.CompletedProcess[str]:
     """Run `python ...` to its end."""
     command = [sys.executable, *arguments]
-    return subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True, timeout=300, check=False)
-
-
-@functools.cache
-def breast_cancer_store(base: Path) -> Store:
-    """A store filled by one `train` of the command line; trained once for each `base`."""
-    folder = base / "breast-cancer-store"
-    folder.mkdir()
-    uri = f"sqlite:///{folder / 'mlflow.db'}"
-    arguments = ("-m", "ssad.cli", "train", "--dataset", "breast-cancer", "--max-epochs", "3")
-    done = run_python(*arguments, cwd=folder, env=environment(uri))
-    assert done.returncode == 0, done.stderr
-    return Store(folder, uri, done.stdout)
+    return subprocess.run(
+        command, cwd=cwd, env=env, capture_output=True, text=True, timeout=PROCESS_SECONDS, check=False
+    )
 
 
 def free_port() -> int:
@@ -112,6 +104,18 @@ def real_server(command: list[str], url: str, cwd: Path, env: dict[str, str]) ->
             yield process
         finally:
             _stop(process)
+
+
+@contextmanager
+def tracking_server(
+    port: int, options: list[str], folder: Path, more: dict[str, str]
+) -> Iterator[subprocess.Popen[bytes]]:
+    """A real `mlflow server` before what its options name; `more` is added to its environment."""
+    command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    env = environment("", PATH=path, MLFLOW_SERVER_ENABLE_JOB_EXECUTION="false", **more)
+    with real_server([*command, *options], f"http://127.0.0.1:{port}/health", folder, env) as process:
+        yield process
 
 
 def _wait(process: subprocess.Popen[bytes], url: str, log: Path) -> None:

@@ -49,6 +49,7 @@ def artifact(client: MlflowClient, result: EvaluateResult, name: str, tmp_path: 
     return json.loads(Path(client.download_artifacts(result.run_id, name, str(tmp_path))).read_text())
 
 
+@pytest.mark.every_back_end
 def test_a_labelled_table_is_measured_and_the_metrics_are_at_the_model_too(
     client: MlflowClient, bundle: Bundle, labelled: str, tmp_path: Path
 ) -> None:

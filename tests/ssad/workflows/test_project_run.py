@@ -11,8 +11,16 @@ import pytest
 from mlflow import MlflowClient
 
 from ssad.datasets.tables import read_table
+from tests.back_ends import BackEnd
 from tests.conftest import PROJECT
-from tests.ssad.workflows.support import QUIET_LIBRARIES, environment, free_port, real_server, run_python
+from tests.ssad.workflows.support import (
+    QUIET_LIBRARIES,
+    environment,
+    free_port,
+    real_server,
+    run_python,
+    tracking_server,
+)
 
 pytestmark = [*QUIET_LIBRARIES, pytest.mark.slow]
 
@@ -24,14 +32,13 @@ def visible_names(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
 
 
-def test_mlflow_run_trains_in_the_run_that_it_opened(small: Path, tmp_path: Path) -> None:
-    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
-    client = MlflowClient(uri)
-    experiment = client.create_experiment("projects", artifact_location=(tmp_path / "artifacts").as_uri())
+def test_mlflow_run_trains_in_the_run_that_it_opened(small: Path, tracking: str) -> None:
+    client = MlflowClient(tracking)
+    experiment = client.create_experiment("projects")
     before = visible_names(PROJECT)
     arguments = ["-m", "mlflow", "run", ".", "--env-manager", "local", "--experiment-name", "projects"]
     arguments += ["--run-name", "by hand", "-P", f"dataset={small}", "-P", "max_epochs=2", "-P", "detector=radon"]
-    env = environment(uri, PATH=f"{BIN}:{os.environ['PATH']}")
+    env = environment(tracking, PATH=f"{BIN}:{os.environ['PATH']}")
     done = run_python(*arguments, cwd=PROJECT, env=env)
     assert done.returncode == 0, done.stderr
 
@@ -74,25 +81,23 @@ def test_every_step_of_a_models_life_is_an_entry_point(own_store: MlflowClient, 
     assert str(own_store.get_model_version_by_alias("ssad", "challenger").version) == "2"
 
 
-def test_mlflow_run_of_a_mistake_fails_its_run_and_says_one_sentence(tmp_path: Path) -> None:
-    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
+def test_mlflow_run_of_a_mistake_fails_its_run_and_says_one_sentence(tracking: str, tmp_path: Path) -> None:
     arguments = ["-m", "mlflow", "run", str(PROJECT), "--env-manager", "local", "-P", "dataset=nothing.csv"]
-    done = run_python(*arguments, cwd=tmp_path, env=environment(uri, PATH=f"{BIN}:{os.environ['PATH']}"))
+    done = run_python(*arguments, cwd=tmp_path, env=environment(tracking, PATH=f"{BIN}:{os.environ['PATH']}"))
     assert done.returncode != 0
     assert "ssad: there is no file" in done.stderr
-    (run,) = MlflowClient(uri).search_runs(["0"])
+    (run,) = MlflowClient(tracking).search_runs(["0"])
     assert run.info.status == "FAILED"
 
 
-def test_training_and_serving_work_against_a_real_tracking_server(small: Path, tmp_path: Path) -> None:
+def test_training_and_serving_work_against_a_real_tracking_server(
+    back_end: BackEnd, small: Path, tmp_path: Path
+) -> None:
     folder = tmp_path / "server"
     folder.mkdir()
     port = free_port()
     uri = f"http://127.0.0.1:{port}"
-    command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
-    command += ["--backend-store-uri", f"sqlite:///{folder / 'mlflow.db'}", "--artifacts-destination", str(folder)]
-    env = environment(f"sqlite:///{folder / 'mlflow.db'}", PATH=f"{BIN}:{os.environ['PATH']}")
-    with real_server(command, f"{uri}/health", folder, env):
+    with tracking_server(port, back_end.options(folder), folder, back_end.environment):
         train = ["-m", "ssad.cli", "train", "--dataset", str(small), "--max-epochs", "1"]
         done = run_python(*train, cwd=tmp_path, env=environment(uri))
         assert done.returncode == 0, done.stderr

@@ -98,6 +98,7 @@ def aliases(client: MlflowClient) -> dict[str, str]:
     return {name: str(version) for name, version in client.get_registered_model("ssad").aliases.items()}
 
 
+@pytest.mark.every_back_end
 def test_a_challenger_as_good_becomes_champion_and_the_former_one_previous(
     own_store: MlflowClient, champion: Bundle, labelled: str, tmp_path: Path
 ) -> None:
@@ -171,6 +172,7 @@ def test_without_labels_the_same_scores_pass_and_rows_that_drifted_do_not(
     assert {check.name: check.value for check in result.checks}["rank correlation of the scores"] == "1"
 
 
+@pytest.mark.every_back_end
 def test_a_rollback_changes_places_with_the_previous_champion(
     own_store: MlflowClient, champion: Bundle, labelled: str, tmp_path: Path
 ) -> None:
@@ -234,6 +236,7 @@ def test_columns_that_the_champions_clients_do_not_send_are_refused(champion: Bu
     assert refused.value == f"more is new, {first.name} is boolean"
 
 
+@pytest.mark.every_back_end
 def test_the_second_of_two_promoters_stops(own_store: MlflowClient, champion: Bundle, tmp_path: Path) -> None:
     version = challenger(champion, tmp_path / "same")
     with claimed(own_store, "ssad", "first"), pytest.raises(RefusedError, match="run first is promoting ssad"):
@@ -251,6 +254,7 @@ def test_a_claim_of_a_promoter_that_was_killed_expires(own_store: MlflowClient) 
         pass
 
 
+@pytest.mark.every_back_end
 def test_two_claims_are_never_held_at_once(own_store: MlflowClient) -> None:
     """Many threads claim at the same moment; inside, each looks whether it is alone."""
     inside: list[str] = []

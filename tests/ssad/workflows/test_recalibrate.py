@@ -41,6 +41,7 @@ def versions(client: MlflowClient) -> list[str]:
     return sorted(str(version.version) for version in client.search_model_versions())
 
 
+@pytest.mark.every_back_end
 def test_a_new_version_has_the_weights_of_its_parent_and_the_intervals_of_the_rows(
     champion: Bundle, tmp_path: Path
 ) -> None:
@@ -65,6 +66,7 @@ def test_a_new_version_has_the_weights_of_its_parent_and_the_intervals_of_the_ro
     assert set(drift.column_psi.values()) == {0}
 
 
+@pytest.mark.every_back_end
 def test_the_run_and_the_version_tell_the_shift_and_where_it_comes_from(
     champion: Bundle, own_store: MlflowClient, tmp_path: Path
 ) -> None:

@@ -74,6 +74,7 @@ def assert_scores(output: Path, bundle: Bundle, rows: pd.DataFrame) -> None:
     assert found["region"].tolist() == expected.region.tolist()
 
 
+@pytest.mark.every_back_end
 @pytest.mark.usefixtures("small_parts")
 def test_every_row_is_scored_in_order_with_its_version(
     bundle: Bundle, rows: pd.DataFrame, dataset: str, tmp_path: Path

@@ -19,7 +19,7 @@ SHARE_TOLERANCE = 0.01
 
 
 @pytest.mark.slow
-def test_two_processes_leave_what_one_leaves(command_line: CommandLine, tmp_path: Path) -> None:
+def test_two_processes_leave_what_one_leaves(command_line: CommandLine, tracking: str, tmp_path: Path) -> None:
     generator = np.random.default_rng(0)
     rows = generator.normal(size=(1001, 4)) * np.where(np.arange(1001) % 10 == 9, 6, 1)[:, None]
     pd.DataFrame(rows, columns=list("abcd")).to_csv(tmp_path / "rows.csv", index=False)
@@ -28,7 +28,7 @@ def test_two_processes_leave_what_one_leaves(command_line: CommandLine, tmp_path
         strategy = "ddp" if processes == "2" else "auto"
         done = command_line("train", *arguments, "--devices", processes, "--strategy", strategy)
         assert done.returncode == 0, done.stderr
-    client = MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}")
+    client = MlflowClient(tracking)
     two, one = client.search_runs(["0"])
     assert {run.info.status for run in (one, two)} == {"FINISHED"}
     assert len(client.search_model_versions("name='ssad'")) == 2

@@ -65,6 +65,7 @@ def test_the_run_has_system_metrics(first_run: Run) -> None:
     assert any(name.startswith("system/") for name in first_run.data.metrics)
 
 
+@pytest.mark.every_back_end
 def test_the_run_has_the_artifacts_under_their_names(client: MlflowClient, first_run: Run) -> None:
     names = {artifact.path for artifact in client.list_artifacts(first_run.info.run_id)}
     for epoch in (1, 2):
@@ -105,6 +106,7 @@ def test_the_first_version_is_champion_and_challenger(client: MlflowClient, firs
         assert str(client.get_model_version_by_alias("ssad", alias).version) == "1"
 
 
+@pytest.mark.every_back_end
 def test_the_logged_model_holds_plain_files_alone(client: MlflowClient, store: Store, tmp_path: Path) -> None:
     import mlflow
 
@@ -144,6 +146,7 @@ def test_the_summary_says_what_a_person_wants_to_know(store: Store, first_run: R
         assert re.search(pattern, store.output), pattern
 
 
+@pytest.mark.every_back_end
 def test_a_second_training_is_challenger_and_the_champion_stays(small: Path, tracking: str) -> None:
     first = train(TrainSettings(str(small), fit=FitSettings(max_epochs=1)), progress=False)
     second = train(TrainSettings(str(small), fit=FitSettings(max_epochs=1, seed=1)), progress=False)
@@ -176,13 +179,13 @@ def test_shuffled_labels_do_not_change_the_bundle_by_one_byte(tracking: str, tmp
 
 
 def test_a_table_without_labels_trains_and_says_that_there_are_no_metrics(
-    command_line: CommandLine, small: Path, tmp_path: Path
+    command_line: CommandLine, small: Path, tracking: str
 ) -> None:
     pd.read_csv(small).drop(columns="label").to_csv(small, index=False)
     done = command_line("train", "--dataset", str(small), "--max-epochs", "1")
     assert done.returncode == 0, done.stderr
     assert "no labels, so no metrics" in done.stdout
-    (run,) = MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}").search_runs(["0"])
+    (run,) = MlflowClient(tracking).search_runs(["0"])
     assert not [name for name in run.data.metrics if name.startswith("test_")]
 
 
