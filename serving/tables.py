@@ -80,10 +80,12 @@ def parquet_rows(body: bytes, schema: TableSchema, settings: Settings) -> Iterat
     from pyarrow import parquet
 
     try:
-        words = [column.name for column in schema.categorical]
+        metadata = parquet.read_metadata(pa.BufferReader(body))
+        _check_parquet(metadata, settings)
+        held = {metadata.schema.column(at).path for at in range(metadata.num_columns)}
+        words = [column.name for column in schema.categorical if column.name in held]
         # Words stay as they are packed: one of a megabyte in each row would else be copied for each.
-        file = parquet.ParquetFile(pa.BufferReader(body), read_dictionary=words, pre_buffer=False)
-        _check_parquet(file.metadata, settings)
+        file = parquet.ParquetFile(pa.BufferReader(body), metadata=metadata, read_dictionary=words, pre_buffer=False)
         check_names(file.schema_arrow.names, schema)
         known = [name for name in file.schema_arrow.names if name in schema.graph_order]
         yield from _parts(file.iter_batches(PART_ROWS, columns=known, use_threads=False), schema, settings)

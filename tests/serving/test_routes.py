@@ -236,6 +236,17 @@ def test_a_body_that_is_not_what_it_says_is_refused(
     assert answer.headers["content-type"] == "application/problem+json"
 
 
+@pytest.mark.parametrize("content_type", ["application/x-ndjson", "text/csv", PARQUET, ARROW])
+@pytest.mark.parametrize("name", KINDS)
+def test_a_column_that_is_missing_is_named_in_every_format(
+    client: TestClient, rows: Rows, content_type: str, name: str
+) -> None:
+    lacking = [{key: value for key, value in row.items() if key != name} for row in rows]
+    answer = post(client, bodies(lacking)[content_type], content_type)
+    assert (answer.status_code, answer.headers["content-type"]) == (422, "application/problem+json")
+    assert f"lack 1 of the detector's 5 columns: {name};" in answer.json()["detail"]
+
+
 def test_a_compressed_body_is_refused_before_it_is_unpacked(client: TestClient, rows: Rows) -> None:
     assert post(client, arrow(table(rows), "zstd"), ARROW).status_code == 415
     assert post(client, b"x", "application/json", **{"Content-Encoding": "gzip"}).status_code == 415
