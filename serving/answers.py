@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -20,6 +21,9 @@ ARROW, PARQUET = "application/vnd.apache.arrow.stream", "application/vnd.apache.
 
 Reasons = list[list[dict[str, Any]]]
 """What contributed to each row."""
+
+QUALITY = re.compile(r"q=(?:0(?:\.\d{0,3})?|1(?:\.0{0,3})?)")
+"""How much a client likes a content type."""
 
 JSON_ROWS = 10_000
 """Rows that are written at once: as Python objects they take more room than as text."""
@@ -109,16 +113,31 @@ TABLE_WRITERS: dict[str, Writer] = {CSV: _write_csv, ARROW: _write_arrow, PARQUE
 
 
 def writer_for(accept: str, json_writer: Writer) -> tuple[str, Writer]:
-    """The first content type of an `Accept` header that can be written, and its writer.
+    """The content type that an `Accept` header [RFC 9110, 12.5.1] likes best, and its writer.
+
+    Of two that it likes the same it is the one that is named first.
 
     Raises:
-        RefusalError: none can.
+        RefusalError: it likes none.
     """
-    for part in accept.split(","):
-        wanted = part.partition(";")[0].strip().lower()
-        if wanted in ("", "*/*", "application/*", JSON):
-            return JSON, json_writer
-        if wanted in TABLE_WRITERS:
-            return wanted, TABLE_WRITERS[wanted]
-    known = ", ".join([JSON, *TABLE_WRITERS])
-    raise RefusalError(406, f"an answer can be {known}; accept one of them.", "accept")
+    writers = {JSON: json_writer, **TABLE_WRITERS}
+    ranges = _ranges(accept)
+
+    def liking(known: str) -> tuple[float, int]:
+        kinds = (known, f"{known.partition('/')[0]}/*", "*/*")
+        return next((ranges[kind] for kind in kinds if kind in ranges), (0.0, 0))
+
+    best = max(writers, key=liking)
+    if liking(best)[0] <= 0:
+        raise RefusalError(406, f"an answer can be {', '.join(writers)}; accept one of them.", "accept")
+    return best, writers[best]
+
+
+def _ranges(accept: str) -> dict[str, tuple[float, int]]:
+    """Each range of content types of an `Accept` header -> its quality in [0, 1], and how far behind it stands."""
+    ranges = {}
+    for place, part in enumerate(accept.lower().split(",")):
+        name, *parameters = (word.strip() for word in part.split(";"))
+        given = next((word for word in parameters if QUALITY.fullmatch(word)), "q=1")
+        ranges[name] = (float(given[2:]), -place)
+    return ranges

@@ -16,7 +16,7 @@ from serving.draining import drain_on_sigterm
 from serving.follower import Follower
 from serving.gate import Gate
 from serving.openapi import openapi
-from serving.problems import RefusalError, problem_body, problem_type, rows_refusal_body
+from serving.problems import FAILED, RefusalError, problem_body, problem_type, rows_refusal_body
 from serving.routers import admin, inference_protocol, page, probes, state
 from serving.routers.scoring import scoring_endpoints
 from serving.settings import Settings
@@ -55,6 +55,7 @@ def app_around(service: Service, follower: Follower) -> Gate:
     for router in (page.router, probes.router, state.router, admin.router, inference_protocol.router):
         app.include_router(router)
     app.openapi = partial(openapi, app, service)  # type: ignore[method-assign]  # as FastAPI documents
+    app.add_exception_handler(Exception, _failed)
     app.add_exception_handler(RefusalError, _refused)
     app.add_exception_handler(RowsError, _refused_rows)
     app.add_exception_handler(HTTPException, _refused_by_framework)
@@ -102,6 +103,11 @@ async def _refused_by_framework(request: Request, error: Exception) -> Response:
     detail = {404: "there is no such path; see /docs.", 405: "this path has other methods; see /docs."}
     said = detail.get(error.status_code, "the request cannot be answered; see /docs.")
     return _problem(request, error.status_code, said, dict(error.headers or {}))
+
+
+async def _failed(request: Request, _: Exception) -> Response:
+    """What is answered; the framework raises the error again, and the gate logs it."""
+    return _problem(request, 500, FAILED)
 
 
 def _problem(request: Request, status: int, detail: str, headers: dict[str, str] | None = None) -> Response:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -36,7 +37,9 @@ def parse_json(body: bytes, settings: Settings) -> Any:
         document = orjson.loads(body)
     except orjson.JSONDecodeError as error:
         place = f"line {error.lineno}, column {error.colno}"
-        raise RefusalError(400, f"the body is no JSON document in UTF-8, see {place}; NaN is none.", "json") from error
+        raise RefusalError(
+            400, f"the body is no JSON document in UTF-8, see {place}; send null, not NaN.", "json"
+        ) from error
     # Every key has a colon: where there are as many as keys, none was overwritten by another.
     if body.count(b":") != _count_keys(document):
         _refuse_twice(body)
@@ -114,7 +117,7 @@ def from_rows(names: Any, rows: Any, schema: TableSchema, settings: Settings) ->
     """
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise RowsError("the columns must be a list of names.")
-    check_names(names)
+    check_names(names, schema)
     if not isinstance(rows, list) or not set(map(type, rows)) <= {list}:
         raise RowsError("the rows must be a list of lists, one a row.")
     check_rows(len(rows), settings)
@@ -147,13 +150,12 @@ def check_rows(rows: int, settings: Settings) -> None:
         raise RefusalError(413, f"a body may have {settings.max_rows} rows; send fewer at a time.", "rows")
 
 
-def check_names(names: list[str]) -> None:
-    """Refuse names that come twice."""
+def check_names(names: list[str], schema: TableSchema) -> None:
+    """Refuse names that come twice; one that the model does not know may be a value, where a header was left out."""
     if len(set(names)) < len(names):
-        seen: set[str] = set()
-        twice = dict.fromkeys(name for name in names if name in seen or seen.add(name))  # type: ignore[func-returns-value]
-        named = ", ".join(list(twice)[:MAX_REPORTED_PROBLEMS])
-        raise RowsError(f"the columns name {named} more than once; send each column once.")
+        twice = [name for name, times in Counter(names).items() if times > 1 and name in schema.graph_order]
+        named = ", ".join(twice[:MAX_REPORTED_PROBLEMS]) or "another column"
+        raise RowsError(f"the columns name {named} more than once; send each column once, with its name.")
 
 
 def _count_keys(document: Any) -> int:

@@ -55,6 +55,16 @@ class Follower:
             except BundleError as error:
                 logger.error("the last good bundle cannot be used: %s", error)
                 self._store.forget(str(kept.source.version))
+        try:
+            self._load_from_registry()
+        except OSError as error:
+            raise SettingsError(
+                f"the folder {self._settings.cache} takes no bundle ({error.strerror}); make room in it, or set "
+                "SSAD_SERVE_CACHE to one that can be written."
+            ) from error
+
+    def _load_from_registry(self) -> None:
+        """Serve what the registry has now."""
         if self._alias is None:
             with self._store.incoming() as scratch:
                 fetched = self._registry.fetch(self._settings.model, scratch)
@@ -88,7 +98,8 @@ class Follower:
                     self._poll(*self._alias)
             except Exception:  # a thread that ends would follow nothing, unseen
                 logger.exception("following failed")
-            self._hint.wait(self._settings.poll_seconds * random.uniform(1 - JITTER, 1 + JITTER))
+            if self._hint.wait(self._settings.poll_seconds * random.uniform(1 - JITTER, 1 + JITTER)):
+                self._refused = None  # who hints may have mended what was refused
             self._hint.clear()
 
     def _poll(self, name: str, alias: str) -> None:

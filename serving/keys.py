@@ -58,7 +58,7 @@ class Keys:
                 return
             self._hashes = self._settings.api_keys + _hashes_of(path)
             self._changed = changed
-        except OSError as error:
+        except (OSError, UnicodeDecodeError) as error:
             raise SettingsError(f"the file of API keys {path} cannot be read; check its path and rights.") from error
 
 

@@ -48,6 +48,7 @@ class Metrics:
 
     def __init__(self) -> None:
         self.running = 0
+        self._told: list[tuple[str, str, str, str]] = []
         self._registry = CollectorRegistry()
         self._answered: deque[tuple[str, str, int, float]] = deque()
         self._scored: deque[tuple[Served, Scores, tuple[float, float, float]]] = deque()
@@ -126,7 +127,11 @@ class Metrics:
 
     def set_model(self, served: Served) -> None:
         """Tell which version is served."""
+        for label in self._told:
+            self.info.labels(*label).set(0)  # which other workers see: a series in a shared file cannot be removed
         self.info.clear()
+        self.drift_columns.clear()
+        self._told = [served.label]
         self.info.labels(*served.label).set(1)
         self.loaded.set(served.loaded_at)
 

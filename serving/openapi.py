@@ -8,8 +8,10 @@ import numpy as np
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
-from serving.routers import scoring
+from serving import answers
+from serving.problems import PROBLEM
 from serving.routers.inference_protocol import DATATYPES, UNNAMED
+from serving.routers.scoring import NDJSON_TYPES
 from serving.state import Served, Service
 from ssad.bundle import REGIONS, Bundle, Column
 from ssad.bundle.schema import MISSING_CATEGORY, GraphInputs
@@ -27,6 +29,7 @@ REFUSALS = {
     "400": "The body cannot be parsed.",
     "401": "An API key is needed.",
     "406": "No accepted content type can be written.",
+    "408": "The body comes too slowly.",
     "413": "The body is too large, or has too many rows.",
     "415": "The content type cannot be read.",
     "422": "The rows do not fit the model; the answer names rows and columns.",
@@ -63,6 +66,13 @@ def example(bundle: Bundle) -> dict[str, Any]:
     return {name: bool(value) if name in truths and value is not None else value for name, value in row.items()}
 
 
+TABLES: dict[str, dict[str, Any]] = {
+    answers.CSV: {"schema": {"type": "string"}},
+    answers.ARROW: {"schema": {"type": "string", "format": "binary"}},
+    answers.PARQUET: {"schema": {"type": "string", "format": "binary"}},
+}
+"""Tables are read and written in the same formats."""
+
 PREDICTION = {
     "type": "object",
     "required": ["score", "confidence", "region"],
@@ -89,11 +99,13 @@ def _row_schema(columns: tuple[Column, ...]) -> dict[str, Any]:
 
 def _paths(served: Served, row: dict[str, Any]) -> dict[str, Any]:
     rows = {"type": "array", "minItems": 1, "items": {"$ref": "#/components/schemas/Row"}}
-    explain = {"name": "explain", "in": "query", "schema": {"type": "integer", "minimum": 0, "maximum": 50}}
+    explain = {"name": "explain", "in": "query", "schema": {"type": "integer", "minimum": 0}}
     explain["description"] = "How many columns to explain in each row."
     tensors = _tensors(served, row)
+    score = _post("Score rows", _object("records", rows), {"records": [row]}, "predictions", [explain])
+    score["post"]["requestBody"]["content"][NDJSON_TYPES[0]] = {"schema": {"type": "string"}}
     return {
-        "/v1/score": _post("Score rows", _object("records", rows), {"records": [row]}, "predictions", [explain]),
+        "/v1/score": score,
         "/invocations": _post(
             "Score rows as MLflow does",
             _object("dataframe_records", rows),
@@ -120,17 +132,27 @@ def _object(key: str, schema: dict[str, Any]) -> dict[str, Any]:
     return {"type": "object", "required": [key], "properties": {key: schema}}
 
 
+PROTOCOL_REFUSAL = _object("error", {"type": "string"})
+
+REFUSAL = _object("detail", {"type": "string", "description": "What came, what was expected, what to do."})
+REFUSAL["properties"]["errors"] = {
+    "type": "array",
+    "items": {"type": "object", "properties": {"row": {"type": "integer"}, "column": {"type": "string"}}},
+    "description": "The first values at fault.",
+}
+
+
 def _post(
     summary: str, schema: dict[str, Any], body: Any, key: str, parameters: list[dict[str, Any]] | None = None
 ) -> dict[str, Any]:
     answer_items = {"$ref": "#/components/schemas/Prediction"} if key == "predictions" else {"type": "object"}
     content = {"application/json": {"schema": schema, "example": body}}
-    if key == "predictions":
-        text = {"schema": {"type": "string"}}
-        binary = {"schema": {"type": "string", "format": "binary"}}
-        content |= {"text/csv": text, scoring.PARQUET_TYPES[0]: binary}
     answer = {"application/json": {"schema": _object(key, {"type": "array", "items": answer_items})}}
-    refusals = {status: {"description": meaning} for status, meaning in REFUSALS.items()}
+    if key == "predictions":
+        content |= TABLES
+        answer |= TABLES
+    told = {PROBLEM: {"schema": REFUSAL}} if key == "predictions" else {answers.JSON: {"schema": PROTOCOL_REFUSAL}}
+    refusals = {status: {"description": meaning, "content": told} for status, meaning in REFUSALS.items()}
     return {
         "post": {
             "summary": summary,

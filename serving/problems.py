@@ -12,6 +12,8 @@ from ssad.errors import RowsError
 
 PROBLEM = "application/problem+json"
 
+FAILED = "the service failed; report the X-Request-ID of this answer."
+
 MAX_DETAIL = 4000
 """Characters of a sentence to a client: names of columns are its own, and may be long."""
 

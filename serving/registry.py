@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import selectors
 import subprocess
 import sys
@@ -109,9 +110,14 @@ def _resolve_over_http(settings: Settings, name: str, alias: str) -> str:
     except (requests.RequestException, ValueError, KeyError, TypeError, AttributeError) as error:
         reason = type(error).__name__
     raise TrackingError(
-        f"the registry at {settings.registry_uri} does not tell where {alias} of {name} stands ({reason[:200]}); "
-        "check that it runs and has that alias."
+        f"the registry at {_without_password(settings.registry_uri)} does not tell where {alias} of {name} stands "
+        f"({reason[:200]}); check that it runs and has that alias."
     )
+
+
+def _without_password(words: str) -> str:
+    """Words that may be logged: the user and the password that an URI can hold are taken out."""
+    return re.sub(r"//[^/\s]*@", "//", words)
 
 
 class Child:
@@ -133,7 +139,7 @@ class Child:
             process.stdin.write(json.dumps(question).encode() + b"\n")
             process.stdin.flush()
             line = _read_line(process.stdout, seconds)
-        except OSError:
+        except (OSError, ValueError):  # it has ended, or another thread ended it
             line = b""
         if not line:
             self.stop()
@@ -145,10 +151,10 @@ class Child:
 
     def stop(self) -> None:
         """End it."""
-        if self._process is not None:
-            self._process.kill()
-            self._process.communicate()
-            self._process = None
+        process, self._process = self._process, None
+        if process is not None:
+            process.kill()
+            process.communicate()
 
     def _running(self) -> subprocess.Popen[bytes]:
         if self._process is None or self._process.poll() is not None:
@@ -226,7 +232,7 @@ def _serve_questions() -> None:
         except Exception as error:  # whatever MLflow raises; the parent makes one sentence of it
             what = question.get("uri") or f"models:/{question['name']}@{question['alias']}"
             advice = "train first, or name a version that is there"
-            answer = {"error": f"{what} cannot be loaded ({reason_of(error, 300)}); {advice}."}
+            answer = {"error": f"{what} cannot be loaded ({_without_password(reason_of(error, 300))}); {advice}."}
         print(json.dumps(answer), file=answers, flush=True)
 
 

@@ -18,6 +18,7 @@ from starlette.types import Receive, Scope, Send
 
 from serving.answers import JSON, Answered, Reasons, Writer, writer_for
 from serving.bodies import Decoder
+from serving.deadline import Deadline
 from serving.problems import RefusalError, busy
 from serving.state import Served, Service
 from ssad.bundle import Bundle, Scores
@@ -103,7 +104,7 @@ class ScoringEndpoint:
         served = service.current()
         request = self._asked(scope, headers)
         ends = time.perf_counter() + service.settings.timeout_seconds
-        body = await read_body(receive, headers, service)
+        body = await read_body(receive, headers, service.deadline, service.settings.max_body_bytes)
         if len(body) > INLINE_BYTES or request.explained:
             loop = asyncio.get_running_loop()
             arguments = (Scoring(served, request, ends), body, service.scorers)
@@ -227,18 +228,17 @@ def finite(scores: Floats, before: int) -> Floats:
     raise RowsError(f"the numbers of row {', '.join(map(str, rows.tolist()))} are too large to be scored.")
 
 
-async def read_body(receive: Receive, headers: dict[bytes, bytes], service: Service) -> bytes:
-    """The body, refused as soon as it is known to be too large or too slow.
+async def read_body(receive: Receive, headers: dict[bytes, bytes], deadline: Deadline, most: int) -> bytes:
+    """The body, refused as soon as it is known to be too slow or to have more than `most` bytes.
 
     Raises:
         RefusalError: it is, or the client has gone.
     """
-    most = service.settings.max_body_bytes
     declared = headers.get(b"content-length", b"0")
     if declared.isdigit() and int(declared) > most:
         raise _too_large(most)
     parts, size, more = [], 0, True
-    with service.deadline:
+    with deadline:
         while more:
             message = await receive()
             if message["type"] == "http.disconnect":
@@ -251,7 +251,7 @@ async def read_body(receive: Receive, headers: dict[bytes, bytes], service: Serv
 
 
 def _too_large(most: int) -> RefusalError:
-    return RefusalError(413, f"a body may have {most} bytes; send fewer rows at a time.", "body_size")
+    return RefusalError(413, f"a body may have {most} bytes; send less at a time.", "body_size")
 
 
 def _explained(query: bytes) -> int:

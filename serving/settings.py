@@ -85,6 +85,18 @@ class Settings(BaseSettings):
             raise ValueError("must be the SHA-256 of the key, 64 hexadecimal digits")
         return key
 
+    @field_validator("rate_limit")
+    @classmethod
+    def _readable_rate(cls, limit: str) -> str:
+        if limit:
+            from limits import parse
+
+            try:
+                parse(limit)
+            except ValueError:
+                raise ValueError("must be a number of requests and a time, such as 100/second") from None
+        return limit
+
     @field_validator("tls_key")
     @classmethod
     def _fits_certificate(cls, key: Path | None, others: ValidationInfo) -> Path | None:

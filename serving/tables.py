@@ -27,8 +27,8 @@ CSV_BLOCK_BYTES = 2**22
 MISSING_WORDS = ["", "#N/A", "N/A", "NA", "NULL", "NaN", "None", "nan", "null", "<NA>", "n/a"]
 """Words of a CSV file that mean a missing value: those of pandas, by which training tables are read."""
 
-MAX_EXPANSION_BYTES = 2**32
-"""A Parquet body that says it unpacks to more is refused before it is unpacked."""
+UNPACKED_BYTES = 16
+"""A value of a Parquet body may unpack to so many bytes, the widest number; one word alone could else be gigabytes."""
 
 
 def csv_rows(body: bytes, schema: TableSchema, settings: Settings) -> Iterator[GraphInputs]:
@@ -42,7 +42,7 @@ def csv_rows(body: bytes, schema: TableSchema, settings: Settings) -> Iterator[G
     from pyarrow import csv
 
     names = _csv_header(body)
-    check_names(names)
+    check_names(names, schema)
     convert = csv.ConvertOptions(
         column_types=dict.fromkeys(names, pa.string()), null_values=MISSING_WORDS, strings_can_be_null=True
     )
@@ -80,11 +80,13 @@ def parquet_rows(body: bytes, schema: TableSchema, settings: Settings) -> Iterat
     from pyarrow import parquet
 
     try:
-        words = [column.name for column in schema.categorical]
+        metadata = parquet.read_metadata(pa.BufferReader(body))
+        _check_parquet(metadata, settings)
+        held = {metadata.schema.column(at).path for at in range(metadata.num_columns)}
+        words = [column.name for column in schema.categorical if column.name in held]
         # Words stay as they are packed: one of a megabyte in each row would else be copied for each.
-        file = parquet.ParquetFile(pa.BufferReader(body), read_dictionary=words, pre_buffer=False)
-        _check_parquet(file.metadata, settings)
-        check_names(file.schema_arrow.names)
+        file = parquet.ParquetFile(pa.BufferReader(body), metadata=metadata, read_dictionary=words, pre_buffer=False)
+        check_names(file.schema_arrow.names, schema)
         known = [name for name in file.schema_arrow.names if name in schema.graph_order]
         yield from _parts(file.iter_batches(PART_ROWS, columns=known, use_threads=False), schema, settings)
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
@@ -93,11 +95,9 @@ def parquet_rows(body: bytes, schema: TableSchema, settings: Settings) -> Iterat
 
 def _check_parquet(metadata: Any, settings: Settings) -> None:
     check_rows(metadata.num_rows, settings)
-    groups = [metadata.row_group(at) for at in range(metadata.num_row_groups)]
-    if sum(group.total_byte_size for group in groups) > MAX_EXPANSION_BYTES:
-        raise RefusalError(
-            413, f"the body unpacks to more than {MAX_EXPANSION_BYTES} bytes; send fewer rows.", "expansion"
-        )
+    most = max(settings.max_body_bytes, UNPACKED_BYTES * metadata.num_rows * metadata.num_columns)
+    if sum(metadata.row_group(at).total_byte_size for at in range(metadata.num_row_groups)) > most:
+        raise RefusalError(413, f"the body unpacks to more than {most} bytes; send less at a time.", "expansion")
 
 
 def arrow_rows(body: bytes, schema: TableSchema, settings: Settings) -> Iterator[GraphInputs]:
@@ -112,7 +112,7 @@ def arrow_rows(body: bytes, schema: TableSchema, settings: Settings) -> Iterator
     try:
         _refuse_compressed(body)
         with pa.ipc.open_stream(pa.BufferReader(body)) as reader:
-            check_names(reader.schema.names)
+            check_names(reader.schema.names, schema)
             yield from _parts(reader, schema, settings)
     except (pa.ArrowException, OSError, EOFError, UnicodeDecodeError) as error:
         raise RowsError("the body is no Arrow stream, or a damaged one; write it again.") from error

@@ -225,9 +225,9 @@ class ServeCommand(TyperCommand):
 
 @app.command(cls=ServeCommand)
 def serve(
-    model: Annotated[str, typer.Option(help="A model URI of MLflow.")] = CHAMPION,
-    host: Annotated[str, typer.Option(help="Address to listen at.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen at.")] = 8000,
+    model: Annotated[str, typer.Option(envvar="SSAD_SERVE_MODEL", help="A model URI of MLflow.")] = CHAMPION,
+    host: Annotated[str, typer.Option(envvar="SSAD_SERVE_HOST", help="Address to listen at.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(envvar="SSAD_SERVE_PORT", min=0, max=65535, help="Port to listen at.")] = 8000,
 ) -> None:
     """Answer over REST: score, confidence and region for every row."""
     from serving.main import run

@@ -16,6 +16,9 @@ from serving.scoring import read_body
 MAX_AGE_SECONDS = 300
 """A delivery signed longer ago may be a copy of an old one."""
 
+MAX_DELIVERY_BYTES = 2**20
+"""Anybody may send to the hook, and its signature is known when all has been read; MLflow's deliveries are small."""
+
 REMEMBERED = 1000
 """Deliveries whose repetition is noticed."""
 
@@ -33,7 +36,7 @@ async def reload(request: Request) -> Response:
 async def hook(request: Request) -> Response:
     """Look at the alias now, because MLflow says that something has changed; what it says is not relied on."""
     service = request.app.state.service
-    body = await read_body(request.receive, dict(request.scope["headers"]), service)
+    body = await read_body(request.receive, dict(request.scope["headers"]), service.deadline, MAX_DELIVERY_BYTES)
     secret = service.settings.webhook_secret
     delivery, stamp = request.headers.get("x-mlflow-delivery-id", ""), request.headers.get("x-mlflow-timestamp", "")
     signature = request.headers.get("x-mlflow-signature", "")

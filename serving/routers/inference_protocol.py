@@ -23,6 +23,8 @@ router = APIRouter(prefix="/v2", tags=["inference protocol"])
 
 DATATYPES = {"numeric": "FP64", "boolean": "BOOL", "date": "BYTES", "categorical": "BYTES"}
 
+OUTPUTS = ("score", "confidence", "region")
+
 UNNAMED = "model"
 """Name of a model that is not registered."""
 
@@ -57,8 +59,7 @@ async def model(request: Request, name: str, version: str | None = None) -> dict
         for column in served.bundle.schema.columns
     ]
     outputs = [
-        {"name": output, "datatype": "BYTES" if output == "region" else "FP64", "shape": [-1]}
-        for output in ("score", "confidence", "region")
+        {"name": output, "datatype": "BYTES" if output == "region" else "FP64", "shape": [-1]} for output in OUTPUTS
     ]
     versions = [served.source.version] if served.source.version else []
     return {"name": name, "versions": versions, "platform": "onnx", "inputs": inputs, "outputs": outputs}
@@ -98,10 +99,11 @@ class InferEndpoint(scoring.ScoringEndpoint):
 
 
 class Inference:
-    """One request of the protocol: its answer repeats its id."""
+    """One request of the protocol: its answer repeats its id and has the outputs that were asked for."""
 
     def __init__(self) -> None:
         self._id: str | None = None
+        self._outputs: tuple[str, ...] = OUTPUTS
 
     def rows(self, body: bytes, schema: TableSchema, settings: Settings) -> list[GraphInputs]:
         """The request's tensors as rows."""
@@ -110,13 +112,14 @@ class Inference:
         if not isinstance(tensors, list) or not all(isinstance(tensor, dict) for tensor in tensors):
             raise RowsError('the body must be {"inputs": [tensor, ...]}, a tensor for each column.')
         self._id = document["id"] if isinstance(document.get("id"), str) else None
+        self._outputs = _asked_outputs(document.get("outputs") or [])
         read = [_read_tensor(tensor) for tensor in tensors]
         names = [name for name, _, _ in read]
         if len(read) == 1 and names[0] not in schema.graph_order and len(read[0][1]) == 2:
             _, (_, width), values = read[0]
             rows = [values[at : at + width] for at in range(0, len(values), max(width, 1))]
             return [bodies.from_rows([column.name for column in schema.columns], rows, schema, settings)]
-        bodies.check_names(names)
+        bodies.check_names(names, schema)
         wrong = [name for name, shape, _ in read if len(shape) != 1 and shape[1:] != [1]]
         if wrong:
             raise RowsError(f"the tensor of a column has shape [n] or [n, 1], that of {wrong[0][:100]!r} has not.")
@@ -128,11 +131,19 @@ class Inference:
         outputs = [
             {"name": name, "shape": [len(values)], "datatype": "BYTES" if name == "region" else "FP64", "data": values}
             for name, values in columns.items()
+            if name in self._outputs
         ]
         source = answered.served.source
         document = {"model_name": source.name or UNNAMED, "outputs": outputs}
         document |= {"model_version": source.version} if source.version else {}
         return orjson.dumps(document | ({"id": self._id} if self._id is not None else {}))
+
+
+def _asked_outputs(asked: Any) -> tuple[str, ...]:
+    """Names of the outputs that are asked for; all where none is."""
+    if not isinstance(asked, list) or not all(isinstance(one, dict) and one.get("name") in OUTPUTS for one in asked):
+        raise RowsError(f"the outputs must be a list of objects, each with one of the names {', '.join(OUTPUTS)}.")
+    return tuple(one["name"] for one in asked) or OUTPUTS
 
 
 def _read_tensor(tensor: dict[str, Any]) -> tuple[str, list[int], list[Any]]:

@@ -16,11 +16,13 @@ from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import httpx
 import numpy as np
 import pytest
 
+from serving.registry import Child
 from ssad.bundle import Bundle
 from tests.serving.support import (
     DAMAGES,
@@ -144,6 +146,10 @@ def test_the_registrys_webhook_shortens_the_wait(registry: Registry, rows: Rows,
             until(lambda: running.version == registry.versions["second"], "the hook is heeded")
         finally:
             registry.client.delete_webhook(hook.webhook_id)
+        registry.promote("truncated")
+        for times in (1, 2):  # it would be tried again in an hour
+            running.reload()
+            until(lambda n=times: running.metric('ssad_model_reloads_total{result="refused"}') == n, "it is tried")  # type: ignore[misc]
 
 
 class Between(ThreadingHTTPServer):
@@ -285,6 +291,7 @@ def test_four_workers_answer_and_count_together(registry: Registry, rows: Rows, 
         until(lambda: running.metric(scored) == 40 * len(rows), "all workers' rows are counted")
         registry.promote("second")
         until(lambda: running.metric('ssad_model_reloads_total{result="loaded"}') == 4, "all workers have followed")
+        until(lambda: running.metric("ssad_model_info") == 1, "the first version is no longer told")
         workers = children(running.process.pid)
         os.kill(workers[-1], signal.SIGKILL)
         # A new connection: a kept one may have been the killed worker's.
@@ -322,6 +329,14 @@ def test_a_full_disk_keeps_the_old_version(registry: Registry, rows: Rows, tmp_p
         assert running.version == registry.versions["first"]
         filler.unlink()
         until(lambda: running.version == registry.versions["second"], "there is room again")
+
+
+def test_a_child_is_ended_once_whoever_ends_it() -> None:
+    child, process = Child(), Mock()
+    process.communicate.side_effect = child.stop  # as another thread does meanwhile
+    child._process = process
+    child.stop()
+    process.kill.assert_called_once()
 
 
 def test_the_child_that_has_mlflow_ends_with_its_parent(registry: Registry) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import socket
@@ -13,14 +14,17 @@ from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import httpx
 import pytest
 import trustme
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
+from serving.follower import Follower
 from serving.main import bound_socket, listen
 from serving.settings import read_settings
+from serving.state import Service
 from ssad.errors import SettingsError
 from tests.serving.support import Registry, running_service, service_environment, until
 from tests.ssad.workflows.support import free_port, run_python
@@ -98,6 +102,16 @@ def test_an_address_that_is_taken_while_a_bundle_is_fetched_is_told_too() -> Non
             listen(second, settings)
 
 
+def test_a_folder_that_takes_no_bundle_is_told_in_a_sentence(
+    bundle_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    follower = Follower(Service(read_settings(model=str(bundle_folder), cache=tmp_path)))
+    full = OSError(errno.ENOSPC, "No space left on device")
+    monkeypatch.setattr("tempfile.mkdtemp", Mock(side_effect=full))
+    with pytest.raises(SettingsError, match=r"takes no bundle \(No space left on device\); make room"):
+        follower.load_first()
+
+
 class Collector(ThreadingHTTPServer):
     """Takes traces by OTLP over HTTP."""
 
@@ -159,21 +173,31 @@ def test_each_request_is_a_span_that_says_nothing_of_its_rows(
         assert hidden not in said
 
 
-def test_a_registry_that_is_killed_is_survived_and_followed_again_at_the_same_port(
+def test_a_registry_that_is_killed_is_survived_and_followed_again_without_a_secret_or_a_row_in_the_log(
     registry: Registry, rows: Rows, tmp_path: Path
 ) -> None:
     registry.promote("first")
     other = replace(registry, port=free_port())
-    with other.running() as process, running_service(other.uri, tmp_path) as running:
+    uri = other.uri.replace("://", "://somebody:hunter2@")
+    with other.running() as process, running_service(uri, tmp_path) as running:
         os.killpg(process.pid, signal.SIGKILL)
         until(lambda: running.client.get("/readyz").json()["stale"], "it says that it is stale")
         assert running.metric('ssad_registry_polls_total{result="failed"}') > 0
         answer = running.client.post("/v1/score", json={"records": rows})
         assert (answer.status_code, answer.headers["x-model-version"]) == (200, registry.versions["first"])
+        bad = {"records": [{**rows[0], "amount": "4111-1111"}]}
+        headers = {"X-API-Key": "open sesame"}
+        assert running.client.post("/v1/score?key=open-sesame", json=bad, headers=headers).status_code == 422
         with other.running():
             other.promote("second")
             until(lambda: running.version == registry.versions["second"], "the registry is followed again")
             until(lambda: not running.client.get("/readyz").json()["stale"], "it is no longer stale")
+    (log,) = tmp_path.glob("server-*.log")
+    said = log.read_text()
+    assert "does not tell where" in said
+    assert '"path":"/v1/score","status":422' in said
+    for hidden in ("hunter2", "4111", "sesame", "transfer"):
+        assert hidden not in said
 
 
 @pytest.mark.skipif(not FAKETIME.exists(), reason="only libfaketime makes another process's clock jump")

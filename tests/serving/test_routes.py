@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pandas as pd
@@ -19,7 +20,7 @@ from starlette.testclient import TestClient
 
 from serving.app import app_around
 from serving.follower import Follower
-from serving.routers.admin import MAX_AGE_SECONDS, sign
+from serving.routers.admin import MAX_AGE_SECONDS, MAX_DELIVERY_BYTES, sign
 from serving.settings import listing, read_settings
 from serving.source import Source
 from serving.state import Service
@@ -120,8 +121,29 @@ def test_an_answer_comes_in_the_format_that_is_accepted(client: TestClient, rows
     assert read[accept](io.BytesIO(answer.content)).to_pylist() == wanted
 
 
-def test_an_answer_that_cannot_be_written_is_refused(client: TestClient, rows: Rows) -> None:
-    answer = client.post("/v1/score", json={"records": rows}, headers={"Accept": "image/png"})
+@pytest.mark.parametrize(
+    ("accept", "wanted"),
+    [
+        ("*/*", "application/json"),
+        ("text/*", "text/csv"),
+        ("text/html, application/xml;q=0.9, */*;q=0.8", "application/json"),
+        ("text/csv, application/json", "text/csv"),
+        ("text/csv;q=0.1, application/json", "application/json"),
+        (f"application/json;q=0.5, {ARROW}", ARROW),
+        ("application/json;q=0, */*", "text/csv"),
+        ("TEXT/CSV; header=present; q=1.0", "text/csv"),
+    ],
+)
+def test_the_accepted_format_that_is_liked_best_is_answered(
+    client: TestClient, rows: Rows, accept: str, wanted: str
+) -> None:
+    answer = client.post("/v1/score", json={"records": rows}, headers={"Accept": accept})
+    assert (answer.status_code, answer.headers["content-type"]) == (200, wanted)
+
+
+@pytest.mark.parametrize("accept", ["image/png", "text/csv;q=0", "*/*;q=0.0", ","])
+def test_an_answer_that_cannot_be_written_is_refused(client: TestClient, rows: Rows, accept: str) -> None:
+    answer = client.post("/v1/score", json={"records": rows}, headers={"Accept": accept})
     assert answer.status_code == 406
 
 
@@ -165,7 +187,7 @@ def test_no_refusal_repeats_a_value(client: TestClient, rows: Rows) -> None:
     given = [{**rows[0], "amount": secret}]
     answers = [client.post("/v1/score", json={"records": given})]
     answers += [post(client, body, kind) for kind, body in bodies(given).items()]
-    answers += [post(client, f"amount\n{secret},{secret}\n", "text/csv")]
+    answers += [post(client, f"{start}\n{secret},{secret}\n", "text/csv") for start in ("amount", f"{secret},{secret}")]
     for answer in answers:
         assert answer.status_code == 422, answer.text
         assert secret not in answer.text
@@ -214,6 +236,17 @@ def test_a_body_that_is_not_what_it_says_is_refused(
     assert answer.headers["content-type"] == "application/problem+json"
 
 
+@pytest.mark.parametrize("content_type", ["application/x-ndjson", "text/csv", PARQUET, ARROW])
+@pytest.mark.parametrize("name", KINDS)
+def test_a_column_that_is_missing_is_named_in_every_format(
+    client: TestClient, rows: Rows, content_type: str, name: str
+) -> None:
+    lacking = [{key: value for key, value in row.items() if key != name} for row in rows]
+    answer = post(client, bodies(lacking)[content_type], content_type)
+    assert (answer.status_code, answer.headers["content-type"]) == (422, "application/problem+json")
+    assert f"lack 1 of the detector's 5 columns: {name};" in answer.json()["detail"]
+
+
 def test_a_compressed_body_is_refused_before_it_is_unpacked(client: TestClient, rows: Rows) -> None:
     assert post(client, arrow(table(rows), "zstd"), ARROW).status_code == 415
     assert post(client, b"x", "application/json", **{"Content-Encoding": "gzip"}).status_code == 415
@@ -225,6 +258,16 @@ def test_a_parquet_bomb_is_refused_before_it_is_unpacked(client_of: Client, rows
     body = packed(zeros)
     assert len(body) < 100_000
     assert post(client, body, PARQUET).status_code == 413
+
+
+def test_a_word_that_unpacks_to_more_than_a_body_may_have_is_refused(client_of: Client, rows: Rows) -> None:
+    client = client_of(max_body_bytes=100_000)
+    one = table(rows[:1])
+    wide = one.set_column(one.schema.get_field_index("kind"), "kind", pa.array(["x" * 200_000]))
+    body = packed(wide)
+    assert len(body) < 50_000
+    assert post(client, body, PARQUET).status_code == 413
+    assert post(client, packed(one), PARQUET).status_code == 200
 
 
 def test_one_long_word_in_every_row_is_held_once(client: TestClient, rows: Rows) -> None:
@@ -262,6 +305,12 @@ def test_one_client_may_not_send_more_than_its_rate(client_of: Client, rows: Row
     assert int(answers[2].headers["retry-after"]) > 0
 
 
+def test_a_key_that_nobody_asked_for_makes_no_other_client(client_of: Client, rows: Rows) -> None:
+    client = client_of(rate_limit="2/hour")
+    answers = [client.post("/v1/score", json={"records": rows}, headers={"X-API-Key": invented}) for invented in "abc"]
+    assert [answer.status_code for answer in answers] == [200, 200, 429]
+
+
 @pytest.mark.parametrize("sent", [{"X-API-Key": "one"}, {"Authorization": "Bearer two"}, {"X-API-Key": "admin"}])
 def test_each_of_the_keys_opens(client_of: Client, sent: dict[str, str]) -> None:
     client = client_of(api_keys=(hashed("one"), hashed("two")), admin_key=hashed("admin"))
@@ -295,9 +344,11 @@ def test_keys_are_read_again_when_their_file_changes(client_of: Client, tmp_path
     file.write_text(f"{hashed('old')}  # to be retired\n")
     client = client_of(api_keys_file=file)
     assert client.get("/v1/model", headers={"X-API-Key": "old"}).status_code == 200
-    file.write_text("no hash")
-    service_of(client).keys.refresh()
-    assert client.get("/v1/model", headers={"X-API-Key": "old"}).status_code == 200
+    for damaged in (b"no hash", b"\xff no text"):
+        file.write_bytes(damaged)
+        service_of(client).keys._changed = -1  # as a later time would make it
+        service_of(client).keys.refresh()
+        assert client.get("/v1/model", headers={"X-API-Key": "old"}).status_code == 200
     file.write_text(hashed("new"))
     service_of(client).keys._changed = -1  # as a later time would make it
     service_of(client).keys.refresh()
@@ -318,6 +369,11 @@ def test_a_hook_is_heeded_if_it_is_signed_and_fresh(client_of: Client, secret: s
     client = client_of(webhook_secret="right")
     answer = client.post("/hooks/mlflow", content=b"{}", headers=delivery(secret, int(time.time()) - age))
     assert answer.status_code == status
+
+
+def test_a_delivery_that_is_too_large_to_be_one_is_not_read(client: TestClient) -> None:
+    sent = client.post("/hooks/mlflow", content=iter([b"x" * MAX_DELIVERY_BYTES] * 2))
+    assert sent.status_code == 413
 
 
 def test_a_clock_that_jumps_makes_nothing_stale(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -380,6 +436,15 @@ def test_the_inference_protocol_scores_as_json_does(client: TestClient, rows: Ro
     assert [dict(zip(outputs, row, strict=True)) for row in zip(*outputs.values(), strict=True)] == wanted
 
 
+def test_the_inference_protocol_answers_the_outputs_that_are_asked_for(client: TestClient, rows: Rows) -> None:
+    asked = {"inputs": tensors(rows), "outputs": [{"name": "region"}, {"name": "score"}]}
+    answer = client.post("/v2/models/payments/infer", json=asked).json()
+    assert {tensor["name"] for tensor in answer["outputs"]} == {"score", "region"}
+    wrong_ones: list[Any] = ["score", ["score"], [{"name": "loss"}], [{"name": []}]]
+    for wrong in wrong_ones:
+        assert client.post("/v2/models/payments/infer", json={**asked, "outputs": wrong}).status_code == 422
+
+
 def test_the_inference_protocol_takes_columns_of_shape_n_1_and_a_matrix(client: TestClient, rows: Rows) -> None:
     wanted = client.post("/v2/models/payments/infer", json={"inputs": tensors(rows)}).json()["outputs"]
     upright = [{**t, "shape": [len(rows), 1], "data": [[value] for value in t["data"]]} for t in tensors(rows)]
@@ -429,6 +494,16 @@ def test_the_documented_examples_run(client: TestClient) -> None:
         assert client.post(path, json=example).status_code == 200, path
 
 
+def test_every_format_and_what_a_refusal_looks_like_is_documented(client: TestClient, rows: Rows) -> None:
+    post_score = client.get("/openapi.json").json()["paths"]["/v1/score"]["post"]
+    assert set(post_score["requestBody"]["content"]) == {"application/json", *bodies(rows)}
+    assert set(post_score["responses"]["200"]["content"]) == {"application/json", "text/csv", PARQUET, ARROW}
+    refusal = client.post("/v1/score", json={"records": [{**rows[0], "amount": "x"}]})
+    (told,) = post_score["responses"]["422"]["content"]
+    assert refusal.headers["content-type"] == told
+    assert set(post_score["responses"]["422"]["content"][told]["schema"]["properties"]) <= set(refusal.json())
+
+
 def metric(client: TestClient, name: str) -> float:
     lines = client.get("/metrics").text.splitlines()
     return sum(float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith(name))
@@ -445,6 +520,34 @@ def test_what_happened_is_counted(client: TestClient, rows: Rows) -> None:
     assert metric(client, 'http_requests_total{handler="other"') == 1
     assert metric(client, 'ssad_stage_duration_seconds_count{stage="decode"}') == 1
     assert metric(client, "ssad_model_info{") == 1
+
+
+def test_what_was_told_of_another_version_is_not_told_of_this_one(client: TestClient, bundle_folder: Path) -> None:
+    service = service_of(client)
+    service.metrics.drift_columns.labels("of the other version").set(1)
+    service.serve(Bundle(bundle_folder), Source("models:/payments@champion", "payments", "8", "champion", "run"))
+    told = client.get("/metrics").text
+    assert "of the other version" not in told
+    assert 'version="8"' in told
+    assert 'version="7"' not in told
+
+
+@pytest.mark.parametrize(
+    ("method", "path"), [("POST", "/v1/score"), ("GET", "/v1/drift"), ("POST", "/v2/models/payments/infer")]
+)
+def test_a_failure_is_told_without_its_words(
+    client: TestClient, rows: Rows, caplog: pytest.LogCaptureFixture, method: str, path: str
+) -> None:
+    service_of(client).current().window = Mock(
+        add=Mock(side_effect=ZeroDivisionError("4111")), drift=Mock(side_effect=ZeroDivisionError("4111"))
+    )
+    document = {"inputs": tensors(rows)} if "infer" in path else {"records": rows}
+    answer = client.request(method, path, json=document, headers={"X-Request-ID": "mine"})
+    assert (answer.status_code, answer.headers["x-request-id"]) == (500, "mine")
+    assert answer.headers["content-type"].endswith("json")
+    assert "report the X-Request-ID" in answer.text
+    assert "request mine failed: ZeroDivisionError at " in caplog.text
+    assert "4111" not in answer.text + caplog.text
 
 
 def test_the_training_rows_spread_evenly_over_the_score_buckets(client: TestClient, bundle_folder: Path) -> None:
@@ -489,7 +592,9 @@ def test_settings_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> 
 def test_settings_that_cannot_be_used_are_all_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SSAD_SERVE_MAX_ROWS", "many")
     monkeypatch.setenv("SSAD_SERVE_API_KEYS", "in clear")
-    with pytest.raises(SettingsError, match=r"SSAD_SERVE_API_KEYS.*SSAD_SERVE_MAX_ROWS") as raised:
+    monkeypatch.setenv("SSAD_SERVE_RATE_LIMIT", "lots")
+    named = "SSAD_SERVE_API_KEYS.*SSAD_SERVE_MAX_ROWS.*SSAD_SERVE_RATE_LIMIT: .*such as 100/second"
+    with pytest.raises(SettingsError, match=named) as raised:
         read_settings()
     assert "in clear" not in str(raised.value)
 

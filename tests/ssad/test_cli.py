@@ -278,6 +278,17 @@ def test_serving_a_uri_that_leads_nowhere_is_refused(refusal: Refusal, uri: str)
     assert uri in refusal("serve", "--model", uri)
 
 
+def test_what_is_served_and_where_comes_from_the_environment_too(
+    refusal: Refusal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SSAD_SERVE_MODEL", "models:/elsewhere@champion")
+    assert "models:/elsewhere@champion" in refusal("serve")
+    assert "models:/other/7" in refusal("serve", "--model", "models:/other/7")
+    monkeypatch.setenv("SSAD_SERVE_HOST", "256.1.1.1")
+    monkeypatch.setenv("SSAD_SERVE_PORT", "1")
+    assert "256.1.1.1, port 1" in refusal("serve")
+
+
 def test_a_tracking_server_that_does_not_answer_is_named_after_a_bounded_wait(
     refusal: Refusal, small: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
