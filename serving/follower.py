@@ -10,7 +10,7 @@ from collections import OrderedDict
 from dataclasses import replace
 
 from serving.registry import Fetched, Registry
-from serving.source import aliased
+from serving.source import aliased, pinned
 from serving.state import Service
 from serving.store import KEPT, Store
 from ssad.bundle import Bundle, TableSchema
@@ -34,6 +34,7 @@ class Follower:
         self._registry = Registry(service.settings)
         self._store = Store(service.settings)
         self._alias = aliased(service.settings.model)
+        self._keeps = self._alias is not None or pinned(service.settings.model)  # another URI's bundle may change
         self._recent: OrderedDict[str, Fetched] = OrderedDict()
         self._bundles: dict[str, Bundle] = {}
         self._refused: tuple[str, float, float] | None = None  # version, not before, wait
@@ -68,7 +69,9 @@ class Follower:
         if self._alias is None:
             with self._store.incoming() as scratch:
                 fetched = self._registry.fetch(self._settings.model, scratch)
-                self._swap(fetched, load_checked(fetched, None))
+                bundle = load_checked(fetched, None)
+                fetched = self._store.keep(fetched, scratch) if self._keeps else fetched
+            self._swap(fetched, bundle)
         else:
             self._serve_version(self._registry.resolve(*self._alias))
             self._service.registry_seen = time.monotonic()
@@ -169,7 +172,7 @@ class Follower:
         """Serve a checked bundle and remember it as the last good one."""
         self._service.serve(bundle, fetched.source)
         version = fetched.source.version
-        if self._alias is None or version is None:
+        if version is None or not self._keeps:
             return
         self._recent[version], self._bundles[version] = fetched, bundle
         self._recent.move_to_end(version)

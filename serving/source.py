@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass, field
 
 ALIASED = re.compile(r"models:/+([^/@]+)@([^/@]+)")
+PINNED = re.compile(r"models:/+[^/@]+/\d+")
 
 
 @dataclass(frozen=True)
@@ -35,3 +36,8 @@ def aliased(uri: str) -> tuple[str, str] | None:
     """Name and alias of a model URI that has an alias; None of any other."""
     found = ALIASED.fullmatch(uri)
     return (found[1], found[2]) if found else None
+
+
+def pinned(uri: str) -> bool:
+    """Whether a model URI names one registered version, whose files never change."""
+    return PINNED.fullmatch(uri) is not None

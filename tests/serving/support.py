@@ -207,10 +207,10 @@ def running_service(
     scheme: str = "http",
     **more: str,
 ) -> Iterator[Running]:
-    """A real service of `models:/payments@champion`."""
+    """A real service of `models:/payments@champion`, unless `more` names another model."""
     port, cache = free_port(), folder / "cache"
-    model = f"models:/{MODEL}@{ALIAS}"
-    command = [*wrap, program, "-m", "ssad.cli", "serve", "--model", model, "--port", str(port)]
+    more = {"SSAD_SERVE_MODEL": f"models:/{MODEL}@{ALIAS}"} | more
+    command = [*wrap, program, "-m", "ssad.cli", "serve", "--port", str(port)]
     url = f"{scheme}://127.0.0.1:{port}"
     with (
         real_server(command, f"{url}/startupz", folder, service_environment(uri, cache, **more)) as process,

@@ -243,6 +243,16 @@ def test_it_starts_from_its_last_good_bundle_when_the_registry_is_down(
         until(lambda: not running.client.get("/readyz").json()["stale"], "the registry is back")
 
 
+def test_a_version_that_is_named_starts_without_the_registry_too(
+    registry: Registry, between: Between, tmp_path: Path
+) -> None:
+    named = f"models:/{MODEL}/{registry.versions['second']}"
+    for between.mode in ("pass", "500"):
+        with running_service(between.uri, tmp_path, SSAD_SERVE_MODEL=named) as running:
+            assert running.version == registry.versions["second"]
+            assert running.client.get("/readyz").json()["stale"] is False
+
+
 def test_a_last_good_bundle_that_was_damaged_is_fetched_again(registry: Registry, tmp_path: Path) -> None:
     registry.promote("first")
     with running_service(registry.uri, tmp_path):
