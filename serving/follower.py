@@ -67,11 +67,7 @@ class Follower:
     def _load_from_registry(self) -> None:
         """Serve what the registry has now."""
         if self._alias is None:
-            with self._store.incoming() as scratch:
-                fetched = self._registry.fetch(self._settings.model, scratch)
-                bundle = load_checked(fetched, None)
-                fetched = self._store.keep(fetched, scratch) if self._keeps else fetched
-            self._swap(fetched, bundle)
+            self._swap(*self._fetch(self._settings.model, None))
         else:
             self._serve_version(self._registry.resolve(*self._alias))
             self._service.registry_seen = time.monotonic()
@@ -150,7 +146,7 @@ class Follower:
             self._swap(self._recent[version], self._bundles[version])
             return
         assert self._alias is not None
-        name, alias = self._alias
+        name, _ = self._alias
         needed = None
         if self._service.served is not None and not self._settings.allow_new_columns:
             needed = self._service.served.bundle.schema
@@ -161,12 +157,16 @@ class Follower:
                 return
             except BundleError:
                 self._store.forget(version)
+        self._swap(*self._fetch(f"models:/{name}/{version}", needed))
+
+    def _fetch(self, uri: str, needed: TableSchema | None) -> tuple[Fetched, Bundle]:
+        """Get a bundle into a folder aside, check it, and keep it where it may be kept."""
+        alias = self._alias[1] if self._alias else None
         with self._store.incoming() as scratch:
-            fetched = self._registry.fetch(f"models:/{name}/{version}", scratch)
+            fetched = self._registry.fetch(uri, scratch)
             fetched = Fetched(replace(fetched.source, uri=self._settings.model, alias=alias), fetched.path)
             bundle = load_checked(fetched, needed)
-            fetched = self._store.keep(fetched, scratch)
-        self._swap(fetched, bundle)
+            return (self._store.keep(fetched, scratch) if self._keeps else fetched), bundle
 
     def _swap(self, fetched: Fetched, bundle: Bundle) -> None:
         """Serve a checked bundle and remember it as the last good one."""

@@ -89,7 +89,10 @@ def test_promotions_under_load_lose_no_request_and_mix_no_versions(
                 wanted = ("second", "first")[turn % 2]
                 registry.promote(wanted)
                 following.reload()
-                until(lambda w=wanted: following.version == registry.versions[w], f"{wanted} is served")  # type: ignore[misc]
+                until(
+                    lambda w=wanted: following.version == registry.versions[w],  # type: ignore[misc]  # mypy infers no lambda with defaults
+                    f"{wanted} is served",
+                )
         finally:
             over.set()
         seen = sum((done.result() for done in loads), Counter())
@@ -149,7 +152,10 @@ def test_the_registrys_webhook_shortens_the_wait(registry: Registry, rows: Rows,
         registry.promote("truncated")
         for times in (1, 2):  # it would be tried again in an hour
             running.reload()
-            until(lambda n=times: running.metric('ssad_model_reloads_total{result="refused"}') == n, "it is tried")  # type: ignore[misc]
+            until(
+                lambda n=times: running.metric('ssad_model_reloads_total{result="refused"}') == n,  # type: ignore[misc]  # mypy infers no lambda with defaults
+                "it is tried",
+            )
 
 
 class Between(ThreadingHTTPServer):
@@ -214,7 +220,10 @@ def test_a_registry_that_fails_is_survived_and_followed_again_when_it_is_back(
         for mode in ("500", "slow", "nonsense"):
             failed = running.metric('ssad_registry_polls_total{result="failed"}')
             between.mode = mode
-            until(lambda f=failed: running.metric('ssad_registry_polls_total{result="failed"}') > f, mode)  # type: ignore[misc]
+            until(
+                lambda f=failed: running.metric('ssad_registry_polls_total{result="failed"}') > f,  # type: ignore[misc]  # mypy infers no lambda with defaults
+                mode,
+            )
             assert_consistent(running.client.post("/v1/score", json=body), registry)
             assert running.client.get("/readyz").status_code == 200
             between.mode = "pass"

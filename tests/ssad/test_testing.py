@@ -99,7 +99,6 @@ def test_every_estimator_keeps_the_contract(estimator: SupportsConfidenceEstimat
     check_estimator(estimator)
 
 
-@pytest.mark.no_cover  # torch's own calls are traced too, and other tests run the same lines
 @pytest.mark.parametrize("detector", [*PRESETS, OWN])
 def test_every_detector_keeps_the_contract(detector: str) -> None:
     check_detector(detector)

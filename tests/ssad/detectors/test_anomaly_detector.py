@@ -69,7 +69,6 @@ def test_fit_predict_is_fit_and_predict(points: Any, detector: AnomalyDetector) 
     assert (AnomalyDetector(random_state=0, max_epochs=3).fit_predict(points) == detector.predict(points)).all()
 
 
-@pytest.mark.no_cover  # torch's own calls are traced too, and other tests run the same lines
 @pytest.mark.parametrize("detector", sorted(PRESETS))
 def test_a_random_state_fixes_every_bit(detector: str, points: Any) -> None:
     first, same, other = (
@@ -194,7 +193,6 @@ def test_it_survives_pickling(detector: AnomalyDetector, points: Any) -> None:
     assert copy.score_samples(points) == pytest.approx(detector.score_samples(points))
 
 
-@pytest.mark.no_cover  # torch's own calls are traced too, and other tests run the same lines
 @pytest.mark.slow
 @pytest.mark.parametrize("detector", sorted(PRESETS))
 def test_scikit_learns_own_checks_pass(detector: str) -> None:

@@ -166,7 +166,6 @@ def test_the_served_confidence_falls_as_the_score_rises_and_agrees_with_the_regi
     assert (confidence[regions == "abnormal"] <= 0).all()
 
 
-@pytest.mark.no_cover  # torch's own calls are traced too, and other tests run the same lines
 @every_preset
 def test_the_same_seed_gives_the_same_bytes_and_another_seed_others(
     name: str, blobs: pd.DataFrame, tmp_path: Path

@@ -48,7 +48,6 @@ def logged_bundle(version: str) -> dict[str, bytes]:
     return bundle_bytes(folder / "data" / "bundle")
 
 
-@pytest.mark.no_cover  # torch's own calls are traced too, and other tests run the same lines
 # The first recalibration is after epoch 1: what is cut off in it left no checkpoint, and starts anew.
 @pytest.mark.parametrize(("name", "epoch"), [("radon", 1), *((name, 3) for name in sorted(PRESETS))])
 def test_every_preset_goes_on_to_the_same_bytes(
