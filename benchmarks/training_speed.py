@@ -161,11 +161,11 @@ class TimedAutoEncoder(AutoEncoder):  # type: ignore[misc]
     def training_prepare(self) -> None:
         super().training_prepare()
         self.seconds: Epochs = []
-        self._start = self._clock()
+        self._start = time.process_time()
 
     def epoch_update(self) -> None:
-        self.seconds.append(self._clock() - self._start)
-        self._start = self._clock()
+        self.seconds.append(time.process_time() - self._start)
+        self._start = time.process_time()
 
 
 def pyod(rows: torch.Tensor, batch_size: int) -> Epochs:
