@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 import matplotlib.pyplot as plt
 import numpy as np
+import numpy.typing as npt
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from ssad.bundle import Thresholds
 from ssad.bundle.bundle import GOLDEN_TOLERANCE
 from ssad.bundle.intervals import Floats
 from ssad.confidence_estimators import ConfidenceIntervalsConfiguration
@@ -42,7 +45,7 @@ class HistogramPlotAnalyzer(ABC, SupportsDistributionAnalysis):
     """An analyzer that finds two thresholds; its figure shows them on both scales."""
 
     def __init__(self) -> None:
-        self._last: tuple[Floats, ConfidenceIntervalsConfiguration] | None = None
+        self._last: RegionHistogram | None = None
 
     @abstractmethod
     def _thresholds(self, scores: Floats, current_conf: ConfidenceIntervalsConfiguration | None) -> Cut:
@@ -77,7 +80,7 @@ class HistogramPlotAnalyzer(ABC, SupportsDistributionAnalysis):
             )
         find = self._thresholds if spreads(scores) else self._thresholds_without_spread
         configuration = ConfidenceIntervalsConfiguration.from_thresholds(*find(scores, current_conf))
-        self._last = scores, configuration
+        self._last = region_histogram(scores, configuration.thresholds)
         return configuration
 
     def plot_analysis(self, style: str = "default", plot_size: tuple[float, float] = (16, 22)) -> Figure:
@@ -92,13 +95,13 @@ class HistogramPlotAnalyzer(ABC, SupportsDistributionAnalysis):
         """
         if self._last is None:
             raise RuntimeError("nothing to plot yet; call analyze_distribution first")
-        scores, configuration = self._last
+        last = self._last
         with plt.style.context(style):
             figure = Figure(figsize=plot_size, layout="constrained")
             linear, logarithmic = figure.subplots(2, 1, sharex=True)
             for axes in (linear, logarithmic):
-                draw_regions(axes, scores, configuration)
-            linear.set_title(f"{type(self).__name__}: {len(scores):,} training scores")
+                last.draw(axes)
+            linear.set_title(f"{type(self).__name__}: {last.rows:,} training scores")
             linear.legend(loc="upper right")
             logarithmic.set_yscale("log")
             logarithmic.set_xlabel("score (higher is more abnormal)")
@@ -120,37 +123,63 @@ HEAVY = 10.0
 """Positive scores that reach so many times their median are drawn on a logarithmic axis: a bulk needs width too."""
 
 
+@dataclass(frozen=True)
+class RegionHistogram:
+    """What is drawn of a score distribution: a few numbers, however many rows it has.
+
+    Attributes:
+        edges: borders of the bins, shape (m + 1,); what lies beyond counts in the outermost bins.
+        counts: rows of each region in each bin, shape (3, m).
+        thresholds: where the regions meet.
+        logarithmic: whether the axis of the scores is.
+    """
+
+    edges: Floats
+    counts: npt.NDArray[np.int64]
+    thresholds: Thresholds
+    logarithmic: bool
+
+    @property
+    def rows(self) -> int:
+        """How many scores there are."""
+        return int(self.counts.sum())
+
+    def draw(self, axes: Axes) -> None:
+        """Draw the bins, coloured by region, with the thresholds marked."""
+        for (region, color), counts in zip(REGION_COLORS.items(), self.counts, strict=True):
+            label = f"{region} ({counts.sum() / self.rows:.1%})"
+            axes.stairs(counts, self.edges, fill=True, color=color, label=label)
+        for mark, line in zip((self.thresholds.normal, self.thresholds.abnormal), ("--", "-"), strict=True):
+            if np.isfinite(mark):
+                axes.axvline(mark, color="black", linestyle=line, linewidth=1)
+        axes.set(xlim=(self.edges[0], self.edges[-1]), ylabel="rows")
+        if self.logarithmic:
+            axes.set_xscale("log")
+
+
 def draw_regions(axes: Axes, scores: Floats, configuration: ConfidenceIntervalsConfiguration) -> None:
     """Draw a score histogram, coloured by region, with the thresholds marked."""
-    thresholds = configuration.thresholds
-    marks = [t for t in (thresholds.normal, thresholds.abnormal) if np.isfinite(t)]
-    edges = _plot_edges(scores, marks)
-    shown = np.clip(scores, edges[0], edges[-1])
-    codes = thresholds.codes(scores)
-    for code, (region, color) in enumerate(REGION_COLORS.items()):
-        members = shown[codes == code]
-        counts, _ = np.histogram(members, edges)
-        axes.stairs(counts, edges, fill=True, color=color, label=f"{region} ({len(members) / len(scores):.1%})")
-    for mark, line in zip((thresholds.normal, thresholds.abnormal), ("--", "-"), strict=True):
-        if np.isfinite(mark):
-            axes.axvline(mark, color="black", linestyle=line, linewidth=1)
-    axes.set(xlim=(edges[0], edges[-1]), ylabel="rows")
-    if _heavy(scores, edges[-1]):
-        axes.set_xscale("log")
+    region_histogram(np.sort(scores), configuration.thresholds).draw(axes)
 
 
-def _plot_edges(scores: Floats, marks: list[float]) -> Floats:
-    """Borders of the bins to draw: equal on the axis that suits the scores, the thresholds within them."""
-    left, median, right = np.quantile(scores, [1 - PLOT_QUANTILE, 0.5, PLOT_QUANTILE])
+def region_histogram(scores: Floats, thresholds: Thresholds) -> RegionHistogram:
+    """The histogram to draw of ascending scores, shape (n,): a search an edge, no pass over the rows."""
+    ends = [thresholds.normal, thresholds.abnormal]
+    left, median, right = scores[
+        [round(share * (len(scores) - 1)) for share in (1 - PLOT_QUANTILE, 0.5, PLOT_QUANTILE)]
+    ]
+    marks = [end for end in ends if np.isfinite(end)]
     left, right = min(left, *marks, median), max(right, *marks, median)
-    if _heavy(scores, right):
-        return np.geomspace(max(left, scores.min()) / 1.1, right * 1.1, PLOT_BINS + 1)
-    margin = 0.05 * (right - left) or max(abs(right), 1.0) * 1e-6
-    return np.linspace(left - margin, right + margin, PLOT_BINS + 1)
-
-
-def _heavy(scores: Floats, right: float) -> bool:
-    return bool(scores.min() > 0 and right > HEAVY * np.median(scores))
+    logarithmic = bool(scores[0] > 0 and right > HEAVY * median)
+    if logarithmic:
+        edges = np.geomspace(max(left, scores[0]) / 1.1, right * 1.1, PLOT_BINS + 1)
+    else:
+        margin = 0.05 * (right - left) or max(abs(right), 1.0) * 1e-6
+        edges = np.linspace(left - margin, right + margin, PLOT_BINS + 1)
+    above_normal = np.searchsorted(scores, thresholds.normal, side="right")
+    regions = np.split(scores, [above_normal, max(above_normal, np.searchsorted(scores, thresholds.abnormal))])
+    counts = [np.diff(np.searchsorted(of, edges[1:-1]), prepend=0, append=len(of)) for of in regions]
+    return RegionHistogram(edges, np.asarray(counts), thresholds, logarithmic)
 
 
 def beyond(score: float) -> float:

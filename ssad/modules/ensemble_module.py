@@ -148,8 +148,8 @@ class EnsembleModule(SelfSupervisionModule):
         # A residual is linear in the inputs and in the last units: whitened, it is one product with each.
         weight, bias = (-self.whitening @ last[-1] for last in (self.model.weights, self.model.biases))
         expected = torch.baddbmm(self.shift + bias, weight, units)
-        whitened = torch.addmm(expected.flatten(0, 1), self.whitening.flatten(0, 1), inputs)
-        return inputs, whitened.reshape(*self.shift.shape[:2], -1).abs()
+        whitened = expected.flatten(0, 1).addmm_(self.whitening.flatten(0, 1), inputs)
+        return inputs, whitened.abs_().reshape(*self.shift.shape[:2], -1)
 
     def _log_deviations(self, data: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Logarithms of what is unexplained and of the distance to normal rows, both of shape (n,)."""

@@ -162,16 +162,16 @@ def test_every_distribution_can_be_drawn(name: str) -> None:
 
 
 @every_analyzer
-def test_the_figure_has_the_asked_size_and_counts_every_row_on_both_scales(make: Make) -> None:
+def test_the_figure_has_the_asked_size_and_counts_the_rows_of_every_region_on_both_scales(make: Make) -> None:
     analyzer, scores = make(), DISTRIBUTIONS["bulk and tail"]
-    analyzer.analyze_distribution(torch.from_numpy(scores), None)
+    found = analyzer.analyze_distribution(torch.from_numpy(scores), None)
     figure = analyzer.plot_analysis(style="ggplot", plot_size=(4, 5))
     assert isinstance(figure, Figure)
     assert figure.get_size_inches().tolist() == [4, 5]
     assert [axes.get_yscale() for axes in figure.axes] == ["linear", "log"]
     for axes in figure.axes:
         regions = [patch for patch in axes.patches if isinstance(patch, StepPatch)]
-        assert sum(region.get_data()[0].sum() for region in regions) == len(scores)
+        assert [region.get_data()[0].sum() for region in regions] == [*found.thresholds.counts(scores).values()]
 
 
 @pytest.mark.parametrize(("normal", "abnormal"), [(-100.0, 100.0), (50.0, 60.0), (-60.0, -50.0)])
