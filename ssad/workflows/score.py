@@ -23,7 +23,6 @@ import pyarrow.parquet as pq
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from ssad.bundle import REGIONS, Bundle
-from ssad.bundle.bundle import CHUNK_ROWS
 from ssad.bundle.explain import CONTRIBUTOR_SHARES, CONTRIBUTORS, contributions
 from ssad.bundle.intervals import Floats
 from ssad.datasets.stream import BATCH_ROWS, open_stream
@@ -36,6 +35,10 @@ ENGINES = ("local", "spark")
 
 PART_BATCHES = 16
 """Batches of a part: about a million rows, what an interruption may cost."""
+
+READ_ROWS = 4096
+"""Rows of a batch that become the graph's inputs at once: few enough to stay in the processor's cache, many enough that
+reading a column is not all calls."""
 
 SUCCESS = "_SUCCESS"
 """The file that says a folder is complete: Hadoop's and Spark's own."""
@@ -167,8 +170,7 @@ def score_batch(batch: pa.RecordBatch, settings: ScoreSettings, model: FetchedMo
     bundle, columns = model.bundle, {}
     for name in batch.schema.names:
         columns[name] = batch.column(name).to_numpy(zero_copy_only=False)
-    # Few enough rows at a time that they stay in the processor's cache from columns to scores.
-    chunks = [slice(start, start + CHUNK_ROWS) for start in range(0, len(batch), CHUNK_ROWS)]
+    chunks = [slice(start, start + READ_ROWS) for start in range(0, len(batch), READ_ROWS)]
     scored = [_score_rows(bundle, {n: v[rows] for n, v in columns.items()}, settings.explain) for rows in chunks]
     score = np.concatenate([scores for scores, _ in scored])
     regions = pa.array(bundle.curve.thresholds.codes(score))
