@@ -46,6 +46,7 @@ def app_around(service: Service, follower: Follower) -> Gate:
         description="Score, confidence and region (normal, unknown, abnormal) for every row.",
         version=__version__,
         lifespan=_following,
+        docs_url=None,
         redoc_url=None,
     )
     app.state.service, app.state.follower, app.state.deliveries = service, follower, admin.Deliveries()

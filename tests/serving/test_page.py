@@ -197,3 +197,14 @@ def test_behind_a_key_the_page_asks_for_it(browser: Browser, service: Service, t
         expect(page.get_by_role("alert")).to_be_hidden()
         assert page.evaluate("localStorage.length + sessionStorage.length + document.cookie.length") == 0
         page.close()
+
+
+def test_the_documentation_shows_the_columns_and_its_example_runs(page: Page, service: Service) -> None:
+    page.goto(str(service.client.base_url.join("/docs")))
+    scoring = page.locator(".opblock", has_text="/v1/score")
+    scoring.locator(".opblock-summary").click()
+    for column in service.rows[0]:
+        expect(scoring).to_contain_text(column)
+    scoring.get_by_role("button", name="Try it out").click()
+    scoring.get_by_role("button", name="Execute").click()
+    expect(scoring.locator(".live-responses-table .response-col_status").last).to_contain_text("200")
