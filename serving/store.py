@@ -7,8 +7,9 @@ import json
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
 
@@ -21,6 +22,7 @@ KEPT = 2
 """Versions that are kept: the served one and the one before, so that a rollback fetches nothing."""
 
 LAST_GOOD, SOURCE, BUNDLE = "last-good.json", "source.json", "bundle"
+INCOMING = "incoming-"
 
 
 class Store:
@@ -33,6 +35,7 @@ class Store:
             SettingsError: it cannot be made.
         """
         what = f"{settings.registry_uri or Path.cwd()} {settings.model}"
+        self._abandoned = 2 * settings.fetch_timeout_seconds  # fetching a version may take half of it
         self._root = settings.cache.expanduser() / hashlib.sha256(what.encode()).hexdigest()[:16]
         try:
             self._root.mkdir(parents=True, exist_ok=True)
@@ -43,8 +46,12 @@ class Store:
 
     @contextmanager
     def incoming(self) -> Iterator[Path]:
-        """An empty folder on the same disk, gone afterwards."""
-        with tempfile.TemporaryDirectory(dir=self._root, prefix="incoming-", ignore_cleanup_errors=True) as folder:
+        """An empty folder on the same disk, gone afterwards; if the process is killed, with the next one."""
+        for left in self._root.glob(f"{INCOMING}*"):
+            with suppress(OSError):  # another worker was sooner
+                if left.stat().st_mtime < time.time() - self._abandoned:
+                    shutil.rmtree(left, ignore_errors=True)
+        with tempfile.TemporaryDirectory(dir=self._root, prefix=INCOMING, ignore_cleanup_errors=True) as folder:
             yield Path(folder)
 
     def find(self, version: str) -> Fetched | None:

@@ -275,6 +275,19 @@ def test_a_last_good_bundle_that_was_damaged_is_fetched_again(registry: Registry
         assert running.version == registry.versions["first"]
 
 
+def test_what_a_killed_process_had_half_fetched_is_removed(registry: Registry, tmp_path: Path) -> None:
+    with running_service(registry.uri, tmp_path) as running:
+        (kept,) = tmp_path.rglob("last-good.json")
+        abandoned, fetching = kept.with_name("incoming-abandoned"), kept.with_name("incoming-fetching")
+        abandoned.mkdir()
+        fetching.mkdir()
+        os.utime(abandoned, (0, 0))
+        registry.promote("second")
+        until(lambda: running.version == registry.versions["second"], "the second version is served")
+        assert not abandoned.exists()
+        assert fetching.exists()
+
+
 def test_every_request_is_answered_while_it_drains(registry: Registry, rows: Rows, tmp_path: Path) -> None:
     registry.promote("first")
     body = {"records": rows}
