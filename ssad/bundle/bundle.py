@@ -123,7 +123,11 @@ class Bundle:
         return self._run(self._session, inputs)
 
     def errors_of_inputs(self, inputs: GraphInputs) -> Floats:
-        """How much each column adds to a row's deviation, shape (n, columns), in `schema.graph_order`."""
+        """How far each column is from what is expected of it, in units of its mean on training rows.
+
+        Returns:
+            Shape (n, columns), at least 0, in `schema.graph_order`.
+        """
         return self._run(self._errors_session, inputs)
 
     def errors(self, table: Table) -> Floats:

@@ -242,7 +242,7 @@ class FittedDetector:
         }
         write_bundle(
             path,
-            {**export_onnx(self.encoder, self.module), WEIGHTS: save_safetensors(weights)},
+            {**export_onnx(self.encoder, self.module, self.survey.sample), WEIGHTS: save_safetensors(weights)},
             self.schema,
             self.curve,
             self.training_scores,

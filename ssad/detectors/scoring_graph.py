@@ -21,24 +21,43 @@ from ssad.bundle.bundle import (
     NUMERIC_INPUT,
     SCORE_OUTPUT,
 )
+from ssad.bundle.schema import GraphInputs
 from ssad.loggers.logging_config import quiet
 from ssad.models import TableEncoder, column_matrix
 from ssad.modules import SelfSupervisionModule
+from ssad.modules.self_supervision_module import SCORING_ROWS
 
 CODES = "codes"
 LABEL_ENCODER_OPSET = 3
 
 
+LEAST_ERROR = 1e-6
+"""Of a column on training rows, as a share of the columns' mean: one that is always as expected is divided by it."""
+
+
 class ScoringGraph(nn.Module):
-    """Encoder and network: what is exported."""
+    """Encoder and network: what is exported.
+
+    Attributes:
+        columns: from errors by feature to errors by column, each in units of its mean on training rows, shape
+            (features, columns). Else a column of many features, or one that nothing foretells, would seem to be
+            what is wrong with every row.
+    """
 
     columns: torch.Tensor
 
-    def __init__(self, encoder: TableEncoder, module: SelfSupervisionModule) -> None:
+    def __init__(self, encoder: TableEncoder, module: SelfSupervisionModule, sample: GraphInputs) -> None:
+        """Take the columns' mean errors from training rows."""
         super().__init__()
         self.encoder = encoder
         self.module = module
-        self.register_buffer("columns", column_matrix(encoder.feature_columns, len(encoder.schema.columns)))
+        columns = column_matrix(encoder.feature_columns, len(encoder.schema.columns))
+        with torch.inference_mode():
+            features = encoder.encode(sample).to(module.scoring_dtype)
+            errors = [module.feature_errors(rows).double().sum(dim=0) for rows in torch.split(features, SCORING_ROWS)]
+            mean = torch.stack(errors).sum(dim=0) @ columns / len(features)
+        floor = LEAST_ERROR * float(mean.mean()) or 1.0
+        self.register_buffer("columns", columns / mean.clamp_min(floor))
 
     def forward(
         self, numeric: torch.Tensor | None = None, codes: torch.Tensor | None = None
@@ -49,14 +68,14 @@ class ScoringGraph(nn.Module):
         return self.module.score(features).double(), errors.double() @ self.columns
 
 
-def export_onnx(encoder: TableEncoder, module: SelfSupervisionModule) -> dict[str, bytes]:
-    """The serialized graphs, by the name of their file.
+def export_onnx(encoder: TableEncoder, module: SelfSupervisionModule, sample: GraphInputs) -> dict[str, bytes]:
+    """The serialized graphs, by the name of their file; `sample` are training rows.
 
     Inputs are `numeric` (n, p) float64 and `categorical` (n, q) strings, either left out when the schema
     has no such column; the outputs are `score` (n,) and, in a graph of its own because a row is seldom
     explained, `errors` (n, columns), float64.
     """
-    model = _exported(encoder, module)
+    model = _exported(encoder, module, sample)
     _forget_sources(model)
     _read_strings(model, encoder.schema)
     outputs = {GRAPH: SCORE_OUTPUT, ERRORS_GRAPH: ERRORS_OUTPUT}
@@ -71,8 +90,8 @@ def _serialized(model: onnx.ModelProto, output: str) -> bytes:
     return serialized
 
 
-def _exported(encoder: TableEncoder, module: SelfSupervisionModule) -> onnx.ModelProto:
-    graph = ScoringGraph(encoder, _detached(module).to(module.scoring_dtype)).eval()
+def _exported(encoder: TableEncoder, module: SelfSupervisionModule, sample: GraphInputs) -> onnx.ModelProto:
+    graph = ScoringGraph(encoder, _detached(module).to(module.scoring_dtype).eval(), sample).eval()
     example = {}
     if encoder.schema.numeric:
         example[NUMERIC_INPUT] = torch.zeros(2, len(encoder.schema.numeric), dtype=torch.float64)

@@ -135,6 +135,18 @@ def test_a_bundle_scores_as_the_network_does(name: str, make: Make, tmp_path: Pa
 
 
 @every_preset
+def test_the_column_that_was_spoiled_is_the_one_that_deviates_most(name: str, tmp_path: Path) -> None:
+    generator = np.random.default_rng(0)
+    rows = pd.DataFrame(generator.normal(size=(500, 2)) @ generator.normal(size=(2, 6))).add_prefix("x")
+    rows["amount"], rows["word"] = generator.normal(50, 10, 500), generator.choice(list("abcdef"), 500)
+    bundle = bundle_of(fitted(rows, name), tmp_path)
+    errors = bundle.errors(rows.head(50).assign(amount=9999.0))
+    named = np.asarray(bundle.schema.graph_order)[errors.argmax(axis=1)]
+    assert (named == "amount").mean() > 0.9
+    assert bundle.errors(rows).mean(axis=0) == pytest.approx(np.ones(8), rel=1e-3)
+
+
+@every_preset
 def test_scores_of_the_training_rows_are_those_that_were_kept(name: str, blobs: pd.DataFrame, tmp_path: Path) -> None:
     detector = fitted(blobs, name)
     bundle = bundle_of(detector, tmp_path)
