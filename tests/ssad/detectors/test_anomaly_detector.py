@@ -197,10 +197,9 @@ def test_a_setting_of_another_kind_is_named(points: Any, settings: dict[str, Any
 
 
 def test_numbers_of_numpy_are_settings(points: Any, tmp_path: Any) -> None:
-    numbers = {"max_epochs": np.int64(1), "every_n_epochs": np.int32(1), "batch_size": np.int64(64)}
-    detector = AnomalyDetector(
-        random_state=np.int64(0), learning_rate=np.float32(0.01), alpha=np.float64(0.1), **numbers
-    ).fit(points)
+    counts = {"random_state": np.int64(0), "max_epochs": np.int64(1), "batch_size": np.int64(64)}
+    numbers: dict[str, Any] = counts | {"learning_rate": np.float32(0.01), "alpha": np.float64(0.1)}
+    detector = AnomalyDetector(**numbers).fit(points)
     detector.save(tmp_path / "detector")
     assert AnomalyDetector.load(tmp_path / "detector").get_params()["batch_size"] == 64
 
