@@ -62,7 +62,7 @@ def precision_recall_figure(scores: Floats, labels: Labels) -> Figure:
     axes.step(recall, precision, where="post", color="#D55E00", label=f"average precision {average:.3f}")
     axes.axhline(labels.mean(), color="#999999", linestyle="--", label="share of anomalies")
     axes.set(xlabel="recall", ylabel="precision", ylim=(0, 1.02), title="Precision and recall, test rows")
-    axes.legend(loc="upper right")
+    axes.legend(loc="lower left")
     return figure
 
 

@@ -7,7 +7,7 @@ a pandas DataFrame).
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import date, datetime, timezone
 from functools import cached_property
@@ -205,18 +205,26 @@ class TableSchema:
     def _check_names(self, table: Table | dict[str, Any]) -> None:
         if self._names == set(table):
             return
-        missing = [column.name for column in self.columns if column.name not in table]
+        self.check_none_missing(table)
+        known = self._names | set(self.dropped) | self._said
+        extra = [str(name)[:100] for name in table if name not in known]
+        if extra and len(self._said) + len(extra) <= MAX_SAID:
+            self._said.update(extra)
+            logger.warning("columns the detector never saw are ignored: %s", ", ".join(extra))
+
+    def check_none_missing(self, names: Container[str]) -> None:
+        """Compare the names of a table's columns with those that are scored.
+
+        Raises:
+            RowsError: some are missing; names them.
+        """
+        missing = [column.name for column in self.columns if column.name not in names]
         if missing:
             raise RowsError(
                 f"the rows lack {len(missing)} of the detector's {len(self.columns)} columns: "
                 f"{', '.join(missing[:MAX_REPORTED_PROBLEMS])}; send every column it was trained on, "
                 "with null where a value is missing."
             )
-        known = self._names | set(self.dropped) | self._said
-        extra = [str(name)[:100] for name in table if name not in known]
-        if extra and len(self._said) + len(extra) <= MAX_SAID:
-            self._said.update(extra)
-            logger.warning("columns the detector never saw are ignored: %s", ", ".join(extra))
 
 
 def _stack(columns: list[npt.NDArray[Any]], rows: int, dtype: np.dtype[Any]) -> npt.NDArray[Any]:

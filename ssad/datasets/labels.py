@@ -16,6 +16,9 @@ from ssad.errors import DatasetError
 NORMAL_WORDS = frozenset({"0", "false", "normal", "benign", "inlier"})
 """Label values that mean normal unless the user says otherwise, in lower case."""
 
+ANOMALY_WORDS = frozenset({"1", "true", "abnormal", "anomaly", "malicious", "outlier"})
+"""Their opposites: a table of anomalies alone is known by them, and no typing mistake in what is normal."""
+
 AUTO = "auto"
 
 
@@ -76,7 +79,7 @@ def _anomalous(batches: Iterable[pd.Series], label: str, normal: str) -> npt.NDA
             "fill it for every row, or leave the column out of the table."
         )
     anomalous = np.concatenate(parts)
-    if anomalous.all():
+    if anomalous.all() and not (normal == AUTO and {_word(value) for value in seen} <= ANOMALY_WORDS):
         values = ", ".join(map(str, list(seen)[:10]))
         raise DatasetError(
             f"no value of the label column {label!r} means normal (it holds {values}; normal is {normal!r}); "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+import threading
 import weakref
 from pathlib import Path
 from typing import Any
@@ -25,12 +26,16 @@ from ssad.errors import DatasetError
 MIN_FIT_ROWS = 2
 """One row has no distribution."""
 
+_TORCH = threading.RLock()
+"""Held while torch works: its random state is the process's, and a network scores in one precision at a time."""
+
 
 class AnomalyDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
     """A scikit-learn outlier detector: `fit` on unlabelled rows with anomalies among them.
 
-    DataFrames keep their columns, of any kind a table may have; arrays are numeric. A NaN or infinite cell
-    is a missing value. Fitting leaves the global random states as they are. The bundle that MLflow and the
+    DataFrames keep their columns, of any kind a table may have; arrays are numeric. Where one was fitted and
+    the other is scored, columns go by their position, and scikit-learn warns. A NaN or infinite cell is a
+    missing value. Fitting leaves the global random states as they are. The bundle that MLflow and the
     service use, which scores the same to 1e-5, is written when it is first asked for: exporting takes longer
     than a small table trains.
 
@@ -84,9 +89,10 @@ class AnomalyDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]  # sci
             seed=int(check_random_state(self.random_state).randint(2**31)),
             alpha=self.alpha,
         )
-        with isolate_rng():
+        with _TORCH, isolate_rng():
             fitted = fit_detector(rows, settings)
         self._adopt(fitted)
+        self._columns, self._by_name = list(rows.columns), isinstance(X, pd.DataFrame)
         return self
 
     @property
@@ -106,12 +112,14 @@ class AnomalyDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]  # sci
         rows = self._rows(X, reset=False)
         if self._fitted is None:
             return self.bundle_.score(rows).score
-        # In single precision a row's last digits vary with the rows beside it, which scikit-learn's checks forbid.
-        return self._fitted.score(rows, torch.float64)
+        with _TORCH:
+            # In single precision a row's last digits vary with the rows beside it, which scikit-learn's checks forbid.
+            return self._fitted.score(rows, torch.float64)
 
     def confidence(self, X: Any) -> Floats:  # noqa: N803 - scikit-learn's name
         """Confidence of each row, shape (n,), in [-1, 1]."""
-        return self.curve_(self.anomaly_score(X))
+        scores = self.anomaly_score(X)
+        return self.curve_(scores)
 
     def region(self, X: Any) -> npt.NDArray[np.str_]:  # noqa: N803 - scikit-learn's name
         """Region of each row, shape (n,): normal, unknown or abnormal."""
@@ -132,11 +140,14 @@ class AnomalyDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]  # sci
 
     def save(self, path: str | Path) -> None:
         """Write the bundle into a folder, which `Bundle`, `load` and the service read."""
-        shutil.copytree(self.bundle_.path, path, dirs_exist_ok=True)
+        if self.bundle_.path.resolve() != Path(path).resolve():
+            shutil.copytree(self.bundle_.path, path, dirs_exist_ok=True)
 
     @classmethod
     def load(cls, path: str | Path) -> AnomalyDetector:
         """The detector whose bundle is in a folder; its settings are those it was trained with.
+
+        `random_state` is the seed that was drawn: fitting again is as good, but not the same bit for bit.
 
         Raises:
             BundleError: the folder holds no complete bundle.
@@ -145,6 +156,7 @@ class AnomalyDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]  # sci
         plan = bundle.manifest["plan"]
         detector = cls(random_state=plan["seed"], **{name: plan[name] for name in plan if name != "seed"})
         detector._adopt(bundle)
+        detector.n_features_in_ = len(bundle.schema.columns) + len(bundle.schema.dropped)
         return detector
 
     def _adopt(self, trained: FittedDetector | Bundle) -> None:
@@ -160,12 +172,20 @@ class AnomalyDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]  # sci
             _check_frame(X, min_rows)
             if reset or self._fitted is not None:  # a loaded bundle checks names itself, by its schema
                 validate_data(self, X, reset=reset, skip_check_array=True)
-            return X.reset_index(drop=True).set_axis(X.columns.map(str), axis=1)
+            return X.reset_index(drop=True).set_axis(self._names(X, reset), axis=1)
         _check_no_text(X)
         array = validate_data(
             self, X, reset=reset, dtype=np.float64, ensure_all_finite=False, ensure_min_samples=min_rows
         )
-        return pd.DataFrame(array).add_prefix("x")
+        names = [f"x{at}" for at in range(array.shape[1])] if reset or self._fitted is None else self._columns
+        return pd.DataFrame(array, columns=names)
+
+    def _names(self, frame: pd.DataFrame, reset: bool) -> list[str]:
+        """Names of a frame's columns; those of the fitted array, where none of them was ever named."""
+        names = list(frame.columns.map(str))
+        if reset or self._fitted is None or self._by_name or set(names) >= set(self._columns):
+            return names
+        return self._columns
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()

@@ -6,6 +6,7 @@ import logging
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,9 @@ EPOCH_BATCHES = 16
 
 MIN_BATCH, MAX_BATCH = 32, 1024
 
+COUNTS = ("max_epochs", "every_n_epochs", "batch_size")
+"""Settings that are whole numbers of at least 1."""
+
 PRECISIONS = ("32-true", "16-mixed", "bf16-mixed")
 STRATEGIES = ("auto", "ddp")
 """Those of Lightning's under which every process has the whole network, which scores and the bundle need."""
@@ -73,9 +77,10 @@ class FitSettings:
 
     def __post_init__(self) -> None:
         preset(self.detector)
+        check_settings(self._kind_problems())
         problems = [
             f"{name} must be at least 1, got {value}"
-            for name in ("max_epochs", "every_n_epochs", "batch_size")
+            for name in COUNTS
             if (value := getattr(self, name)) is not None and value < 1
         ]
         if self.learning_rate is not None and not 0 < self.learning_rate < math.inf:
@@ -85,6 +90,15 @@ class FitSettings:
         if not 0 <= self.seed < 2**32:
             problems.append(f"seed must be in [0, 2**32), got {self.seed}")
         check_settings(problems)
+
+    def _kind_problems(self) -> list[str]:
+        """Settings that are no numbers of their kind; NumPy's own, as a grid search gives, are."""
+        kinds = {**dict.fromkeys((*COUNTS, "seed"), Integral), "learning_rate": Real, "alpha": Real}
+        return [
+            f"{name} must be a {'whole number' if kind is Integral else 'number'}, got {value!r}"
+            for name, kind in kinds.items()
+            if (value := getattr(self, name)) is not None and not isinstance(value, kind)
+        ]
 
 
 @dataclass(frozen=True)
@@ -130,17 +144,17 @@ class Plan:
 
     @classmethod
     def of(cls, settings: FitSettings, rows: int) -> Plan:
-        """Fill in what the user left to the detector."""
+        """Fill in what the user left to the detector; NumPy's numbers become Python's, which JSON knows."""
         chosen = preset(settings.detector)
-        batch_size = settings.batch_size or batch_size_for(rows)
-        max_epochs = settings.max_epochs or chosen.max_epochs(math.ceil(rows / batch_size))
+        batch_size = int(settings.batch_size or batch_size_for(rows))
+        max_epochs = int(settings.max_epochs or chosen.max_epochs(math.ceil(rows / batch_size)))
         return cls(
             settings.detector,
             max_epochs,
-            settings.every_n_epochs or max(1, max_epochs // (chosen.recalibrations + 1)),
+            int(settings.every_n_epochs or max(1, max_epochs // (chosen.recalibrations + 1))),
             batch_size,
-            settings.learning_rate or chosen.learning_rate,
-            settings.seed,
+            float(settings.learning_rate or chosen.learning_rate),
+            int(settings.seed),
         )
 
 
@@ -229,7 +243,7 @@ class FittedDetector:
         estimator, scores = self.module.confidence_estimator, torch.from_numpy(self.score(held_back))
         analyzer = ConformalThresholding(alpha)
         estimator.configuration = analyzer.analyze_distribution(scores, estimator.configuration)
-        self.plan = replace(self.plan, alpha=alpha)
+        self.plan = replace(self.plan, alpha=float(alpha))
         self.curve = served_curve(self.module, self.training_scores)
 
     def write_bundle(self, path: Path) -> None:

@@ -128,11 +128,11 @@ def preset(name: str) -> Preset:
     Raises:
         SettingsError: there is none; names the nearest.
     """
-    if ":" in name:
+    if ":" in str(name):
         return _imported(name)
     if name not in PRESETS:
         raise SettingsError(
-            f"there is no detector {name!r}; {nearest(name, PRESETS)}, or your own as module:attribute."
+            f"there is no detector {name!r}; {nearest(str(name), PRESETS)}, or your own as module:attribute."
         )
     return PRESETS[name]
 

@@ -27,6 +27,9 @@ from ssad.errors import BundleError, RefusedError, SettingsError, SsadError, Tra
 
 CHAMPION, CHALLENGER, PREVIOUS = "champion", "challenger", "previous"
 
+LATEST = "latest"
+"""What MLflow calls the newest version in place of its number."""
+
 NO_SUCH_ALIAS = ("INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST")
 """How registries say that there is no such alias, of a model that is there."""
 
@@ -104,12 +107,17 @@ def fetch_model(uri: str, folder: Path) -> FetchedModel:
 
 
 def registered_version(uri: str) -> ModelVersion | None:
-    """The version that a `models:/` URI means now, by its number or alias; None for any other URI."""
+    """The version that a `models:/` URI means now, by its number, alias or `latest`; None for any other URI."""
+    client = MlflowClient()
     name, separator, alias = uri.removeprefix("models:/").partition("@")
     if uri.startswith("models:/") and separator:
-        return MlflowClient().get_model_version_by_alias(name, alias)
+        return client.get_model_version_by_alias(name, alias)
     name, separator, number = name.partition("/")
-    return MlflowClient().get_model_version(name, number) if uri.startswith("models:/") and separator else None
+    if not (uri.startswith("models:/") and separator):
+        return None
+    if number == LATEST:
+        number = max((str(v.version) for v in client.search_model_versions(f"name='{name}'")), key=int, default=number)
+    return client.get_model_version(name, number)
 
 
 def log_bundle(path: Path, example: pd.DataFrame) -> str:

@@ -25,9 +25,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from ssad.bundle import REGIONS, Bundle
 from ssad.bundle.explain import CONTRIBUTOR_SHARES, CONTRIBUTORS, contributions
 from ssad.bundle.intervals import Floats
-from ssad.datasets.stream import BATCH_ROWS, open_stream
+from ssad.datasets.stream import BATCH_ROWS, TableStream, open_stream
 from ssad.datasets.tables import local_path
-from ssad.errors import DatasetError, SettingsError, check_settings, nearest
+from ssad.errors import DatasetError, SettingsError, check_settings, nearest, reason_of
 from ssad.workflows.registry import FetchedModel, fetch_model
 from ssad.workflows.tracking import log_new_params, tracked_run
 
@@ -49,6 +49,9 @@ JOB = "_job.json"
 PARTS = "part-*.parquet"
 PARQUET: dict[str, Any] = {"compression": "zstd", "use_dictionary": ["region", "model_version"], "store_schema": False}
 """Scores hardly repeat, so looking for repetitions would cost more than it saves."""
+
+ANSWERS = ("score", "confidence", "region", "model_version", CONTRIBUTORS, CONTRIBUTOR_SHARES)
+"""Columns of the output that are not the table's."""
 
 CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
@@ -83,12 +86,15 @@ class ScoreSettings:
             problems.append(f"explain must be at least 0, got {self.explain}")
         if not self.output:
             problems.append("output must name a folder to write")
+        taken = [name for name in self.kept if name in ANSWERS]
+        if taken:
+            problems.append(f"keep must not name what scoring writes itself ({', '.join(taken)}); rename those columns")
         check_settings(problems)
 
     @property
     def kept(self) -> list[str]:
         """Names of the columns to write along."""
-        return [name.strip() for name in self.keep.split(",") if name.strip()]
+        return list(dict.fromkeys(name.strip() for name in self.keep.split(",") if name.strip()))
 
 
 @dataclass(frozen=True)
@@ -116,6 +122,8 @@ def score(settings: ScoreSettings, progress: bool = True) -> ScoreResult:
     """
     with tracked_run(system_metrics=False) as run, tempfile.TemporaryDirectory() as folder:
         log_new_params(run, vars(settings))
+        if "://" not in settings.output:
+            check_free(Path(settings.output))
         model = fetch_model(settings.model, Path(folder))
         mlflow.set_tags({"model": model.uri, "model_id": model.model_id or ""})
         if settings.engine == "spark":
@@ -135,15 +143,33 @@ def score_locally(settings: ScoreSettings, model: FetchedModel, progress: bool =
         Rows of each region.
 
     Raises:
-        SettingsError: the output exists already.
+        SettingsError: the output cannot be written.
         DatasetError: the table cannot be read, holds no rows, or its rows do not fit the detector.
     """
     output = Path(settings.output)
-    check_free(output)
     stream = open_stream(settings.dataset, model.bundle.schema, settings.kept)
-    partial = _partial_folder(output, _job(settings, model))
+    model.bundle.schema.check_none_missing(stream.names)
+    with _written(output):
+        partial = _partial_folder(output, _job(settings, model))
+        try:
+            _write_parts(partial, stream, settings, model, _bar(progress))
+        finally:
+            if not any(partial.glob(PARTS)):  # nothing to go on with
+                shutil.rmtree(partial)
+        _finish(partial, output)
+    return region_counts(output)
+
+
+def _write_parts(
+    partial: Path, stream: TableStream, settings: ScoreSettings, model: FetchedModel, progress: Progress
+) -> None:
+    """Write the parts that are not there yet.
+
+    Raises:
+        DatasetError: the table cannot be read to its end, holds no rows, or a row does not fit the detector.
+    """
     done = len(list(partial.glob(PARTS)))
-    with _bar(progress) as bar:
+    with progress as bar:
         task = bar.add_task("scoring", total=stream.rows, completed=done * PART_BATCHES * BATCH_ROWS)
         scored = _scored(stream.batches(done * PART_BATCHES * BATCH_ROWS), settings, model)
         for number, part in enumerate(_groups(scored, PART_BATCHES), start=done):
@@ -151,8 +177,29 @@ def score_locally(settings: ScoreSettings, model: FetchedModel, progress: bool =
                 for batch in part:
                     write(batch)
                     bar.advance(task, len(batch))
-    _finish(partial, output, settings.dataset)
-    return region_counts(output)
+    if not any(partial.glob(PARTS)):
+        raise no_rows(settings.dataset)
+
+
+def no_rows(dataset: str) -> DatasetError:
+    """What is said of a table that there is nothing to score in."""
+    return DatasetError(f"{dataset} holds no rows; bring a table with data in it.")
+
+
+@contextmanager
+def _written(output: Path) -> Iterator[None]:
+    """Say of a failure to write where it was to be; what a full disk cut off goes on later.
+
+    Raises:
+        SettingsError: the output cannot be written.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise SettingsError(
+            f"{output.absolute()} cannot be written ({error.strerror or reason_of(error)}); make room or name another "
+            "output, and run again."
+        ) from error
 
 
 def check_free(output: Path) -> None:
@@ -273,15 +320,8 @@ def _read_job(partial: Path) -> Any:
         return None
 
 
-def _finish(partial: Path, output: Path, dataset: str) -> None:
-    """Give a folder whose parts are all there its name.
-
-    Raises:
-        DatasetError: there is no part.
-    """
-    if not any(partial.glob(PARTS)):
-        shutil.rmtree(partial)
-        raise DatasetError(f"{dataset} holds no rows; bring a table with data in it.")
+def _finish(partial: Path, output: Path) -> None:
+    """Give a folder whose parts are all there its name."""
     (partial / JOB).unlink()
     (partial / SUCCESS).touch()
     partial.rename(output)

@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import shutil
 import sys
+import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import mlflow
-from mlflow.models import Model
+from mlflow.models import Model, ModelSignature
+from mlflow.models.model import MLMODEL_FILE_NAME
 
 from ssad.bundle import REGIONS
 from ssad.bundle.explain import CONTRIBUTOR_SHARES, CONTRIBUTORS
@@ -20,6 +22,7 @@ from ssad.errors import DatasetError, SettingsError, SsadError
 if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame, SparkSession
 
+    from ssad.bundle import TableSchema
     from ssad.workflows.registry import FetchedModel
     from ssad.workflows.score import ScoreSettings
 
@@ -37,16 +40,23 @@ def score_by_spark(settings: ScoreSettings, model: FetchedModel) -> dict[str, in
         SettingsError: PySpark is missing, or the model is no logged one.
         DatasetError: the table cannot be read, or its rows do not fit the detector.
     """
+    from ssad.workflows.score import no_rows
+
     if model.logged is None:
         raise SettingsError(f"engine=spark needs a logged model, {model.uri} is a bundle's folder; use engine=local.")
     remote = "://" in settings.output
     partial = settings.output if remote else str(Path(f"{settings.output}.partial").absolute())
     spark = _session(settings.spark_master)
     try:
-        shutil.rmtree(partial, ignore_errors=True)
-        _scored(spark, settings, model).write.parquet(partial)
-        rows = _region_counts(spark, partial)
+        with tempfile.TemporaryDirectory() as folder:
+            shutil.rmtree(partial, ignore_errors=True)
+            lenient = _without_input_types(model.logged, Path(folder) / "model")
+            _scored(spark, settings, model, lenient).write.parquet(partial)
+            rows = _region_counts(spark, partial)
+        if not sum(rows.values()):
+            raise no_rows(settings.dataset)
     except SsadError:
+        shutil.rmtree(partial, ignore_errors=True)
         raise
     except Exception as error:  # Py4J's and PySpark's own, with whole tracebacks of executors in them
         shutil.rmtree(partial, ignore_errors=True)
@@ -58,6 +68,19 @@ def score_by_spark(settings: ScoreSettings, model: FetchedModel) -> dict[str, in
     return rows
 
 
+def _without_input_types(logged: Path, folder: Path) -> Path:
+    """A copy of a logged model whose signature does not say what types its input has.
+
+    The signature takes no whole number or truth value that is missing, and a moment only as it was in training;
+    the bundle reads all of them, and Spark is to score what `engine=local` does.
+    """
+    shutil.copytree(logged, folder)
+    model = Model.load(folder)
+    model.signature = ModelSignature(None, model.signature.outputs, model.signature.params)
+    model.save(str(folder / MLMODEL_FILE_NAME))
+    return folder
+
+
 def _session(master: str) -> SparkSession:
     try:
         from pyspark.sql import SparkSession
@@ -66,16 +89,17 @@ def _session(master: str) -> SparkSession:
             'engine=spark needs PySpark; install it by pip install -c constraints.txt -e ".[spark]".'
         ) from error
     os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
-    builder = SparkSession.builder.master(master).appName("ssad score")
+    builder = SparkSession.builder.master(master).appName("ssad score").config("spark.ui.enabled", "false")
     try:
-        spark = builder.config("spark.ui.enabled", "false").getOrCreate()
+        # Moments reach Python in the session's time zone; without one of their own they are read as UTC.
+        spark = builder.config("spark.sql.session.timeZone", "UTC").getOrCreate()
     except Exception as error:  # Java is missing, or the master does not answer
         raise SettingsError(f"Spark does not start at {master} ({_reason(error)}).") from error
     spark.sparkContext.setLogLevel("ERROR")
     return spark
 
 
-def _scored(spark: SparkSession, settings: ScoreSettings, model: FetchedModel) -> DataFrame:
+def _scored(spark: SparkSession, settings: ScoreSettings, model: FetchedModel, logged: Path) -> DataFrame:
     """The kept columns of every row and what the model says of it."""
     from pyspark.sql import functions as F
 
@@ -86,12 +110,12 @@ def _scored(spark: SparkSession, settings: ScoreSettings, model: FetchedModel) -
         raise DatasetError(f"{settings.dataset} lacks columns {', '.join(missing[:20])}; bring every one of them.")
     udf = mlflow.pyfunc.spark_udf(
         spark,
-        str(model.logged),
+        str(logged),
         env_manager="local",
         result_type=EXPLAINED if settings.explain else ANSWER,
         params={"explain": settings.explain},
     )
-    answer = udf(F.struct(*_typed(frame, model, wanted))).alias("answer")
+    answer = udf(F.struct(*_typed(frame, model.bundle.schema))).alias("answer")
     kept = [F.col(_quoted(name)) for name in settings.kept]
     version = F.lit(model.version).cast("string").alias("model_version")
     scored = frame.select(*kept, answer)
@@ -113,22 +137,18 @@ def _read(spark: SparkSession, location: str) -> DataFrame:
     return spark.createDataFrame(read_table(location))
 
 
-def _typed(frame: DataFrame, model: FetchedModel, names: list[str]) -> list[Column]:
-    """The columns as the model's signature has them: text as what it says, whole numbers as numbers."""
+def _typed(frame: DataFrame, schema: TableSchema) -> list[Column]:
+    """The columns that are scored; words for nothing are nothing, and numbers written as text are numbers."""
     from pyspark.sql import functions as F
-    from pyspark.sql.types import DoubleType, IntegralType, StringType
+    from pyspark.sql.types import StringType
 
-    assert model.logged is not None
-    expected: dict[str, Any] = {spec.name: spec.type.to_spark() for spec in Model.load(model.logged).signature.inputs}
     columns = []
-    for name in names:
-        column, found, wanted = F.col(_quoted(name)), frame.schema[name].dataType, expected[name]
-        if isinstance(found, StringType):
+    for expected in schema.columns:
+        column = F.col(_quoted(expected.name))
+        if isinstance(frame.schema[expected.name].dataType, StringType):
             column = F.when(~F.trim(column).isin(["", *MISSING_WORDS]), column)
-        widens = isinstance(found, IntegralType) and isinstance(wanted, DoubleType | type(found))
-        if found != wanted and (isinstance(found, StringType) or widens):
-            column = column.cast(wanted)
-        columns.append(column.alias(name))
+            column = column.cast("double") if expected.kind == "numeric" else column
+        columns.append(column.alias(expected.name))
     return columns
 
 

@@ -83,6 +83,13 @@ def test_rows_without_a_label_are_counted_in_the_error(missing: Any) -> None:
         anomalous(pd.Series([0, missing, missing], dtype=object))
 
 
+@pytest.mark.parametrize("labels", [[1, 1], [True, True], ["Outlier", "anomaly"]], ids=str)
+def test_anomalies_alone_are_known_by_the_usual_words(labels: Any) -> None:
+    assert anomalous(labels) == [True, True]
+    with pytest.raises(DatasetError, match="normal is 'okay'"):
+        anomalous(labels, "okay")
+
+
 def test_labels_none_of_which_means_normal_are_shown() -> None:
     with pytest.raises(DatasetError, match=r"no value .* means normal \(it holds good, bad; normal is 'auto'\)"):
         anomalous(["good", "bad"])

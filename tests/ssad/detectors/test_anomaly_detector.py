@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -108,6 +109,8 @@ def test_a_clone_has_the_settings_and_nothing_fitted(detector: AnomalyDetector, 
     assert copy.get_params() == detector.get_params()
     with pytest.raises(NotFittedError):
         copy.predict(points)
+    with pytest.raises(NotFittedError):
+        copy.confidence(points)
 
 
 def test_a_frame_keeps_its_columns_of_any_kind(blobs: pd.DataFrame) -> None:
@@ -122,6 +125,21 @@ def test_the_values_of_a_frame_score_as_the_frame(points: Any) -> None:
     by_frame = AnomalyDetector(random_state=0, max_epochs=2).fit(frame).score_samples(frame)
     by_array = AnomalyDetector(random_state=0, max_epochs=2).fit(points).score_samples(points)
     assert by_frame == pytest.approx(by_array)
+
+
+def test_columns_go_by_position_where_one_has_names_and_the_other_none(points: Any) -> None:
+    frame = pd.DataFrame(points, columns=["a", "b", "c"])
+    by_frame = AnomalyDetector(random_state=0, max_epochs=1).fit(frame)
+    by_array = AnomalyDetector(random_state=0, max_epochs=1).fit(points)
+    with pytest.warns(UserWarning, match="does not have valid feature names"):
+        assert by_frame.score_samples(points).tolist() == by_frame.score_samples(frame).tolist()
+    with pytest.warns(UserWarning, match="was fitted without feature names"):
+        assert by_array.score_samples(frame).tolist() == by_array.score_samples(points).tolist()
+    numbered = pd.DataFrame(points)
+    by_number = AnomalyDetector(random_state=0, max_epochs=1).fit(numbered)
+    assert by_number.score_samples(points).tolist() == by_number.score_samples(numbered[[2, 0, 1]]).tolist()
+    with pytest.raises(ValueError, match="lack 3"):
+        by_number.predict(numbered.add(0).set_axis([7, 8, 9], axis=1))
 
 
 def test_missing_values_in_an_array_are_scored(points: Any) -> None:
@@ -161,6 +179,40 @@ def test_an_unknown_detector_is_refused_when_it_is_fitted(points: Any) -> None:
         AnomalyDetector("grnd").fit(points)
 
 
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        ({"max_epochs": "3"}, "max_epochs must be a whole number, got '3'"),
+        ({"max_epochs": 2.5, "batch_size": 2.5}, "max_epochs must be .* got 2.5; batch_size must be .* got 2.5"),
+        ({"every_n_epochs": 1.5}, "every_n_epochs must be a whole number, got 1.5"),
+        ({"learning_rate": "fast"}, "learning_rate must be a number, got 'fast'"),
+        ({"alpha": "5%"}, "alpha must be a number, got '5%'"),
+        ({"detector": None}, "there is no detector None"),
+        ({"detector": 5}, "there is no detector 5"),
+    ],
+)
+def test_a_setting_of_another_kind_is_named(points: Any, settings: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(SettingsError, match=sentence):
+        AnomalyDetector(**settings).fit(points)
+
+
+def test_numbers_of_numpy_are_settings(points: Any, tmp_path: Any) -> None:
+    counts = {"random_state": np.int64(0), "max_epochs": np.int64(1), "batch_size": np.int64(64)}
+    numbers: dict[str, Any] = counts | {"learning_rate": np.float32(0.01), "alpha": np.float64(0.1)}
+    detector = AnomalyDetector(**numbers).fit(points)
+    detector.save(tmp_path / "detector")
+    assert AnomalyDetector.load(tmp_path / "detector").get_params()["batch_size"] == 64
+
+
+def test_threads_fit_and_score_as_one_thread_does(detector: AnomalyDetector, points: Any) -> None:
+    expected = detector.score_samples(points).tolist()
+    with ThreadPoolExecutor(4) as pool:
+        scored = list(pool.map(lambda _: detector.score_samples(points).tolist(), range(16)))
+        fitted = list(pool.map(lambda _: clone(detector).fit(points).score_samples(points).tolist(), range(4)))
+    assert scored == [expected] * 16
+    assert fitted == [expected] * 4
+
+
 def test_another_number_of_columns_is_refused(detector: AnomalyDetector, points: Any) -> None:
     with pytest.raises(ValueError, match="features"):
         detector.predict(points[:, :2])
@@ -177,6 +229,18 @@ def test_it_saves_and_loads(detector: AnomalyDetector, points: Any, tmp_path: An
     assert (
         AnomalyDetector.load(tmp_path / "again").score_samples(points).tolist() == loaded.score_samples(points).tolist()
     )
+
+
+def test_a_loaded_detector_knows_its_number_of_columns_and_saves_over_itself(points: Any, tmp_path: Any) -> None:
+    flat = np.c_[points, np.ones(len(points))]
+    AnomalyDetector(random_state=0, max_epochs=1).fit(flat).save(tmp_path / "detector")
+    loaded = AnomalyDetector.load(tmp_path / "detector")
+    assert loaded.n_features_in_ == 4
+    with pytest.raises(ValueError, match="5 features"):
+        loaded.predict(np.c_[flat, flat[:, 0]])
+    before = loaded.score_samples(flat)
+    loaded.save(tmp_path / "detector")
+    assert (AnomalyDetector.load(tmp_path / "detector").score_samples(flat) == before).all()
 
 
 def test_saving_does_not_change_its_scores(points: Any, tmp_path: Any) -> None:

@@ -14,7 +14,7 @@ from sklearn import metrics as sk
 
 from ssad.bundle import Bundle
 from ssad.datasets.tables import read_table
-from ssad.errors import DatasetError, SsadError
+from ssad.errors import DatasetError, SsadError, TrackingError
 from ssad.workflows.evaluate import EvaluateResult, EvaluateSettings, ScoredTable, decided_error, evaluate
 from ssad.workflows.registry import fetch_model
 from tests.ssad.workflows.support import QUIET_LIBRARIES
@@ -125,6 +125,21 @@ def test_one_class_has_no_ranking_but_all_else(client: MlflowClient, labelled: s
     assert "auc" not in result.metrics
     assert result.metrics["at_abnormal/recall"] == 0
     assert result.regions["anomalies"].sum() == 0
+
+
+def test_anomalies_alone_have_a_recall(client: MlflowClient, labelled: str, tmp_path: Path) -> None:
+    table = pd.read_csv(labelled)
+    table[table["label"] != "benign"].assign(label=1).to_csv(tmp_path / "anomalies.csv", index=False)
+    result = evaluate(EvaluateSettings(CHAMPION, str(tmp_path / "anomalies.csv")))
+    assert "auc" not in result.metrics
+    assert 0 < result.metrics["at_decision/recall"] <= 1
+    assert result.regions["share_of_anomalies"].sum() == pytest.approx(1)
+
+
+def test_latest_is_the_newest_version(client: MlflowClient, labelled: str) -> None:
+    assert evaluate(EvaluateSettings("models:/ssad/latest", labelled)).model == "models:/ssad/1"
+    with pytest.raises(TrackingError, match="models:/other/latest cannot be loaded"):
+        evaluate(EvaluateSettings("models:/other/latest", labelled))
 
 
 def test_a_bundles_folder_and_a_runs_model_are_evaluated_alike(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import shutil
 import subprocess
 import sys
@@ -9,17 +10,20 @@ import time
 from pathlib import Path
 from typing import Any
 
+import mlflow
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from mlflow import MlflowClient
 
+from ssad import AnomalyDetector
 from ssad.bundle import Bundle
 from ssad.datasets import stream as streams
-from ssad.errors import DatasetError, SettingsError, SsadError
+from ssad.errors import DatasetError, RowsError, SettingsError, SsadError
 from ssad.workflows import score as scoring
-from ssad.workflows.registry import fetch_model
+from ssad.workflows.registry import fetch_model, log_bundle, register
 from ssad.workflows.score import ScoreSettings, score
 from ssad.workflows.train import TrainSettings, prepare
 from tests.ssad.workflows.support import QUIET_SPARK, SERVER_SECONDS, environment
@@ -270,3 +274,83 @@ def test_spark_workers_give_the_same_rows_the_same_scores(dataset: str, tmp_path
     with pytest.raises(DatasetError, match="mean radius"):
         score(ScoreSettings(CHAMPION, str(tmp_path / "without.parquet"), str(tmp_path / "no"), "spark"))
     assert not list(tmp_path.glob("no*"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("suffix", [".parquet", ".csv"])
+def test_spark_reads_gaps_moments_and_truth_values_as_the_local_engine_does(
+    client: MlflowClient, tmp_path: Path, suffix: str, spark_cluster: str
+) -> None:
+    generator = np.random.default_rng(0)
+    trained = pd.DataFrame({"size": generator.normal(size=300), "tries": generator.integers(0, 50, 300)})
+    trained["when"] = pd.Timestamp("2024-01-01") + pd.to_timedelta(generator.integers(0, 10**6, 300), unit="s")
+    trained["open"], trained["kind"] = generator.random(300) < 0.5, generator.choice(["tcp", "udp"], 300)
+    AnomalyDetector(random_state=0, max_epochs=1).fit(trained).save(tmp_path / "bundle")
+    with mlflow.start_run():
+        register(log_bundle(tmp_path / "bundle", trained.head()), "gaps")
+    table = trained.assign(row=range(300)).astype({"tries": "Int64", "open": "boolean"})
+    for at, name in enumerate(trained):
+        table.loc[at::7, name] = None
+    dataset = str(tmp_path / f"table{suffix}")
+    table.to_csv(dataset, index=False) if suffix == ".csv" else table.to_parquet(dataset)
+
+    found = []
+    for engine in ("local", "spark"):
+        output = str(tmp_path / engine)
+        score(ScoreSettings("models:/gaps/1", dataset, output, engine, 0, "row", spark_cluster), progress=False)
+        found.append(pd.read_parquet(output).astype({"row": int}).set_index("row").sort_index())
+    assert found[1]["score"].tolist() == pytest.approx(found[0]["score"].tolist(), rel=1e-9)
+    assert found[1]["region"].tolist() == found[0]["region"].tolist()
+
+    table.iloc[:0].to_parquet(tmp_path / "empty.parquet")
+    with pytest.raises(DatasetError, match="holds no rows"):
+        score(ScoreSettings("models:/gaps/1", str(tmp_path / "empty.parquet"), str(tmp_path / "no"), "spark"))
+    assert not list(tmp_path.glob("no*"))
+
+
+def test_a_column_that_would_be_written_over_is_not_kept(dataset: str, tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match=r"what scoring writes itself \(score, region\); rename"):
+        settings(dataset, tmp_path, keep="number,score,region")
+    assert settings(dataset, tmp_path, keep="number, number").kept == ["number"]
+
+
+@pytest.mark.usefixtures("bundle")
+def test_an_output_that_cannot_be_written_is_named(dataset: str, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(SettingsError, match=r"file/scores cannot be written \(Not a directory\)"):
+        score(ScoreSettings(CHAMPION, dataset, str(tmp_path / "file" / "scores")), progress=False)
+
+
+@pytest.mark.usefixtures("bundle", "small_parts")
+def test_a_full_disk_is_named_and_scoring_goes_on_when_there_is_room(
+    dataset: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written = pq.ParquetWriter.write_batch
+
+    def full(writer: Any, batch: pa.RecordBatch) -> None:
+        if batch.column("number")[0].as_py() >= 600:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        written(writer, batch)
+
+    monkeypatch.setattr(pq.ParquetWriter, "write_batch", full)
+    with pytest.raises(SettingsError, match=r"scores cannot be written \(No space left on device\); make room"):
+        score(settings(dataset, tmp_path, keep="number"), progress=False)
+    assert not (tmp_path / "scores").exists()
+    monkeypatch.setattr(pq.ParquetWriter, "write_batch", written)
+    assert sum(score(settings(dataset, tmp_path, keep="number"), progress=False).rows.values()) == ROWS
+
+
+@pytest.mark.usefixtures("bundle")
+def test_a_table_with_none_of_the_columns_is_told_apart_from_an_empty_one(tmp_path: Path) -> None:
+    pd.DataFrame({"other": [1, 2]}).to_parquet(tmp_path / "other.parquet")
+    with pytest.raises(RowsError, match="the rows lack 30 of the detector's 30 columns"):
+        score(settings(str(tmp_path / "other.parquet"), tmp_path), progress=False)
+    assert not list(tmp_path.glob("scores*"))
+
+
+@pytest.mark.usefixtures("bundle")
+def test_a_word_among_the_numbers_leaves_no_partial_folder(rows: pd.DataFrame, tmp_path: Path) -> None:
+    rows.assign(**{"mean radius": "wide"}).to_csv(tmp_path / "words.csv")
+    with pytest.raises(DatasetError, match="wide"):
+        score(settings(str(tmp_path / "words.csv"), tmp_path), progress=False)
+    assert not list(tmp_path.glob("scores*"))

@@ -199,6 +199,13 @@ def test_the_other_presets_train_to_a_version(detector: str, small: Path, tracki
     assert Bundle(folder / "data" / "bundle").manifest["detector"] == detector
 
 
+def test_a_promise_about_false_alarms_trains_to_a_version(small: Path, tracking: str) -> None:
+    settings = TrainSettings(str(small), model_name="promised", fit=FitSettings(max_epochs=1, alpha=0.1))
+    result = train(settings, progress=False)
+    assert result.registered.version == "1"
+    assert result.detector.plan.alpha == 0.1
+
+
 def test_a_contamination_thins_the_training_anomalies_and_leaves_the_test_rows(small: Path, tracking: str) -> None:
     settings = TrainSettings(str(small), contamination=0.05, fit=FitSettings(max_epochs=1))
     result = train(settings, progress=False)
