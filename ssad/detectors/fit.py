@@ -48,6 +48,10 @@ GOLDEN_ROWS = 16
 """Training rows that a bundle keeps with their scores, from the least to the most abnormal."""
 
 
+HELD_BACK_SHARE = 0.3
+"""Of the training rows, where a promise is asked for: ADBench's share of a test part."""
+
+
 @dataclass(frozen=True)
 class FitSettings:
     """What the user may set; None leaves it to the detector.
@@ -118,7 +122,7 @@ class Hardware:
 
 @dataclass(frozen=True)
 class Plan:
-    """Settings with every value decided, for a number of training rows."""
+    """Settings with every value decided, for a number of training rows; those that are held back are none."""
 
     detector: str
     max_epochs: int
@@ -132,6 +136,8 @@ class Plan:
     def of(cls, settings: FitSettings, rows: int) -> Plan:
         """Fill in what the user left to the detector."""
         chosen = preset(settings.detector)
+        if settings.alpha is not None:
+            rows -= round(rows * HELD_BACK_SHARE)
         batch_size = settings.batch_size or batch_size_for(rows)
         max_epochs = settings.max_epochs or chosen.max_epochs(math.ceil(rows / batch_size))
         return cls(
@@ -141,6 +147,7 @@ class Plan:
             batch_size,
             settings.learning_rate or chosen.learning_rate,
             settings.seed,
+            settings.alpha,
         )
 
 
@@ -268,10 +275,6 @@ def served_curve(module: SelfSupervisionModule, training_scores: Floats) -> Conf
     estimator.configuration = module.confidence_estimator.configuration
     estimator.fit(torch.from_numpy(training_scores))
     return confidence_curve(estimator, training_scores)
-
-
-HELD_BACK_SHARE = 0.3
-"""Of the training rows, where a promise is asked for: ADBench's share of a test part."""
 
 
 def hold_back(rows: TableRows, alpha: float, seed: int) -> tuple[TableRows, TableRows]:

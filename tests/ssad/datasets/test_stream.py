@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from ssad.bundle import Column, TableSchema
 from ssad.datasets import stream as streams
+from ssad.datasets.parquet import after
 from ssad.datasets.stream import TableStream, open_stream
 from ssad.datasets.tables import read_table
 from ssad.errors import DatasetError
