@@ -6,11 +6,12 @@ import signal
 import subprocess
 import threading
 import time
+from typing import Any
 
 import lightning as L
 
 from ssad.errors import SsadError
-from ssad.workflows.stopping import Stopped
+from ssad.workflows.stopping import Postponed, Stopped
 
 ENDING_SECONDS = 5.0
 """How long one that broke off the connection may take to end."""
@@ -26,11 +27,22 @@ class Processes(L.Callback):
     def __init__(self) -> None:
         self.ended = 0
         self._on_sigterm = signal.getsignal(signal.SIGTERM)
+        self._signals = Postponed()
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Take back what SIGTERM does: Lightning's handler waits for the other processes, which wait for this one."""
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, self._on_sigterm)
+            self._signals.begin()
+
+    def on_train_batch_end(self, *_: Any) -> None:
+        """End training between two batches if a signal asked for it."""
+        self._signals.check()
+
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """The last place to do so."""
+        self._signals.check()
+        self._signals.end()
 
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
         """See whether another process failed first, and end those that are left."""

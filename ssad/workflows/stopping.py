@@ -31,6 +31,35 @@ def stop_by_signals() -> None:
             signal.signal(signum, _stop)
 
 
+class Postponed:
+    """Signals wait for `check`: raised in the middle of a transaction, `Stopped` would leave its store locked."""
+
+    def __init__(self) -> None:
+        self._signum = 0
+
+    def begin(self) -> None:
+        """From now on they wait."""
+        for signum in STOPPING:
+            if signal.getsignal(signum) is _stop:
+                signal.signal(signum, self._note)
+
+    def check(self) -> None:
+        """Raise `Stopped` if there was one."""
+        if self._signum:
+            raise Stopped(self._signum)
+
+    def end(self) -> None:
+        """From now on they do not wait."""
+        for signum in STOPPING:
+            if signal.getsignal(signum) == self._note:
+                signal.signal(signum, _stop)
+
+    def _note(self, signum: int, frame: Any) -> None:
+        self._signum = signum
+        for each in STOPPING:
+            signal.signal(each, signal.SIG_DFL)
+
+
 def too_late_to_stop() -> None:
     """What is left is a second's work that must not be left half done: do not stop any more."""
     for signum in STOPPING:
