@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 import warnings
 from pathlib import Path
@@ -13,6 +14,7 @@ from typer.core import TyperCommand
 
 from ssad.errors import SettingsError, SsadError
 from ssad.loggers.logging_config import setup_logging
+from ssad.workflows.stopping import Stopped, stop_by_signals
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -48,7 +50,10 @@ def _switch(name: str, text: str) -> bool:
 
 
 @app.callback()
-def _setup() -> None:
+def _setup(context: typer.Context) -> None:
+    # A service ends by itself, and of several processes that train the first one ends the others.
+    if context.invoked_subcommand != "serve" and os.environ.get("LOCAL_RANK", "0") == "0":
+        stop_by_signals()
     setup_logging("WARNING")
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)  # it tells about hardware and other products
     logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # it logs tracebacks of what is raised
@@ -244,8 +249,9 @@ def main() -> None:
     except SsadError as error:
         typer.echo(f"ssad: {error}", err=True)
         sys.exit(USER_MISTAKE)
-    except KeyboardInterrupt:
-        sys.exit(130)
+    except Stopped as stop:
+        typer.echo(f"ssad: {stop}", err=True)
+        raise
 
 
 if __name__ == "__main__":

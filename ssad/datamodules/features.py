@@ -5,7 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import tempfile
+import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +17,10 @@ from ssad.datasets.catalogue import cache_folder
 from ssad.datasets.table_rows import TableRows
 from ssad.errors import DatasetError
 from ssad.models import TableEncoder
+
+INCOMING = "incoming-"
+ABANDONED_SECONDS = 3600.0
+"""A file that nobody wrote to for so long is one whose process was killed."""
 
 IN_MEMORY_BYTES = 1 << 28
 """Features up to this size are held in memory: a file would only cost a digest of the table."""
@@ -40,10 +46,30 @@ def feature_rows(rows: TableRows, encoder: TableEncoder) -> torch.Tensor:
             start += len(part)
         return features
     path = cache_folder() / "features" / f"{_key(digest, encoder)}.npy"
-    if not path.exists():
+    found = _mapped(path, shape)
+    if found is None:
         _write(path, rows, encoder, shape)
-    # Copied on write, which nobody does: torch warns of memory that it must not write to.
-    return torch.from_numpy(np.load(path, mmap_mode="c"))
+        found = _mapped(path, shape)
+    if found is None:
+        raise DatasetError(f"{path} is not what was written there; look after the disk, or let SSAD_DATA name another.")
+    return found
+
+
+def _mapped(path: Path, shape: tuple[int, int]) -> torch.Tensor | None:
+    """The features in a file; None if it is not there or not whole, as after a loss of power."""
+    try:
+        # Copied on write, which nobody does: torch warns of memory that it must not write to.
+        features = np.load(path, mmap_mode="c")
+    except (OSError, ValueError, EOFError):
+        return None
+    return torch.from_numpy(features) if features.shape == shape else None
+
+
+def _remove_abandoned(folder: Path) -> None:
+    for left in folder.glob(f"{INCOMING}*"):
+        with suppress(OSError):  # another process was sooner
+            if left.stat().st_mtime < time.time() - ABANDONED_SECONDS:
+                left.unlink()
 
 
 def _encoded(rows: TableRows, encoder: TableEncoder) -> Iterator[torch.Tensor]:
@@ -63,8 +89,9 @@ def _write(path: Path, rows: TableRows, encoder: TableEncoder, shape: tuple[int,
     aside = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        _remove_abandoned(path.parent)
         # Not through a map: a full disk would kill the process instead of raising.
-        with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
+        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=INCOMING, delete=False) as file:
             aside = Path(file.name)
             np.lib.format.write_array_header_1_0(file, {"descr": "<f4", "fortran_order": False, "shape": shape})
             for part in _encoded(rows, encoder):

@@ -9,14 +9,11 @@ from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.csv as pacsv
-import pyarrow.dataset as pads
 
 from ssad.bundle import TableSchema
+from ssad.datasets.parquet import BATCH_ROWS, after, parquet_files
 from ssad.datasets.tables import FORMATS, local_path, read_table
 from ssad.errors import DatasetError, reason_of
-
-BATCH_ROWS = 65_536
-"""Rows of every batch but the last: 15 MiB of thirty numbers, small beside a row group's million rows."""
 
 PARQUET = (".parquet", ".pq")
 SEPARATORS = {".csv": ",", ".tsv": "\t"}
@@ -99,59 +96,6 @@ def _parquet(path: Path, wanted: list[str]) -> TableStream:
     return TableStream(tuple(files.schema.names), files.rows, lambda skip: files.read(columns, skip))
 
 
-@dataclass(frozen=True)
-class ParquetFiles:
-    """A Parquet file, or those of a folder in the order of their names.
-
-    Attributes:
-        schema: the columns; those of a `name=value` folder among them.
-        groups: the row groups, each with its number of rows.
-        paths: the files.
-    """
-
-    schema: pa.Schema
-    groups: tuple[tuple[pads.ParquetFileFragment, int], ...]
-    paths: tuple[Path, ...]
-
-    @property
-    def rows(self) -> int:
-        """How many rows there are."""
-        return sum(rows for _, rows in self.groups)
-
-    def read(self, columns: Sequence[str], skip: int = 0) -> Iterator[pa.RecordBatch]:
-        """Batches of `BATCH_ROWS` rows at most, after skipping a number of rows.
-
-        Raises:
-            DatasetError: a file turns out to be damaged.
-        """
-        for group, rows in self.groups:
-            if skip < rows:
-                try:
-                    yield from _after(group.to_batches(self.schema, columns=list(columns), batch_size=BATCH_ROWS), skip)
-                except (pa.ArrowException, OSError) as error:
-                    raise DatasetError(
-                        f"{group.path} cannot be read to its end ({reason_of(error)}); mend it and run again."
-                    ) from error
-            skip = max(0, skip - rows)
-
-
-def parquet_files(path: Path) -> ParquetFiles:
-    """Open a Parquet file or a folder of them; reads what they say of themselves, no rows.
-
-    Raises:
-        DatasetError: a file is damaged.
-    """
-    try:
-        dataset = pads.dataset(path, format="parquet", partitioning="hive" if path.is_dir() else None)
-        files = sorted(dataset.get_fragments(), key=lambda fragment: fragment.path)
-        groups = [group for file in files for group in file.split_by_row_group()]
-    except (pa.ArrowException, OSError) as error:
-        raise DatasetError(f"{path} cannot be read ({reason_of(error)}); expected {FORMATS}.") from error
-    lengths = [group.row_groups[0].num_rows for group in groups]
-    paths = tuple(Path(file.path) for file in files)
-    return ParquetFiles(dataset.schema, tuple(zip(groups, lengths, strict=True)), paths)
-
-
 def _text(path: Path, schema: TableSchema, wanted: list[str]) -> TableStream:
     layout = pacsv.ParseOptions(delimiter=SEPARATORS[suffix(path)])
     names = pacsv.open_csv(path, parse_options=layout).schema.names
@@ -165,7 +109,7 @@ def _text(path: Path, schema: TableSchema, wanted: list[str]) -> TableStream:
     )
 
     def read(skip: int) -> Iterator[pa.RecordBatch]:
-        return _after(pacsv.open_csv(path, parse_options=layout, convert_options=values), skip)
+        return after(pacsv.open_csv(path, parse_options=layout, convert_options=values), skip)
 
     return TableStream(tuple(names), None, read)
 
@@ -174,14 +118,6 @@ def _whole(location: str, wanted: list[str]) -> TableStream:
     table = read_table(location)
     arrow = pa.Table.from_pandas(table[[name for name in wanted if name in table]], preserve_index=False)
     return TableStream(tuple(table.columns), len(table), lambda skip: iter(arrow.slice(skip).to_batches(BATCH_ROWS)))
-
-
-def _after(batches: Iterator[pa.RecordBatch], skip: int) -> Iterator[pa.RecordBatch]:
-    """The batches without their first `skip` rows."""
-    for batch in batches:
-        if skip < len(batch):
-            yield batch.slice(skip)
-        skip = max(0, skip - len(batch))
 
 
 def _evenly(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:

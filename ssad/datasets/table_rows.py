@@ -13,7 +13,8 @@ import numpy.typing as npt
 import pandas as pd
 
 from ssad.bundle.bundle import digest as file_digest
-from ssad.datasets.stream import BATCH_ROWS, PARQUET, ParquetFiles, parquet_files, suffix
+from ssad.datasets.parquet import BATCH_ROWS, ParquetFiles, parquet_files
+from ssad.datasets.stream import PARQUET, suffix
 from ssad.datasets.tables import check_shape, local_path, read_table
 from ssad.errors import DatasetError
 
@@ -127,14 +128,11 @@ def _parquet_rows(files: ParquetFiles) -> TableRows:
     @cache
     def source() -> str:
         _check_unchanged(opened)
-        found = "".join(file_digest(path) for path in files.paths)
+        found = [file_digest(path) for path in files.paths]
         _check_unchanged(opened)
-        return hashlib.sha256(found.encode()).hexdigest()
+        return hashlib.sha256(repr((found, files.partitions)).encode()).hexdigest()
 
-    # An index that pandas wrote along is none of the columns.
-    index = (files.schema.pandas_metadata or {}).get("index_columns", [])
-    columns = [name for name in files.schema.names if name not in index]
-    return TableRows(tuple(columns), read, files.rows, source=source)
+    return TableRows(tuple(files.columns), read, files.rows, source=source)
 
 
 Stamp = tuple[int, int]

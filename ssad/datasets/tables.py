@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 
 from ssad.datasets import catalogue
+from ssad.datasets.parquet import parquet_files
 from ssad.errors import DatasetError, reason_of
 
 LABEL = "label"
@@ -85,6 +86,10 @@ def _read_text(path: Path, separator: str) -> pd.DataFrame:
     return table.set_axis(header, axis=1) if header.duplicated().any() else table
 
 
+def _read_parquet(path: Path) -> pd.DataFrame:
+    return parquet_files(path).frame()
+
+
 def _read_npz(path: Path) -> pd.DataFrame:
     with np.load(path, allow_pickle=False) as arrays:
         if "X" not in arrays or arrays["X"].ndim != 2:
@@ -99,15 +104,15 @@ FORMATS = "CSV, TSV or Parquet, a folder of Parquet files, or .npz with X and y"
 _READERS: dict[str, Callable[[Any], pd.DataFrame]] = {
     ".csv": lambda path: _read_text(path, ","),
     ".tsv": lambda path: _read_text(path, "\t"),
-    ".parquet": pd.read_parquet,
-    ".pq": pd.read_parquet,
+    ".parquet": _read_parquet,
+    ".pq": _read_parquet,
     ".npz": _read_npz,
 }
 
 
 def _reader(path: Path) -> Callable[[Any], pd.DataFrame]:
     if path.is_dir():
-        return pd.read_parquet
+        return _read_parquet
     for suffix in reversed(path.suffixes):
         if suffix.lower() in _READERS:
             return _READERS[suffix.lower()]

@@ -52,6 +52,10 @@ GOLDEN_ROWS = 16
 """Training rows that a bundle keeps with their scores, from the least to the most abnormal."""
 
 
+HELD_BACK_SHARE = 0.3
+"""Of the training rows, where a promise is asked for: ADBench's share of a test part."""
+
+
 @dataclass(frozen=True)
 class FitSettings:
     """What the user may set; None leaves it to the detector.
@@ -132,7 +136,7 @@ class Hardware:
 
 @dataclass(frozen=True)
 class Plan:
-    """Settings with every value decided, for a number of training rows."""
+    """Settings with every value decided, for a number of training rows; those that are held back are none."""
 
     detector: str
     max_epochs: int
@@ -146,6 +150,8 @@ class Plan:
     def of(cls, settings: FitSettings, rows: int) -> Plan:
         """Fill in what the user left to the detector; NumPy's numbers become Python's, which JSON knows."""
         chosen = preset(settings.detector)
+        if settings.alpha is not None:
+            rows -= round(rows * HELD_BACK_SHARE)
         batch_size = int(settings.batch_size or batch_size_for(rows))
         max_epochs = int(settings.max_epochs or chosen.max_epochs(math.ceil(rows / batch_size)))
         return cls(
@@ -155,6 +161,7 @@ class Plan:
             batch_size,
             float(settings.learning_rate or chosen.learning_rate),
             int(settings.seed),
+            None if settings.alpha is None else float(settings.alpha),
         )
 
 
@@ -282,10 +289,6 @@ def served_curve(module: SelfSupervisionModule, training_scores: Floats) -> Conf
     estimator.configuration = module.confidence_estimator.configuration
     estimator.fit(torch.from_numpy(training_scores))
     return confidence_curve(estimator, training_scores)
-
-
-HELD_BACK_SHARE = 0.3
-"""Of the training rows, where a promise is asked for: ADBench's share of a test part."""
 
 
 def hold_back(rows: TableRows, alpha: float, seed: int) -> tuple[TableRows, TableRows]:

@@ -27,6 +27,13 @@ PLOT_SIZE = (9.0, 8.0)
 """Inches: readable in MLflow's artifact viewer without scrolling."""
 
 
+class RunLogger(MLFlowLogger):
+    """Logs to a run that a workflow opened and closes: the end of training is not that of the run."""
+
+    def finalize(self, status: str = "success") -> None:
+        """Leave the run open."""
+
+
 def get_mlflow_logger(trainer: L.Trainer) -> MLFlowLogger | None:
     """The trainer's first MLflow logger; None where it has none."""
     return next((logger for logger in trainer.loggers if isinstance(logger, MLFlowLogger)), None)

@@ -45,7 +45,7 @@ def take_over(run_id: str, successor: Run) -> None:
 
 
 def newest_checkpoint(run_id: str, folder: Path) -> Path | None:
-    """The last whole checkpoint of a run, fetched into a folder; None if it left none and starts anew."""
+    """The last whole checkpoint of a run or of those it goes on with, fetched into a folder; None: it starts anew."""
     client = MlflowClient()
     epochs = {}
     for name in CHECKPOINTS:
@@ -54,6 +54,8 @@ def newest_checkpoint(run_id: str, folder: Path) -> Path | None:
             epochs[path] = torch.load(path, map_location="cpu", weights_only=True)["epoch"]
         except (MlflowException, OSError, RuntimeError, EOFError):  # not there, or cut off while it was written
             continue
+    if not epochs and (before := client.get_run(run_id).data.tags.get(RESUMES)):
+        return newest_checkpoint(before, folder)  # it went on with that one, and was cut off before it got further
     return max(epochs, key=epochs.__getitem__, default=None)
 
 
@@ -65,7 +67,7 @@ def _run(client: MlflowClient, run_id: str) -> Run:
 
 
 def _plan(run: Run) -> dict[str, str]:
-    return {name: value for name, value in run.data.params.items() if name.startswith("plan.")}
+    return {name: value for name, value in run.data.params.items() if name.startswith("plan.") or name == "precision"}
 
 
 def _check_plan(run: Run, successor: Run) -> None:

@@ -25,7 +25,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from ssad.bundle import REGIONS, Bundle
 from ssad.bundle.explain import CONTRIBUTOR_SHARES, CONTRIBUTORS, contributions
 from ssad.bundle.intervals import Floats
-from ssad.datasets.stream import BATCH_ROWS, TableStream, open_stream
+from ssad.datasets.parquet import BATCH_ROWS
+from ssad.datasets.stream import TableStream, open_stream
 from ssad.datasets.tables import local_path
 from ssad.errors import DatasetError, SettingsError, check_settings, nearest, reason_of
 from ssad.workflows.registry import FetchedModel, fetch_model

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import os
 import subprocess
@@ -27,6 +28,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from ssad.datasets.table_rows import TableRows
 from ssad.errors import SsadError, TrackingError
+from ssad.workflows.stopping import Stopped
 
 CONNECT_SECONDS = 15.0
 """How long a tracking server may stay silent at the start before that is an error."""
@@ -42,6 +44,9 @@ MLFLOW_DEFAULTS = {
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
 }
 
+ERROR = "ssad.error"
+"""Tag that says why a run came to no good end."""
+
 DIGEST_LENGTH = 36
 """Characters of a digest that MLflow keeps."""
 
@@ -50,13 +55,14 @@ TYPED_ROWS = 1000
 
 
 @contextmanager
-def tracked_run(system_metrics: bool = True) -> Iterator[Run]:
-    """The run that `mlflow run` opened, or a new one; it ends as FAILED if the body raises.
+def tracked_run(system_metrics: bool = True, resumable: bool = False) -> Iterator[Run]:
+    """The run that `mlflow run` opened, or a new one; FAILED if the body raises, KILLED if a signal ends it.
 
     Args:
         system_metrics: whether to log the load of the machine meanwhile. Not around `mlflow.models.evaluate`:
             that imports libraries under a lock of MLflow's, which the monitor's own imports wait for, and the
             two have been seen to wait for each other.
+        resumable: whether `train` can go on with it.
 
     Raises:
         TrackingError: the server does not answer, or fails on the way; the disk is full.
@@ -70,7 +76,13 @@ def tracked_run(system_metrics: bool = True) -> Iterator[Run]:
             try:
                 yield run
             except SsadError as error:
-                mlflow.set_tag("ssad.error", str(error))
+                mlflow.set_tag(ERROR, str(error))
+                raise
+            except (Stopped, KeyboardInterrupt) as stop:
+                mlflow.set_tag(ERROR, str(stop) or "stopped by SIGINT")
+                mlflow.end_run("KILLED")
+                if isinstance(stop, Stopped) and resumable:
+                    stop.advice = f"train goes on with --resume {run.info.run_id}"
                 raise
     except (OSError, MlflowException, SQLAlchemyError) as error:
         raise _explained(error) from error
@@ -126,8 +138,14 @@ def log_dataset(rows: pd.DataFrame, source: str, context: str) -> None:
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # hints on whole numbers and on sources MLflow cannot resolve
-        dataset = from_pandas(rows, source=source, name=Path(source).stem or source)
+        dataset = from_pandas(rows, source=source, name=Path(source).stem or source, digest=_digest(rows))
     mlflow.log_input(dataset, context=context)
+
+
+def _digest(rows: pd.DataFrame) -> str:
+    """What tells these rows from all others; MLflow's own digest looks at the first ten thousand only."""
+    hashes = pd.util.hash_pandas_object(rows, index=False).to_numpy()
+    return hashlib.sha256(repr(list(rows.columns)).encode() + hashes.tobytes()).hexdigest()[:DIGEST_LENGTH]
 
 
 def log_rows(rows: TableRows, source: str, context: str) -> None:

@@ -6,6 +6,7 @@ import sys
 import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NoReturn
 
 import mlflow
 import numpy as np
@@ -24,8 +25,10 @@ from ssad.detectors import FitSettings, FittedDetector, Hardware, Plan, fit_dete
 from ssad.errors import DatasetError, SettingsError, TrainingError
 from ssad.loggers import mlflow_logger as to_mlflow
 from ssad.metrics import threshold_metrics
+from ssad.workflows.processes import Processes
 from ssad.workflows.registry import Registered, log_bundle, register
 from ssad.workflows.resume import newest_checkpoint, take_over
+from ssad.workflows.stopping import too_late_to_stop
 from ssad.workflows.tracking import log_new_params, log_rows, tracked_run
 
 TEST_SHARE = 0.3
@@ -33,6 +36,9 @@ TEST_SHARE = 0.3
 
 PROGRESS_BATCHES = 20
 """Batches between two steps of the progress bar, each of which takes as long as a small batch."""
+
+LOST_CONNECTION = "gloo"
+"""In the message of a process whose peer is gone."""
 
 EXAMPLE_ROWS = 5
 PARITY_ROWS = 1000
@@ -144,11 +150,10 @@ def train(settings: TrainSettings, progress: bool = True) -> TrainResult:
     """
     tables = prepare(settings)
     if getattr(rank_zero_only, "rank", 0):
-        _fit(settings, tables, MLFlowLogger(), progress=False)
-        sys.exit()
-    with tracked_run() as run:
+        _train_along(settings, tables)
+    with tracked_run(resumable=True) as run:
         run_id = run.info.run_id
-        mlf_logger = MLFlowLogger(tracking_uri=mlflow.get_tracking_uri(), run_id=run_id)
+        mlf_logger = to_mlflow.RunLogger(tracking_uri=mlflow.get_tracking_uri(), run_id=run_id)
         _log_inputs(settings, tables)
         plan = Plan.of(settings.fit, len(tables.train))
         log_new_params(run, _flat_params(settings) | {f"plan.{k}": v for k, v in vars(plan).items()})
@@ -163,24 +168,49 @@ def train(settings: TrainSettings, progress: bool = True) -> TrainResult:
             metrics = _test(detector, tables, mlf_logger)
             to_mlflow.log_report(mlf_logger)
             model_uri = log_bundle(bundle_path, _example(detector, first))
+        too_late_to_stop()
         registered = register(model_uri, settings.model_name)
     region_shares = detector.curve.thresholds.shares(detector.training_scores)
     return TrainResult(run_id, registered, detector, metrics, region_shares)
 
 
 def _fit(settings: TrainSettings, tables: Tables, mlf_logger: MLFlowLogger, progress: bool) -> FittedDetector:
-    """Train, from the last checkpoint of the run to resume if there is one."""
-    with tempfile.TemporaryDirectory() as folder:
-        return fit_detector(
-            tables.train,
-            settings.fit,
-            Path(settings.confidence) if settings.confidence else None,
-            newest_checkpoint(settings.resume, Path(folder)) if settings.resume else None,
-            logger=mlf_logger,
-            enable_progress_bar=progress,
-            callbacks=[TQDMProgressBar(PROGRESS_BATCHES)] if progress else [],
-            **vars(settings.hardware),
-        )
+    """Train, from the last checkpoint of the run to resume if there is one.
+
+    Raises:
+        TrainingError: training fails, here or in another process.
+    """
+    processes = Processes()
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            return fit_detector(
+                tables.train,
+                settings.fit,
+                Path(settings.confidence) if settings.confidence else None,
+                newest_checkpoint(settings.resume, Path(folder)) if settings.resume else None,
+                logger=mlf_logger,
+                enable_progress_bar=progress,
+                callbacks=[processes, *([TQDMProgressBar(PROGRESS_BATCHES)] if progress else [])],
+                **vars(settings.hardware),
+            )
+    except Exception as error:
+        if not processes.ended:
+            raise
+        raise TrainingError(
+            f"a process that trains along ended with status {processes.ended}; see what it said, and go on with "
+            f"--resume {mlf_logger.run_id}."
+        ) from error
+
+
+def _train_along(settings: TrainSettings, tables: Tables) -> NoReturn:
+    """Train as a process that Lightning started, and exit."""
+    try:
+        _fit(settings, tables, MLFlowLogger(), progress=False)
+    except RuntimeError as error:
+        if LOST_CONNECTION not in str(error):
+            raise
+        sys.exit(1)  # another process is gone, which the first one tells of
+    sys.exit()
 
 
 def _log_inputs(settings: TrainSettings, tables: Tables) -> None:

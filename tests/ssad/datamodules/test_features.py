@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -84,6 +85,28 @@ def test_a_broken_file_leaves_nothing_half_written(folder: Path, cache: Path) ->
     with pytest.raises(DatasetError, match=r"1\.parquet changed"):
         feature_rows(rows, made)
     assert not cache.exists() or list(cache.iterdir()) == []
+
+
+@pytest.mark.parametrize("left", [b"", b"cut", None], ids=["nothing", "its first bytes", "half"])
+def test_a_mapped_file_that_is_not_whole_is_written_anew(folder: Path, cache: Path, left: bytes | None) -> None:
+    whole = found(folder).clone()
+    (path,) = cache.iterdir()
+    content = path.read_bytes()
+    path.unlink()  # or the map above would change with it
+    path.write_bytes(content[: len(content) // 2] if left is None else left)
+    torch.testing.assert_close(found(folder), whole)
+    assert path.read_bytes() == content
+
+
+def test_what_a_killed_process_had_half_written_goes_with_the_next_features(folder: Path, cache: Path) -> None:
+    cache.mkdir(parents=True)
+    abandoned, growing = cache / "incoming-abandoned", cache / "incoming-growing"
+    for path in (abandoned, growing):
+        path.write_bytes(b"half")
+    os.utime(abandoned, (0, 0))
+    found(folder)
+    assert not abandoned.exists()
+    assert growing.exists()
 
 
 @pytest.fixture

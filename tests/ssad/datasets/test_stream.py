@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from ssad.bundle import Column, TableSchema
 from ssad.datasets import stream as streams
+from ssad.datasets.parquet import after
 from ssad.datasets.stream import TableStream, open_stream
 from ssad.datasets.tables import read_table
 from ssad.errors import DatasetError
@@ -90,7 +91,7 @@ def test_batches_are_even_and_skipping_leaves_the_rest(groups: list[int], skip: 
     total = sum(groups)
     starts = np.cumsum([0, *groups])
     batches = [pa.RecordBatch.from_pydict({"x": np.arange(a, a + n)}) for a, n in zip(starts, groups, strict=False)]
-    stream = TableStream(("x",), total, lambda skipped: streams._after(iter(batches), skipped))
+    stream = TableStream(("x",), total, lambda skipped: after(iter(batches), skipped))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(streams, "BATCH_ROWS", size)
         found = list(stream.batches(skip))

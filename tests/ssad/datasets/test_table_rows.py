@@ -14,8 +14,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ssad.datasets import parquet, stream, table_rows
 from ssad.datasets import schema as schemas
-from ssad.datasets import stream, table_rows
 from ssad.datasets.labels import split_labels, split_row_labels
 from ssad.datasets.schema import Survey, survey_rows
 from ssad.datasets.table_rows import TableRows, open_rows
@@ -67,7 +67,7 @@ def written(tmp_path: Path) -> Write:
 
 @pytest.fixture
 def small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (stream, table_rows):
+    for module in (parquet, stream, table_rows):
         monkeypatch.setattr(module, "BATCH_ROWS", 32)
 
 
@@ -77,6 +77,7 @@ def test_the_rows_of_a_folder_are_those_that_pandas_reads(written: Write) -> Non
     rows = open_rows(str(folder))
     assert len(rows) == ROWS
     assert max(len(batch) for batch in rows.batches()) <= 32
+    pd.testing.assert_frame_equal(rows.frame(), pd.read_parquet(folder))
     pd.testing.assert_frame_equal(rows.frame(), read_table(str(folder)))
 
 
@@ -190,11 +191,46 @@ def test_a_file_that_lacks_its_end_is_named(written: Write) -> None:
         open_rows(str(folder))
 
 
-def test_a_file_of_other_types_is_named(written: Write) -> None:
-    folder = written(pd.DataFrame({"x": np.arange(200) / 7}))
-    pq.write_table(pa.table({"x": ["a", "b"]}), folder / "part-00100.parquet")
-    with pytest.raises(DatasetError, match=r"part-00100\.parquet"):
-        read_all(open_rows(str(folder)))
+@pytest.mark.parametrize(("first", "second"), [(1.5, "a"), ("a", 1), (True, 5)])
+def test_a_file_of_other_types_is_named_before_a_row_is_read(tmp_path: Path, first: object, second: object) -> None:
+    for at, value in enumerate((first, second)):
+        pq.write_table(pa.table({"x": [value, value]}), tmp_path / f"{at}.parquet")
+    with pytest.raises(DatasetError, match=r"1\.parquet has columns of another type .*Field x .*same types"):
+        open_rows(str(tmp_path))
+
+
+PARTS = {
+    "whole numbers, then fractions": ([1, 2], [0.5, None], [1.0, 2.0, 0.5, np.nan]),
+    "nothing, then words": ([None, None], ["a", "b"], [None, None, "a", "b"]),
+    "nothing, then numbers": ([None, None], [1.5, 2.5], [np.nan, np.nan, 1.5, 2.5]),
+    "words, then categories": (["a", "b"], pd.Categorical(["c", "a"]), ["a", "b", "c", "a"]),
+    "categories, then others": (pd.Categorical(["a", "b"]), pd.Categorical(["c", "d"]), ["a", "b", "c", "d"]),
+}
+
+
+@pytest.mark.parametrize("name", PARTS)
+def test_files_that_know_half_of_a_column_make_the_whole_of_it(tmp_path: Path, name: str) -> None:
+    *parts, whole = PARTS[name]
+    for at, values in enumerate(parts):
+        pd.DataFrame({"x": values}).to_parquet(tmp_path / f"{at}.parquet")
+    for found in (open_rows(str(tmp_path)).frame(), read_table(str(tmp_path))):
+        pd.testing.assert_frame_equal(found, pd.DataFrame({"x": whole}), check_dtype=False)
+
+
+def test_a_column_that_only_a_later_file_has_is_read_with_gaps_before(tmp_path: Path) -> None:
+    pd.DataFrame({"x": [1.0]}).to_parquet(tmp_path / "0.parquet")
+    pd.DataFrame({"y": [3.0], "x": [2.0]}).to_parquet(tmp_path / "1.parquet")
+    found = open_rows(str(tmp_path)).frame()
+    pd.testing.assert_frame_equal(found, pd.DataFrame({"x": [1.0, 2.0], "y": [np.nan, 3.0]}))
+
+
+def test_a_folder_whose_name_is_a_value_is_part_of_the_digest(tmp_path: Path) -> None:
+    for day in (1, 2, 4):
+        (tmp_path / f"day={day}").mkdir()
+        pd.DataFrame({"x": [float(day)]}).to_parquet(tmp_path / f"day={day}" / "0.parquet")
+    before = open_rows(str(tmp_path)).digest()
+    (tmp_path / "day=2").rename(tmp_path / "day=3")
+    assert open_rows(str(tmp_path)).digest() != before
 
 
 def test_a_file_that_changes_while_it_is_read_is_named(written: Write) -> None:

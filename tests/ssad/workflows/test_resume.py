@@ -12,13 +12,16 @@ import mlflow
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from lightning.pytorch.loggers import MLFlowLogger
 from mlflow import MlflowClient
 
-from ssad.detectors import PRESETS, FitSettings, fit_detector
-from ssad.errors import DatasetError, SettingsError
+from ssad.detectors import PRESETS, FitSettings, FittedDetector, Hardware, fit_detector
+from ssad.errors import DatasetError, SettingsError, TrainingError
 from ssad.loggers.mlflow_logger import CHECKPOINTS
-from ssad.workflows.resume import newest_checkpoint
+from ssad.modules import self_supervision_callback
+from ssad.workflows.resume import RESUMES, _training_digest, newest_checkpoint
+from ssad.workflows.tracking import log_dataset
 from ssad.workflows.train import TrainSettings, train
 from tests.conftest import CommandLine
 from tests.ssad.workflows.support import QUIET_LIBRARIES, environment
@@ -136,6 +139,83 @@ def test_a_finished_run_an_unknown_one_and_one_of_another_plan_or_table_are_refu
     table.to_csv(tmp_path / "changed.csv", index=False)
     with pytest.raises(DatasetError, match="other rows"):
         train(TrainSettings(str(tmp_path / "changed.csv"), resume=done.run_id, fit=fit), progress=False)
+
+
+def test_a_run_that_was_cut_off_after_its_last_checkpoint_does_not_train_longer_than_the_whole_one(
+    blobs: pd.DataFrame, tracking: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(self_supervision_callback, "SETTLED_SHARE", 1.0)  # the third recalibration is the last
+    settings = FitSettings("radon", max_epochs=9, every_n_epochs=1)
+    logger = MLFlowLogger(tracking_uri=tracking)
+    fit_detector(blobs, settings, logger=logger).write_bundle(tmp_path / "whole")
+    mlflow.set_tracking_uri(tracking)
+    checkpoint = newest_checkpoint(str(logger.run_id), tmp_path)
+    assert checkpoint is not None
+    assert torch.load(checkpoint, weights_only=True)["epoch"] == 3
+    fit_detector(blobs, settings, checkpoint=checkpoint).write_bundle(tmp_path / "resumed")
+    assert bundle_bytes(tmp_path / "resumed") == bundle_bytes(tmp_path / "whole")
+
+
+def test_a_run_is_not_called_finished_before_its_version_is_registered(
+    small: Path, tracking: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    statuses = []
+
+    def look(*_: object) -> None:
+        (run,) = MlflowClient(tracking).search_runs(["0"])
+        statuses.append(run.info.status)
+        raise TrainingError("cut off here.")
+
+    monkeypatch.setattr(FittedDetector, "write_bundle", look)
+    with pytest.raises(TrainingError, match="cut off here"):
+        train(TrainSettings(str(small), fit=FitSettings("radon", max_epochs=1)), progress=False)
+    assert statuses == ["RUNNING"]
+
+
+def test_a_run_that_went_on_and_left_no_checkpoint_of_its_own_goes_on_from_the_first_one(
+    blobs: pd.DataFrame, tracking: str, tmp_path: Path
+) -> None:
+    logger = MLFlowLogger(tracking_uri=tracking)
+    fit_detector(blobs, FitSettings("radon", max_epochs=4, every_n_epochs=1), logger=logger)
+    client = MlflowClient(tracking)
+    second = client.create_run("0", tags={RESUMES: str(logger.run_id)}).info.run_id
+    found = newest_checkpoint(second, tmp_path)
+    assert found is not None
+    assert found.read_bytes() == Path(client.download_artifacts(str(logger.run_id), CHECKPOINTS[0])).read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("fit", "hardware", "difference"),
+    [
+        (FitSettings("radon", max_epochs=2, alpha=0.2), Hardware(), r"plan\.alpha was None, is 0\.2"),
+        (FitSettings("radon", max_epochs=2), Hardware(precision="bf16-mixed"), "precision was 32-true, is bf16-mixed"),
+    ],
+)
+def test_another_promise_or_precision_than_the_run_had_is_refused(
+    small: Path, tracking: str, fit: FitSettings, hardware: Hardware, difference: str
+) -> None:
+    done = train(TrainSettings(str(small), fit=FitSettings("radon", max_epochs=2)), progress=False)
+    MlflowClient(tracking).update_run(done.run_id, "RUNNING")
+    with pytest.raises(SettingsError, match=difference):
+        train(TrainSettings(str(small), resume=done.run_id, fit=fit, hardware=hardware), progress=False)
+
+
+def test_the_plan_of_a_run_counts_no_rows_that_are_held_back(small: Path, tracking: str) -> None:
+    done = train(TrainSettings(str(small), fit=FitSettings("radon", max_epochs=1, alpha=0.2)), progress=False)
+    logged = MlflowClient(tracking).get_run(done.run_id).data.params
+    assert {name: logged[f"plan.{name}"] for name in vars(done.detector.plan)} == {
+        name: str(value) for name, value in vars(done.detector.plan).items()
+    }
+
+
+def test_a_digest_sees_the_last_of_many_rows(tracking: str) -> None:
+    digests = []
+    for last in (0.0, 1.0):
+        rows = pd.DataFrame({"x": np.append(np.zeros(20_000), last), "word": "a"})
+        with mlflow.start_run() as run:
+            log_dataset(rows, "rows.csv", "training")
+        digests.append(_training_digest(MlflowClient(tracking).get_run(run.info.run_id)))
+    assert len(set(digests)) == 2
 
 
 def test_a_mistake_in_the_hardware_is_one_sentence(command_line: CommandLine, small: Path) -> None:

@@ -240,3 +240,15 @@ def test_the_test_metrics_are_those_of_the_forced_decision(
     assert metrics["test_auc"] == pytest.approx(forced["auc"])
     lowest, highest = (pick(m["threshold"] for m in at) for pick in (min, max))
     assert lowest <= metrics["test_threshold"] <= highest
+
+
+def test_categories_in_parquet_are_trained_on_as_the_words_they_are(small: Path, tracking: str) -> None:
+    table = pd.read_csv(small).assign(kind=lambda rows: pd.Categorical(rows["kind"]))
+    table.to_parquet(small.with_suffix(".parquet"))
+    fit = FitSettings("radon", max_epochs=1)
+    words, categories = (
+        train(TrainSettings(str(small.with_suffix(suffix)), fit=fit), progress=False).detector
+        for suffix in (".csv", ".parquet")
+    )
+    np.testing.assert_array_equal(categories.training_scores, words.training_scores)
+    assert categories.curve.thresholds == words.curve.thresholds

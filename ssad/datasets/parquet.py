@@ -1,0 +1,131 @@
+"""Parquet files as one table: the columns of all of them, read row group by row group."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.dataset as pads
+
+from ssad.errors import DatasetError, reason_of
+
+BATCH_ROWS = 65_536
+"""Rows of every batch but the last: 15 MiB of thirty numbers, small beside a row group's million rows."""
+
+
+@dataclass(frozen=True)
+class ParquetFiles:
+    """A Parquet file, or those of a folder in the order of their names.
+
+    Attributes:
+        schema: the columns of all files, those of a `name=value` folder among them; a file without one has gaps there.
+        groups: the row groups, each with its number of rows.
+        paths: the files.
+        partitions: for each file what the names of its folders say.
+    """
+
+    schema: pa.Schema
+    groups: tuple[tuple[pads.ParquetFileFragment, int], ...]
+    paths: tuple[Path, ...]
+    partitions: tuple[str, ...]
+
+    @property
+    def rows(self) -> int:
+        """How many rows there are."""
+        return sum(rows for _, rows in self.groups)
+
+    def read(self, columns: Sequence[str], skip: int = 0) -> Iterator[pa.RecordBatch]:
+        """Batches of `BATCH_ROWS` rows at most, after skipping a number of rows.
+
+        Raises:
+            DatasetError: a file turns out to be damaged.
+        """
+        for group, rows in self.groups:
+            if skip < rows:
+                try:
+                    yield from after(group.to_batches(self.schema, columns=list(columns), batch_size=BATCH_ROWS), skip)
+                except (pa.ArrowException, OSError) as error:
+                    raise DatasetError(
+                        f"{group.path} cannot be read to its end ({reason_of(error)}); mend it and run again."
+                    ) from error
+            skip = max(0, skip - rows)
+
+    def frame(self) -> pd.DataFrame:
+        """All of the table in memory.
+
+        Raises:
+            DatasetError: a file turns out to be damaged.
+        """
+        schema = pa.schema([self.schema.field(name) for name in self.columns])
+        frame: pd.DataFrame = pa.Table.from_batches(self.read(self.columns), schema).to_pandas(ignore_metadata=True)
+        return frame
+
+    @property
+    def columns(self) -> list[str]:
+        """Names of the columns; an index that pandas wrote along is none of them."""
+        index = (self.schema.pandas_metadata or {}).get("index_columns", [])
+        return [name for name in self.schema.names if name not in index]
+
+
+def after(batches: Iterator[pa.RecordBatch], skip: int) -> Iterator[pa.RecordBatch]:
+    """The batches without their first `skip` rows."""
+    for batch in batches:
+        if skip < len(batch):
+            yield batch.slice(skip)
+        skip = max(0, skip - len(batch))
+
+
+def parquet_files(path: Path) -> ParquetFiles:
+    """Open a Parquet file or a folder of them; reads what they say of themselves, no rows.
+
+    Raises:
+        DatasetError: a file is damaged, or a column is not of one type in all of them.
+    """
+    try:
+        dataset = pads.dataset(path, format="parquet", partitioning="hive" if path.is_dir() else None)
+        files = sorted(dataset.get_fragments(), key=lambda fragment: fragment.path)
+        groups = [group for file in files for group in file.split_by_row_group()]
+        schema = _joined_schema(dataset.schema, files)
+    except (pa.ArrowException, OSError) as error:
+        raise DatasetError(
+            f"{path} cannot be read ({reason_of(error)}); expected a Parquet file, or a folder with nothing else."
+        ) from error
+    lengths = [group.row_groups[0].num_rows for group in groups]
+    return ParquetFiles(
+        schema,
+        tuple(zip(groups, lengths, strict=True)),
+        tuple(Path(file.path) for file in files),
+        tuple(str(file.partition_expression) for file in files),
+    )
+
+
+def _joined_schema(first: pa.Schema, files: Sequence[pads.ParquetFileFragment]) -> pa.Schema:
+    """The columns of all files, each of a type that holds what any of them has there.
+
+    A file in which a column has no value, or whole numbers alone, does not say what the others hold.
+    """
+    joined = known = _plain(first)
+    for file in files:
+        found = _plain(file.physical_schema)
+        if found.equals(known):
+            continue
+        known = found
+        try:
+            joined = pa.unify_schemas([joined, found], promote_options="permissive")
+        except (pa.ArrowTypeError, pa.ArrowInvalid) as error:
+            raise DatasetError(
+                f"{file.path} has columns of another type than the files before it ({reason_of(error)}); "
+                "write all files with the same types and run again."
+            ) from error
+    return joined
+
+
+def _plain(schema: pa.Schema) -> pa.Schema:
+    """The schema with words that are stored once and numbered, as pandas does with categories, as plain ones."""
+    fields = [
+        field.with_type(field.type.value_type) if pa.types.is_dictionary(field.type) else field for field in schema
+    ]
+    return pa.schema(fields, schema.metadata)

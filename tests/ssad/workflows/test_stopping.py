@@ -1,0 +1,88 @@
+"""A training that is told to end, or loses a process, says so and leaves no version."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psutil
+import pytest
+from mlflow import MlflowClient
+
+from tests.ssad.workflows.support import PROCESS_SECONDS, QUIET_LIBRARIES, environment
+
+pytestmark = [*QUIET_LIBRARIES, pytest.mark.slow]
+
+TWO = ("--devices", "2", "--strategy", "ddp")
+
+
+@contextmanager
+def endless_training(table: Path, tracking: str, *more: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """A training in a group of its own that would take hours, with its run, from its first recalibration on."""
+    command = [sys.executable, "-m", "ssad.cli", "train", "--dataset", str(table), "--detector", "radon", *more]
+    process = subprocess.Popen(
+        [*command, "--max-epochs", "100000", "--every-n-epochs", "50000", "--learning-rate", "1e-6"],
+        cwd=table.parent,
+        env=environment(tracking),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        yield process, when_trained(MlflowClient(tracking), process)
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+
+
+def when_trained(client: MlflowClient, process: subprocess.Popen[str]) -> str:
+    deadline = time.monotonic() + PROCESS_SECONDS
+    while time.monotonic() < deadline:
+        assert process.poll() is None
+        for run in client.search_runs(["0"]):
+            if "train_loss" in run.data.metrics:
+                return str(run.info.run_id)
+        time.sleep(0.05)  # between two polls; the deadline decides
+    raise AssertionError("training did not begin")
+
+
+def left_behind(process: subprocess.Popen[str], tracking: str, run_id: str) -> tuple[str, str]:
+    """What it said at its end, and the state of its run."""
+    others = psutil.Process(process.pid).children(recursive=True)
+    said = process.communicate(timeout=PROCESS_SECONDS)[1]
+    assert psutil.wait_procs(others, timeout=PROCESS_SECONDS)[1] == []
+    assert "Traceback" not in said, said
+    client = MlflowClient(tracking)
+    assert client.search_model_versions() == []
+    run = client.get_run(run_id)
+    assert run.data.tags.get("ssad.error", "no tag") in said, said
+    return said, run.info.status
+
+
+@pytest.mark.parametrize("more", [(), TWO], ids=["alone", "two processes"])
+@pytest.mark.parametrize(("signum", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_ends_training_and_its_run_as_killed(
+    small: Path, tracking: str, signum: signal.Signals, status: int, more: tuple[str, ...]
+) -> None:
+    with endless_training(small, tracking, *more) as (process, run_id):
+        process.send_signal(signum)
+        said, ended_as = left_behind(process, tracking, run_id)
+    assert (process.returncode, ended_as) == (status, "KILLED")
+    assert f"ssad: stopped by {signum.name}; train goes on with --resume {run_id}\n" in said
+
+
+def test_a_process_that_dies_ends_training_in_one_sentence(small: Path, tracking: str) -> None:
+    with endless_training(small, tracking, *TWO) as (process, run_id):
+        (other,) = [child for child in psutil.Process(process.pid).children() if "train" in child.cmdline()]
+        other.kill()
+        said, ended_as = left_behind(process, tracking, run_id)
+    assert (process.returncode, ended_as) == (2, "FAILED")
+    assert f"ended with status -9; see what it said, and go on with --resume {run_id}." in said
