@@ -155,9 +155,10 @@ def log_rows(rows: TableRows, source: str, context: str) -> None:
         log_dataset(rows.frame(), source, context)
         return
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # hints on whole numbers
+        warnings.simplefilter("ignore")  # hints on whole numbers and on sources MLflow can read in two ways
         schema = infer_signature(rows.head(TYPED_ROWS)).inputs
-    dataset = _RowsInFiles(resolve_dataset_source(source), Path(source).stem, digest[:DIGEST_LENGTH], schema)
+        origin = resolve_dataset_source(source)
+    dataset = _RowsInFiles(origin, Path(source).stem, digest[:DIGEST_LENGTH], schema)
     dataset.rows = len(rows)
     mlflow.log_input(dataset, context=context)
 
