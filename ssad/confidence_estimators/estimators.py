@@ -140,8 +140,9 @@ class GradedConfidence(BaseConfidenceEstimator):
             return torch.zeros_like(score)
         decision = self.configuration.decision
         decision = (low + high) / 2 if decision is None else decision
-        above = ABNORMAL_EDGE * (score - decision) / max(high - decision, TINY)
-        return torch.where(score > decision, above, NORMAL_EDGE * (decision - score) / max(decision - low, TINY))
+        # Divided first: a share is at most 1, however it is rounded, and confidence stays within its edges.
+        above = ABNORMAL_EDGE * ((score - decision) / max(high - decision, TINY))
+        return torch.where(score > decision, above, NORMAL_EDGE * ((decision - score) / max(decision - low, TINY)))
 
 
 class HybridEstimator(SupportsConfidenceEstimation):

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from ssad import (
@@ -78,6 +78,7 @@ def test_confidence_is_within_minus_one_and_one_and_never_contradicts_the_region
 
 
 @every_estimator
+@example(training=[-2.0], scores=[0.0, -1.0], first=1e-08, second=-9.8e-146)
 @given(training=SCORES, scores=SCORES, first=THRESHOLD, second=THRESHOLD)
 def test_confidence_never_rises_with_the_score(
     make: Make, training: list[float], scores: list[float], first: float, second: float
