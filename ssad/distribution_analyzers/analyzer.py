@@ -164,11 +164,10 @@ def draw_regions(axes: Axes, scores: Floats, configuration: ConfidenceIntervalsC
 
 def region_histogram(scores: Floats, thresholds: Thresholds) -> RegionHistogram:
     """The histogram to draw of ascending scores, shape (n,): a search an edge, no pass over the rows."""
-    ends = [thresholds.normal, thresholds.abnormal]
     left, median, right = scores[
         [round(share * (len(scores) - 1)) for share in (1 - PLOT_QUANTILE, 0.5, PLOT_QUANTILE)]
     ]
-    marks = [end for end in ends if np.isfinite(end)]
+    marks = [end for end in (thresholds.normal, thresholds.abnormal) if np.isfinite(end)]
     left, right = min(left, *marks, median), max(right, *marks, median)
     logarithmic = bool(scores[0] > 0 and right > HEAVY * median)
     if logarithmic:

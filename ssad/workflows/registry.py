@@ -108,12 +108,14 @@ def fetch_model(uri: str, folder: Path) -> FetchedModel:
 
 def registered_version(uri: str) -> ModelVersion | None:
     """The version that a `models:/` URI means now, by its number, alias or `latest`; None for any other URI."""
+    if not uri.startswith("models:/"):
+        return None
     client = MlflowClient()
     name, separator, alias = uri.removeprefix("models:/").partition("@")
-    if uri.startswith("models:/") and separator:
+    if separator:
         return client.get_model_version_by_alias(name, alias)
     name, separator, number = name.partition("/")
-    if not (uri.startswith("models:/") and separator):
+    if not separator:
         return None
     if number == LATEST:
         number = max((str(v.version) for v in client.search_model_versions(f"name='{name}'")), key=int, default=number)

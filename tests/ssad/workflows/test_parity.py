@@ -194,7 +194,7 @@ def test_the_service_answers_invocations_as_the_network(
 def test_spark_scores_as_the_network(
     client: MlflowClient, rows: pd.DataFrame, expected: pd.DataFrame, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pytest.importorskip("pyspark")
+    pytest.importorskip("pyspark", reason="engine=spark needs it")
     from pyspark.sql import SparkSession
     from pyspark.sql.functions import struct
 

@@ -247,7 +247,7 @@ def test_a_table_without_rows_or_without_a_column_leaves_nothing(rows: pd.DataFr
 @pytest.fixture
 def spark_cluster(monkeypatch: pytest.MonkeyPatch) -> str:
     """Where Spark has two worker processes."""
-    pytest.importorskip("pyspark")
+    pytest.importorskip("pyspark", reason="engine=spark needs it")
     if shutil.which("java") is None:
         pytest.skip("Spark needs Java")
     monkeypatch.setenv("SPARK_LOCAL_IP", "127.0.0.1")

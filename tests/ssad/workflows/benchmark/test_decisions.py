@@ -48,7 +48,7 @@ def test_confidence_is_measured_as_the_probability_it_claims() -> None:
 
 
 def test_pyods_ways_are_those_of_its_own_detectors() -> None:
-    pytest.importorskip("pyod")
+    pytest.importorskip("pyod", reason="the peers come from it")
     from ssad.workflows.benchmark.pyod_probability import exceed, pyod_probabilities
 
     train = np.arange(100.0)

@@ -80,7 +80,7 @@ def test_a_detector_that_fails_gets_what_chance_would(caplog: pytest.LogCaptureF
 def test_peers_stand_beside_ours_alone_and_in_pairs(
     folder: Path, tracking: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pytest.importorskip("pyod")
+    pytest.importorskip("pyod", reason="the peers come from it")
     monkeypatch.setattr(run, "measure", lambda name, *rest: (cheap if name == "ssad" else measure)(name, *rest))
     peers = "IForest,KNN,LocalOutlierFactor"
     settings = BenchmarkSettings("adbench", folder, peers, seeds="1", results=folder / "results")
@@ -93,7 +93,7 @@ def test_peers_stand_beside_ours_alone_and_in_pairs(
 def test_thresholds_of_ours_and_of_pythresh_stand_in_one_table(
     folder: Path, tracking: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pytest.importorskip("pythresh")
+    pytest.importorskip("pythresh", reason="the peers come from it")
     monkeypatch.setattr(run, "measure", cheap)
     settings = BenchmarkSettings("thresholds", folder, "IQR,default", seeds="1", results=folder / "results")
     summary = benchmark(settings, progress=False).tables["summary"]
