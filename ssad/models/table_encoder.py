@@ -107,8 +107,7 @@ class TableEncoder(nn.Module):
         if numeric is not None and len(self.plain):
             values = numeric[:, self.plain] if len(self.dates) else numeric
             missing = torch.isnan(values)
-            scaled = (torch.where(missing, self.median, values) - self.center) / self.width
-            parts.append(scaled.clamp(-LIMIT, LIMIT).float())
+            parts.append(torch.where(missing, self._scaled(self.median), self._scaled(values)))
             if len(self.gaps):
                 parts.append(missing[:, self.gaps].float())
         if numeric is not None and len(self.dates):
@@ -116,6 +115,10 @@ class TableEncoder(nn.Module):
         if codes is not None:
             parts += [F.one_hot(codes[:, i], width).float() for i, width in enumerate(self.widths)]
         return torch.cat(parts, dim=1) if len(parts) > 1 else parts[0]
+
+    def _scaled(self, values: torch.Tensor) -> torch.Tensor:
+        """Plain columns, shape (..., columns), to [0, 1] for the training rows' values; float32, NaN stays."""
+        return ((values - self.center) / self.width).clamp(-LIMIT, LIMIT).float()
 
     def _cyclic(self, seconds: torch.Tensor) -> list[torch.Tensor]:
         """Sine and cosine of the place in each period; zeros, the middle of the circle, where missing."""
