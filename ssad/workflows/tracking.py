@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import subprocess
+import tempfile
 import time
 import warnings
 from collections.abc import Iterator, Mapping
@@ -18,6 +19,7 @@ from urllib.parse import urlparse
 import mlflow
 import pandas as pd
 import requests
+from filelock import FileLock
 from mlflow.data.dataset_source_registry import resolve_dataset_source
 from mlflow.data.meta_dataset import MetaDataset
 from mlflow.data.pandas_dataset import from_pandas
@@ -71,6 +73,7 @@ def tracked_run(system_metrics: bool = True, resumable: bool = False) -> Iterato
         os.environ.setdefault(name, value)
     check_server(mlflow.get_tracking_uri())
     try:
+        make_database(mlflow.get_tracking_uri())
         with mlflow.start_run(log_system_metrics=system_metrics) as run:
             mlflow.set_tags(git_state())
             try:
@@ -108,6 +111,18 @@ def check_server(uri: str) -> None:
                     "or set MLFLOW_TRACKING_URI to one that runs."
                 ) from error
         time.sleep(0.5)
+
+
+def make_database(uri: str) -> None:
+    """Make the SQLite database of a tracking URI if it is not there, one process after the other.
+
+    MLflow has no lock around it: of two first runs in a new directory one would end in the middle of the tables.
+    """
+    if urlparse(uri).scheme != "sqlite":
+        return
+    name = hashlib.sha256(f"{Path.cwd()} {uri}".encode()).hexdigest()
+    with FileLock(Path(tempfile.gettempdir()) / f"ssad-{name}.lock"):
+        mlflow.MlflowClient()
 
 
 def git_state() -> dict[str, str]:
