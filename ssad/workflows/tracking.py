@@ -7,7 +7,6 @@ import hashlib
 import json
 import os
 import subprocess
-import tempfile
 import time
 import warnings
 from collections.abc import Iterator, Mapping
@@ -26,6 +25,7 @@ from mlflow.data.pandas_dataset import from_pandas
 from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 from mlflow.models import infer_signature
+from sqlalchemy import make_url
 from sqlalchemy.exc import SQLAlchemyError
 
 from ssad.datasets.table_rows import TableRows
@@ -118,11 +118,10 @@ def make_database(uri: str) -> None:
 
     MLflow has no lock around it: of two first runs in a new directory one would end in the middle of the tables.
     """
-    if urlparse(uri).scheme != "sqlite":
-        return
-    name = hashlib.sha256(f"{Path.cwd()} {uri}".encode()).hexdigest()
-    with FileLock(Path(tempfile.gettempdir()) / f"ssad-{name}.lock"):
-        mlflow.MlflowClient()
+    database = make_url(uri).database if urlparse(uri).scheme == "sqlite" else None
+    if database:
+        with FileLock(f"{database}.lock"):  # beside it: who may write the one may write the other
+            mlflow.MlflowClient()
 
 
 def git_state() -> dict[str, str]:
