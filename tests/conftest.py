@@ -59,7 +59,7 @@ def serving_environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[No
         yield
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def blobs() -> pd.DataFrame:
     """Rows of two numeric columns and a categorical one; the last tenth are far away. Unlabelled."""
     generator = np.random.default_rng(0)

@@ -67,8 +67,11 @@ def left_behind(process: subprocess.Popen[str], tracking: str, run_id: str) -> t
     return said, run.info.status
 
 
-@pytest.mark.parametrize("more", [(), TWO], ids=["alone", "two processes"])
-@pytest.mark.parametrize(("signum", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+@pytest.mark.parametrize(
+    ("signum", "status", "more"),
+    [(signal.SIGINT, 130, ()), (signal.SIGTERM, 143, TWO)],
+    ids=["alone", "two processes"],
+)
 def test_a_signal_ends_training_and_its_run_as_killed(
     small: Path, tracking: str, signum: signal.Signals, status: int, more: tuple[str, ...]
 ) -> None:
