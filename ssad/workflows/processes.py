@@ -49,10 +49,11 @@ class Processes(L.Callback):
         others: list[subprocess.Popen[bytes]] = getattr(trainer.strategy.launcher, "procs", [])
         if others and not isinstance(exception, SsadError | Stopped):
             self.ended = _first_status(others)
-        for process in others:
+        left = others.copy()
+        others.clear()  # Lightning looks after them, and would kill this process before it has closed its run
+        for process in left:
             process.kill()
             process.wait()
-        others.clear()  # Lightning looks after them, and would kill this process before it has closed its run
 
 
 def _first_status(processes: list[subprocess.Popen[bytes]]) -> int:

@@ -26,7 +26,7 @@ from ssad.distribution_analyzers.conformal import rows_to_promise
 from ssad.errors import RefusedError, SettingsError, check_settings
 from ssad.loggers.comparison import score_distributions_figure
 from ssad.workflows.evaluate import limit_problems, state_metrics
-from ssad.workflows.registry import FetchedModel, Registered, fetch_model, log_bundle, register
+from ssad.workflows.registry import FetchedModel, Registered, fetch_model, log_bundle, name_problems, register
 from ssad.workflows.tracking import log_dataset, log_new_params, tracked_run
 
 MIN_ROWS = 200
@@ -58,7 +58,8 @@ class RecalibrateSettings:
     model_name: str = ""
 
     def __post_init__(self) -> None:
-        check_settings(limit_problems(self.max_drift, self.max_abnormal))
+        named = name_problems(self.model_name) if self.model_name else []
+        check_settings(limit_problems(self.max_drift, self.max_abnormal) + named)
 
 
 @dataclass(frozen=True)

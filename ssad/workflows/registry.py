@@ -43,6 +43,13 @@ SCORING_PACKAGES = ("mlflow", "numpy", "onnxruntime", "pandas", "lazy-loader")
 """What scoring with a logged model needs; neither torch nor this package."""
 
 
+def name_problems(name: str) -> list[str]:
+    """Why a registry would refuse this name of a model: said before the work, not after it."""
+    if name.strip() and not any(sign in name for sign in "/:"):
+        return []
+    return [f"model_name must be a name without / and :, got {name!r}"]
+
+
 @dataclass(frozen=True)
 class Registered:
     """A version in the registry and the aliases it was given."""

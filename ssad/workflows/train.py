@@ -22,11 +22,11 @@ from ssad.datasets.labels import AUTO, check_two_classes, split_row_labels
 from ssad.datasets.table_rows import TableRows, open_rows
 from ssad.datasets.tables import LABEL
 from ssad.detectors import FitSettings, FittedDetector, Hardware, Plan, fit_detector
-from ssad.errors import DatasetError, SettingsError, TrainingError
+from ssad.errors import DatasetError, SettingsError, TrainingError, check_settings
 from ssad.loggers import mlflow_logger as to_mlflow
 from ssad.metrics import threshold_metrics
 from ssad.workflows.processes import Processes
-from ssad.workflows.registry import Registered, log_bundle, register
+from ssad.workflows.registry import Registered, log_bundle, name_problems, register
 from ssad.workflows.resume import newest_checkpoint, take_over
 from ssad.workflows.stopping import too_late_to_stop
 from ssad.workflows.tracking import log_new_params, log_rows, tracked_run
@@ -75,10 +75,10 @@ class TrainSettings:
     hardware: Hardware = field(default_factory=Hardware)
 
     def __post_init__(self) -> None:
+        problems = name_problems(self.model_name)
         if self.contamination is not None and not 0 <= self.contamination < 0.5:
-            raise SettingsError(f"contamination must be in [0, 0.5), got {self.contamination}; or leave it at auto.")
-        if not self.model_name or any(sign in self.model_name for sign in "/:"):
-            raise SettingsError(f"model_name must be a name without / and :, got {self.model_name!r}.")
+            problems.append(f"contamination must be in [0, 0.5), got {self.contamination}; or leave it at auto")
+        check_settings(problems)
 
 
 @dataclass(frozen=True)

@@ -151,8 +151,8 @@ def test_a_bundles_folder_needs_a_name_to_be_registered_under(
 
 
 def test_bad_limits_are_named_together() -> None:
-    with pytest.raises(SettingsError, match=r"max_drift.*max_abnormal"):
-        RecalibrateSettings(CHAMPION, "rows.csv", max_drift=0, max_abnormal=2)
+    with pytest.raises(SettingsError, match=r"max_drift.*max_abnormal.*model_name"):
+        RecalibrateSettings(CHAMPION, "rows.csv", max_drift=0, max_abnormal=2, model_name="a/b")
 
 
 def test_labels_are_not_read(champion: Bundle, tmp_path: Path) -> None:

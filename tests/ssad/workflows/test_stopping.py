@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import psutil
@@ -18,6 +18,8 @@ from mlflow import MlflowClient
 from tests.ssad.workflows.support import PROCESS_SECONDS, QUIET_LIBRARIES, environment
 
 pytestmark = [*QUIET_LIBRARIES, pytest.mark.slow]
+
+ENDING_SECONDS = 120.0
 
 TWO = ("--devices", "2", "--strategy", "ddp")
 
@@ -29,7 +31,7 @@ def endless_training(table: Path, tracking: str, *more: str) -> Iterator[tuple[s
     process = subprocess.Popen(
         [*command, "--max-epochs", "100000", "--every-n-epochs", "50000", "--learning-rate", "1e-6"],
         cwd=table.parent,
-        env=environment(tracking),
+        env=environment(tracking, PYTHONFAULTHANDLER="1"),
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
@@ -57,7 +59,14 @@ def when_trained(client: MlflowClient, process: subprocess.Popen[str]) -> str:
 def left_behind(process: subprocess.Popen[str], tracking: str, run_id: str) -> tuple[str, str]:
     """What it said at its end, and the state of its run."""
     others = psutil.Process(process.pid).children(recursive=True)
-    said = process.communicate(timeout=PROCESS_SECONDS)[1]
+    try:
+        said = process.communicate(timeout=ENDING_SECONDS)[1]
+    except subprocess.TimeoutExpired:
+        process.send_signal(signal.SIGABRT)  # faulthandler says where every thread is
+        process.wait()
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        raise AssertionError(f"it did not end: {process.communicate()[1]}") from None
     assert psutil.wait_procs(others, timeout=PROCESS_SECONDS)[1] == []
     assert "Traceback" not in said, said
     client = MlflowClient(tracking)
