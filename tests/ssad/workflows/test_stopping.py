@@ -76,11 +76,8 @@ def left_behind(process: subprocess.Popen[str], tracking: str, run_id: str) -> t
     return said, run.info.status
 
 
-@pytest.mark.parametrize(
-    ("signum", "status", "more"),
-    [(signal.SIGINT, 130, ()), (signal.SIGTERM, 143, TWO)],
-    ids=["alone", "two processes"],
-)
+@pytest.mark.parametrize("more", [(), TWO], ids=["alone", "two processes"])
+@pytest.mark.parametrize(("signum", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_a_signal_ends_training_and_its_run_as_killed(
     small: Path, tracking: str, signum: signal.Signals, status: int, more: tuple[str, ...]
 ) -> None:
