@@ -119,7 +119,7 @@ class Client(threading.Thread):
         self.join()
 
 
-def wait(condition, what: str) -> None:  # type: ignore[no-untyped-def]
+def wait(condition, what: str) -> None:  # type: ignore[no-untyped-def]  # any function that says yes or no
     """Until a condition holds."""
     deadline = time.monotonic() + SECONDS
     while not condition():

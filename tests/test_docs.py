@@ -111,6 +111,6 @@ def commands() -> Iterator[tuple[str, list[str]]]:
     ("page", "words"), list(commands()), ids=lambda value: value if isinstance(value, str) else None
 )
 def test_a_documented_command_has_options_that_exist(page: str, words: list[str]) -> None:
-    verbs = typer.main.get_command(app).commands  # type: ignore[attr-defined]
+    verbs = typer.main.get_command(app).commands  # type: ignore[attr-defined]  # it is a group
     known = {option for parameter in verbs[words[1]].params for option in parameter.opts}
     assert {word for word in words[2:] if word.startswith("--")} <= known

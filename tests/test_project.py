@@ -60,7 +60,7 @@ def entry_points() -> dict[str, Any]:
 
 def options(verb: str) -> dict[str, str]:
     """Options of a verb by their parameter's name, with their defaults as text."""
-    command = typer.main.get_command(app).commands[verb]  # type: ignore[attr-defined]
+    command = typer.main.get_command(app).commands[verb]  # type: ignore[attr-defined]  # it is a group
     return {option.opts[0].removeprefix("--").replace("-", "_"): str(option.default) for option in command.params}
 
 

@@ -321,7 +321,7 @@ def test_a_module_that_lacks_an_abstract_method_cannot_be_made() -> None:
         pass
 
     with pytest.raises(TypeError, match="abstract"):
-        Half(torch.nn.Identity(), 1, ssad.BinaryConfidence(), ssad.EVTThresholding())  # type: ignore[abstract]
+        Half(torch.nn.Identity(), 1, ssad.BinaryConfidence(), ssad.EVTThresholding())  # type: ignore[abstract]  # that is the mistake
 
 
 def test_any_lightning_data_module_can_be_wrapped() -> None:

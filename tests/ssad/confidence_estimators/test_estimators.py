@@ -190,4 +190,4 @@ def test_an_estimator_that_lacks_a_rule_cannot_be_made() -> None:
             return score
 
     with pytest.raises(TypeError, match="abstract"):
-        Half()  # type: ignore[abstract]
+        Half()  # type: ignore[abstract]  # that is the mistake

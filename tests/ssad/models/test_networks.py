@@ -70,7 +70,7 @@ def test_a_planar_flow_is_invertible_and_knows_its_jacobian(seed: int) -> None:
     torch.nn.init.normal_(flow.weight, std=2)
     torch.nn.init.normal_(flow.direction, std=2)
     z = torch.randn(3)
-    jacobian = torch.autograd.functional.jacobian(lambda point: flow(point[None])[0][0], z)  # type: ignore[no-untyped-call]
+    jacobian = torch.autograd.functional.jacobian(lambda point: flow(point[None])[0][0], z)  # type: ignore[no-untyped-call]  # torch has no types here
     determinant = torch.linalg.det(jacobian)
     assert determinant > 0
     torch.testing.assert_close(flow(z[None])[1][0], torch.log(determinant), atol=1e-4, rtol=1e-4)

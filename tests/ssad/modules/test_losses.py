@@ -152,7 +152,7 @@ def test_the_ensemble_pushes_abnormal_rows_up_and_only_up_to_the_margin() -> Non
     near, far = ensemble([[1.0], [1.5]]), ensemble([[1.0], [2.5]])  # errors 1 and 2.25, 1 and 6.25
     confidence = torch.tensor([1.0, -1.0])
     for module, expected_push in ((near, True), (far, False)):
-        module.compute_loss(rows, confidence, 0).backward()  # type: ignore[no-untyped-call]
+        module.compute_loss(rows, confidence, 0).backward()  # type: ignore[no-untyped-call]  # torch has no types here
         found = module.model.reconstruction.grad
         assert isinstance(found, torch.Tensor)
         assert found[0].item() > 0  # the normal row is reconstructed better

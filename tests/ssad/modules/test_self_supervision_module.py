@@ -181,7 +181,7 @@ def test_the_intervals_left_behind_are_those_of_the_final_weights(
         analysed.append((scores.clone(), current))
         return analyze(scores, current)
 
-    module.distr_analyzer.analyze_distribution = recorded  # type: ignore[method-assign, assignment]
+    module.distr_analyzer.analyze_distribution = recorded  # type: ignore[method-assign, assignment]  # it records
     trainer(epochs).fit(module, datamodule=datamodule)
     scores, current = analysed[-1]
     final = module.score_rows(datamodule.supervision_dataloader())
@@ -200,7 +200,7 @@ def test_it_recalibrates_every_n_epochs_and_once_at_the_end() -> None:
         at.append(module.current_epoch)
         return update(datamodule, dtype)
 
-    module.update_confidence = recorded  # type: ignore[method-assign, assignment]
+    module.update_confidence = recorded  # type: ignore[method-assign, assignment]  # it records
     trainer(9).fit(module, datamodule=datamodule)
     assert at[:2] == [3, 6]
     assert len(at) == 3
@@ -296,7 +296,7 @@ def test_a_batch_of_a_single_region_has_a_finite_loss_with_a_gradient(build: Bui
     loss = module.compute_loss(rows, torch.full((6,), confidence), 0)
     assert torch.isfinite(loss)
     assert loss.shape == ()
-    loss.backward()  # type: ignore[no-untyped-call]
+    loss.backward()  # type: ignore[no-untyped-call]  # torch has no types here
 
 
 @every_module
