@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -13,6 +14,7 @@ import pandas as pd
 import pytest
 import torch
 
+from ssad.workflows.stopping import STOPPING
 from tests.back_ends import BACK_END, BACK_ENDS, BackEnd
 from tests.ssad.workflows.support import Store, environment, run_python
 
@@ -48,6 +50,15 @@ def fixtures(item: pytest.Item) -> list[str]:
 @pytest.fixture(autouse=True)
 def seeded() -> None:
     L.seed_everything(0, verbose=False)
+
+
+@pytest.fixture(autouse=True)
+def signals() -> Iterator[None]:
+    """What a command did to its process's signals is undone: one left ignored would be so in every process begun."""
+    before = {signum: signal.getsignal(signum) for signum in STOPPING}
+    yield
+    for signum, handler in before.items():
+        signal.signal(signum, handler)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -78,18 +78,13 @@ def left_behind(process: subprocess.Popen[str], tracking: str, run_id: str) -> t
     return said, run.info.status
 
 
-# Known: in two of about sixty tries SIGTERM did not end two processes; the first one was in the backward pass, and
-# whether it waited there for the other one is not known.
-sometimes = pytest.mark.xfail(reason="a signal does not always end two processes", strict=False)
-
-
 @pytest.mark.parametrize(
     ("signum", "status", "more"),
     [
         pytest.param(signal.SIGTERM, 143, (), id="SIGTERM, alone"),
         pytest.param(signal.SIGINT, 130, (), id="SIGINT, alone"),
-        pytest.param(signal.SIGINT, 130, TWO, id="SIGINT, two processes", marks=sometimes),
-        pytest.param(signal.SIGTERM, 143, TWO, id="SIGTERM, two processes", marks=sometimes),
+        pytest.param(signal.SIGINT, 130, TWO, id="SIGINT, two processes"),
+        pytest.param(signal.SIGTERM, 143, TWO, id="SIGTERM, two processes"),
     ],
 )
 def test_a_signal_ends_training_and_its_run_as_killed(
