@@ -8,7 +8,7 @@ const COMPARED_ROWS = 200; // of fewer, stability indices are noise; recalibrati
 const HEIGHT = 220, BOTTOM = 30, TOP = 10, SIDE = 8;
 
 const element = (id) => document.getElementById(id);
-const state = { key: "", model: null, kinds: {}, table: null, score: null };
+const state = { key: "", model: null, kinds: {}, table: null, score: null, lost: false };
 
 // Asking.
 
@@ -25,13 +25,17 @@ const postJson = (path, body) =>
   ask(path, { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(body) });
 const postCsv = (path, body) => ask(path, { method: "POST", headers: { "Content-Type": "text/csv" }, body });
 
-async function attempt(work) {
+// What the reader asked for says what is wrong with it until the next thing asked; what the page asks by itself
+// takes back only its own complaint.
+async function attempt(work, byItself = false) {
   try {
     await work();
-    element("problem").hidden = true;
+    if (!byItself || state.lost) element("problem").hidden = true;
+    state.lost = false;
   } catch (error) {
     element("problem").textContent = error instanceof TypeError ? "The service does not answer." : error.message;
     element("problem").hidden = false;
+    state.lost = byItself;
   }
 }
 
@@ -77,6 +81,7 @@ function buildForm(example, columns) {
     if (column.kind === "numeric") field.inputMode = "decimal";
     return make("label", {}, column.name, field);
   }));
+  element("score-row").disabled = false;
 }
 
 function formRow() {
@@ -149,7 +154,7 @@ function showAnswer(answer, title) {
   const heads = [["column"], ["share"], ["given", "number"], ["less abnormal", "number"]];
   element("features").replaceChildren(...(cells.length ? [makeTable("Columns that contributed most", heads, cells)] : []));
   state.score = answer.score;
-  attempt(refresh);
+  attempt(refresh, true);
 }
 
 // What is served, and how its input moves.
@@ -305,5 +310,5 @@ for (const name of ["dragover", "dragleave", "drop"]) {
   });
 }
 
-attempt(refresh);
-setInterval(() => document.visibilityState === "visible" && state.model && attempt(refresh), POLL_MILLISECONDS);
+attempt(refresh, true);
+setInterval(() => document.visibilityState === "visible" && state.model && attempt(refresh, true), POLL_MILLISECONDS);

@@ -131,9 +131,24 @@ def test_a_mistake_is_told_by_the_service_s_own_sentence(page: Page, service: Se
     page.get_by_label("Paste a CSV").fill("amount,paid\n1,true\n")
     page.get_by_role("button", name="Score the table").click()
     expect(page.get_by_role("alert")).to_contain_text("the rows lack 3 of the detector's 5 columns")
+    page.evaluate("attempt(refresh, true)")  # as the page does by itself every few seconds
+    expect(page.get_by_role("alert")).to_contain_text("the rows lack 3 of the detector's 5 columns")
     page.get_by_role("button", name="Score the row").click()
     expect(page.locator("#answer .region")).to_be_visible()
     expect(page.get_by_role("alert")).to_be_hidden()
+
+
+def test_a_row_can_be_scored_once_it_has_fields(browser: Browser, service: Service) -> None:
+    page = browser.new_page()
+    page.route("**/v1/model", lambda _: None)  # never answered
+    page.goto(str(service.client.base_url))
+    button = page.get_by_role("button", name="Score the row")
+    expect(button).to_be_disabled()
+    page.unroute("**/v1/model")
+    page.reload()
+    expect(button).to_be_enabled()
+    expect(page.locator("#fields input")).to_have_count(5)
+    page.close()
 
 
 def test_the_histogram_shows_the_intervals_and_counts_what_comes_in(page: Page, service: Service) -> None:
