@@ -11,7 +11,6 @@ import mlflow
 import numpy as np
 import pandas as pd
 import torch
-from mlflow import MlflowClient
 from mlflow.models import Model
 
 from ssad.bundle import Bundle, ConfidenceCurve, Thresholds, write_bundle
@@ -100,8 +99,9 @@ def recalibrate(settings: RecalibrateSettings) -> RecalibrateResult:
         bundle = recalibrated(parent, table, settings, Path(folder) / "bundle")
         old, new, shares = parent.bundle.curve.thresholds, bundle.curve.thresholds, bundle.histogram["region_shares"]
         _log_shift(parent.bundle, bundle, parent.bundle.score(table).score)
-        registered = register(log_bundle(bundle.path, _example(parent, table)), name)
-        _tell_parent(registered, parent, old, new, settings.dataset)
+        model_uri = log_bundle(bundle.path, _example(parent, table))
+        description = _description(parent.uri, settings.dataset, old, new)
+        registered = register(model_uri, name, description, {"parent": parent.uri, "recalibrated_on": settings.dataset})
     return RecalibrateResult(registered, parent.uri, old, new, shares)
 
 
@@ -207,13 +207,9 @@ def _example(parent: FetchedModel, table: pd.DataFrame) -> pd.DataFrame:
     return table[[column.name for column in parent.bundle.schema.columns]].head(EXAMPLE_ROWS)
 
 
-def _tell_parent(registered: Registered, parent: FetchedModel, old: Thresholds, new: Thresholds, dataset: str) -> None:
-    """Write on the new version where it comes from."""
-    client = MlflowClient()
-    text = (
-        f"{parent.uri} recalibrated on {dataset}: normal up to {new.normal:.6g} (was {old.normal:.6g}), "
+def _description(parent: str, dataset: str, old: Thresholds, new: Thresholds) -> str:
+    """What the new version is, in a sentence."""
+    return (
+        f"{parent} recalibrated on {dataset}: normal up to {new.normal:.6g} (was {old.normal:.6g}), "
         f"abnormal from {new.abnormal:.6g} (was {old.abnormal:.6g}); the weights are the same."
     )
-    client.update_model_version(registered.name, registered.version, description=text)
-    for tag, value in {"parent": parent.uri, "recalibrated_on": dataset}.items():
-        client.set_model_version_tag(registered.name, registered.version, tag, value)

@@ -155,19 +155,28 @@ def log_bundle(path: Path, example: pd.DataFrame) -> str:
     return str(info.model_uri)
 
 
-def register(model_uri: str, name: str) -> Registered:
+def register(
+    model_uri: str, name: str, description: str | None = None, tags: dict[str, str] | None = None
+) -> Registered:
     """Make a logged model a version with alias `challenger`, and `champion` too where there is none.
 
-    A version whose aliases cannot be set is deleted again: nothing is left half-registered.
+    A version that cannot be told all of it is deleted again, and the challenger until then is it again: nothing is
+    left half-registered.
     """
     client = MlflowClient()
-    version = mlflow.register_model(model_uri, name)
-    aliases = (CHALLENGER,) if alias_version(client, name, CHAMPION) else (CHALLENGER, CHAMPION)
+    version = mlflow.register_model(model_uri, name, tags=tags)
+    former = None
     try:
+        if description:
+            client.update_model_version(name, version.version, description)
+        former = alias_version(client, name, CHALLENGER)
+        aliases = (CHALLENGER,) if alias_version(client, name, CHAMPION) else (CHALLENGER, CHAMPION)
         for alias in aliases:
             client.set_registered_model_alias(name, alias, version.version)
     except BaseException:
         client.delete_model_version(name, version.version)
+        if former:
+            client.set_registered_model_alias(name, CHALLENGER, former.version)
         raise
     return Registered(name, str(version.version), aliases)
 

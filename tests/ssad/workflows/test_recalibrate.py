@@ -10,13 +10,14 @@ import numpy as np
 import pandas as pd
 import pytest
 from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
 
 from ssad.bundle import Bundle
 from ssad.datasets.tables import read_table
 from ssad.detectors import FitSettings, fit_detector
-from ssad.errors import RefusedError, SettingsError
+from ssad.errors import RefusedError, SettingsError, TrackingError
 from ssad.workflows.recalibrate import RecalibrateSettings, new_curve, recalibrate, recalibrated
-from ssad.workflows.registry import FetchedModel, fetch_model
+from ssad.workflows.registry import FetchedModel, fetch_model, register
 from ssad.workflows.train import TrainSettings, prepare
 from tests.ssad.workflows.support import QUIET_LIBRARIES
 
@@ -134,6 +135,25 @@ def test_rows_that_cannot_be_recalibrated_on_are_refused_and_nothing_is_register
     assert versions(own_store) == ["1"]
     run = own_store.search_runs(["0"], order_by=["start_time DESC"], max_results=1)[0]
     assert run.info.status == "FAILED"
+
+
+@pytest.mark.parametrize(
+    "failing", ["update_model_version", "get_model_version_by_alias", "set_registered_model_alias"]
+)
+def test_a_version_that_cannot_be_told_all_of_it_is_not_left_behind(
+    own_store: MlflowClient, monkeypatch: pytest.MonkeyPatch, failing: str
+) -> None:
+    works = getattr(MlflowClient, failing)
+
+    def fails_once(*_: Any) -> None:
+        monkeypatch.setattr(MlflowClient, failing, works)
+        raise MlflowException("database is locked")
+
+    monkeypatch.setattr(MlflowClient, failing, fails_once)
+    with pytest.raises((MlflowException, TrackingError), match="database is locked"):
+        register(str(own_store.get_model_version("ssad", "1").source), "ssad", "a description")
+    assert versions(own_store) == ["1"]
+    assert str(own_store.get_model_version_by_alias("ssad", "challenger").version) == "1"
 
 
 def test_force_goes_beyond_the_limit_of_drift(champion: Bundle, own_store: MlflowClient, tmp_path: Path) -> None:
