@@ -15,7 +15,7 @@ from mlflow.entities.model_registry import ModelVersion
 from ssad.bundle import Bundle
 from ssad.datasets.labels import AUTO
 from ssad.datasets.tables import LABEL
-from ssad.errors import RefusedError, check_settings
+from ssad.errors import RefusedError, SsadError, check_settings
 from ssad.workflows.evaluate import ANOTHER_POPULATION, limit_problems
 from ssad.workflows.promotion_checks import Check, find_checks
 from ssad.workflows.registry import (
@@ -102,7 +102,7 @@ def promote(settings: PromoteSettings) -> PromoteResult:
             uri = f"models:/{name}@{PREVIOUS}" if settings.rollback else settings.candidate
             candidate = fetch_model(uri, Path(folder) / "candidate")
             assert candidate.version is not None  # a registered name has versions alone
-            champion = _champion_bundle(former, Path(folder) / "champion")
+            champion = None if settings.rollback else _champion_bundle(former, Path(folder) / "champion")
             if former and str(former.version) == candidate.version:
                 raise RefusedError(f"{candidate.uri} is the champion already; name another version.")
             checks = find_checks(candidate.bundle, champion, settings)
@@ -113,9 +113,20 @@ def promote(settings: PromoteSettings) -> PromoteResult:
 
 
 def _champion_bundle(former: ModelVersion | None, folder: Path) -> Bundle | None:
+    """What a candidate is compared with.
+
+    Raises:
+        RefusedError: the champion cannot be loaded.
+    """
     if former is None:
         return None
-    return fetch_model(f"models:/{former.name}/{former.version}", folder).bundle
+    try:
+        return fetch_model(f"models:/{former.name}/{former.version}", folder).bundle
+    except SsadError as error:
+        raise RefusedError(
+            f"there is nothing to compare with, {str(error).rstrip('.')}; roll back, or delete the alias {CHAMPION} of "
+            f"{former.name} to promote without a comparison."
+        ) from error
 
 
 def _log_checks(checks: list[Check], candidate: str) -> None:

@@ -59,12 +59,15 @@ class Check:
 
 
 def find_checks(candidate: Bundle, champion: Bundle | None, settings: PromoteSettings) -> list[Check]:
-    """Every check of a candidate; without a champion those that need none, in a rollback those of its files."""
+    """Every check of a candidate; without a champion those that need none.
+
+    A rollback asks nothing but whether the version scores: it has been champion, and the one that is may be broken.
+    """
     checks = [_golden(candidate)]
-    if champion is not None:
-        checks += [_schema(candidate, champion), _latency(candidate, champion)]
     if settings.rollback:
         return checks
+    if champion is not None:
+        checks += [_schema(candidate, champion), _latency(candidate, champion)]
     if not settings.dataset:
         share = candidate.histogram["region_shares"]["abnormal"]
         return [*checks, _at_most("abnormal share of its training rows", share, settings.max_abnormal)]

@@ -22,11 +22,11 @@ from sklearn.metrics import average_precision_score
 from ssad.bundle import Bundle, ConfidenceCurve, TableSchema, Thresholds, write_bundle
 from ssad.bundle.bundle import GRAPH, NETWORK
 from ssad.datasets.tables import read_table
-from ssad.errors import RefusedError, SettingsError, SsadError, TrackingError
+from ssad.errors import BundleError, RefusedError, SettingsError, SsadError, TrackingError
 from ssad.workflows import promotion_checks as checks
 from ssad.workflows.promote import PromoteSettings, promote
 from ssad.workflows.promotion_checks import gain_interval
-from ssad.workflows.registry import claimed, fetch_model, log_bundle, move_champion, register
+from ssad.workflows.registry import FetchedModel, claimed, fetch_model, log_bundle, move_champion, register
 from ssad.workflows.train import TrainSettings, prepare
 from tests.ssad.workflows.support import QUIET_LIBRARIES
 
@@ -184,6 +184,25 @@ def test_a_rollback_changes_places_with_the_previous_champion(
     assert aliases(own_store) == {"champion": "1", "challenger": "2", "previous": "2"}
     promote(PromoteSettings(rollback=True))
     assert aliases(own_store)["champion"] == "2"
+
+
+def test_a_champion_that_is_broken_stops_no_rollback(
+    own_store: MlflowClient, champion: Bundle, labelled: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    challenger(champion, tmp_path / "same")
+    promote(PromoteSettings(dataset=labelled))
+    broken = f"models:/ssad/{aliases(own_store)['champion']}"
+
+    def fetched(uri: str, folder: Path) -> FetchedModel:
+        if uri == broken:
+            raise BundleError("golden.json does not match its digest; fetch it again.")
+        return fetch_model(uri, folder)
+
+    monkeypatch.setattr("ssad.workflows.promote.fetch_model", fetched)
+    with pytest.raises(RefusedError, match=r"nothing to compare with, golden.json .*; roll back, or delete the alias"):
+        promote(PromoteSettings("models:/ssad/1", labelled))
+    promote(PromoteSettings(rollback=True))
+    assert aliases(own_store)["champion"] == "1"
 
 
 def test_a_dry_run_tells_and_moves_nothing(
