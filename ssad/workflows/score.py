@@ -20,6 +20,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.dataset as pads
 import pyarrow.parquet as pq
+from filelock import FileLock, Timeout
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from ssad.bundle import REGIONS, Bundle
@@ -46,6 +47,9 @@ SUCCESS = "_SUCCESS"
 
 JOB = "_job.json"
 """What a half-finished folder is the beginning of; another job does not go on with it."""
+
+LOCK = "_lock"
+"""What one process at a time holds of a half-finished folder."""
 
 PARTS = "part-*.parquet"
 PARQUET: dict[str, Any] = {"compression": "zstd", "use_dictionary": ["region", "model_version"], "store_schema": False}
@@ -87,6 +91,13 @@ class ScoreSettings:
             problems.append(f"explain must be at least 0, got {self.explain}")
         if not self.output:
             problems.append("output must name a folder to write")
+        if "://" in self.output and self.engine == "local":
+            problems.append(f"engine local writes to a folder's path, got {self.output}; give one, or use engine spark")
+        folder = os.path.isdir(self.dataset)  # noqa: PTH112 - which raises where a name is too long
+        if folder and Path(self.dataset).resolve() in Path(self.output).resolve().parents:
+            problems.append(
+                f"output must not lie in the dataset's folder {self.dataset}, or it would be scored next time"
+            )
         taken = [name for name in self.kept if name in ANSWERS]
         if taken:
             problems.append(f"keep must not name what scoring writes itself ({', '.join(taken)}); rename those columns")
@@ -147,16 +158,11 @@ def score_locally(settings: ScoreSettings, model: FetchedModel, progress: bool =
         SettingsError: the output cannot be written.
         DatasetError: the table cannot be read, holds no rows, or its rows do not fit the detector.
     """
-    output = Path(settings.output)
+    output = Path(settings.output).absolute()  # a relative one with a colon in it is a URI to PyArrow
     stream = open_stream(settings.dataset, model.bundle.schema, settings.kept)
     model.bundle.schema.check_none_missing(stream.names)
-    with _written(output):
-        partial = _partial_folder(output, _job(settings, model))
-        try:
-            _write_parts(partial, stream, settings, model, _bar(progress))
-        finally:
-            if not any(partial.glob(PARTS)):  # nothing to go on with
-                shutil.rmtree(partial)
+    with _written(output), partial_folder(output, _job(settings, model)) as partial:
+        _write_parts(partial, stream, settings, model, _bar(progress))
         _finish(partial, output)
     return region_counts(output)
 
@@ -304,14 +310,38 @@ def _job(settings: ScoreSettings, model: FetchedModel) -> dict[str, Any]:
     }
 
 
-def _partial_folder(output: Path, job: dict[str, Any]) -> Path:
-    """The folder that becomes the output: what an earlier run of the same job left, or an empty one."""
+@contextmanager
+def partial_folder(output: Path, job: dict[str, Any]) -> Iterator[Path]:
+    """The folder that becomes the output, for this process alone: what the same job left in it before, or nothing.
+
+    Raises:
+        SettingsError: another process writes to it, or it holds something else.
+    """
     partial = output.with_name(f"{output.name}.partial")
-    if partial.exists() and _read_job(partial) != job:
-        shutil.rmtree(partial)
     partial.mkdir(parents=True, exist_ok=True)
-    (partial / JOB).write_text(json.dumps(job), encoding="utf-8")
-    return partial
+    if _left_in(partial) and not (partial / JOB).is_file():
+        raise SettingsError(
+            f"{partial} is in the way and not what a scoring left; move it away, or name another output."
+        )
+    try:
+        with FileLock(partial / LOCK, blocking=False):
+            if _read_job(partial) != job:
+                for path in _left_in(partial):
+                    shutil.rmtree(path) if path.is_dir() else path.unlink()
+            (partial / JOB).write_text(json.dumps(job), encoding="utf-8")
+            try:
+                yield partial
+            finally:
+                if not any(partial.glob(PARTS)):  # nothing to go on with
+                    shutil.rmtree(partial, ignore_errors=True)
+    except Timeout as error:
+        raise SettingsError(
+            f"another process is scoring to {output} at this moment; wait for its end, or name another output."
+        ) from error
+
+
+def _left_in(partial: Path) -> list[Path]:
+    return [path for path in partial.iterdir() if path.name != LOCK]
 
 
 def _read_job(partial: Path) -> Any:
@@ -324,6 +354,7 @@ def _read_job(partial: Path) -> Any:
 def _finish(partial: Path, output: Path) -> None:
     """Give a folder whose parts are all there its name."""
     (partial / JOB).unlink()
+    (partial / LOCK).unlink(missing_ok=True)
     (partial / SUCCESS).touch()
     partial.rename(output)
 

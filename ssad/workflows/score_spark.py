@@ -18,13 +18,13 @@ from ssad.bundle.explain import CONTRIBUTOR_SHARES, CONTRIBUTORS
 from ssad.datasets.stream import MISSING_WORDS, PARQUET, SEPARATORS, suffix
 from ssad.datasets.tables import local_path, read_table
 from ssad.errors import DatasetError, SettingsError, SsadError
+from ssad.workflows.score import ScoreSettings, no_rows, partial_folder
 
 if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame, SparkSession
 
     from ssad.bundle import TableSchema
     from ssad.workflows.registry import FetchedModel
-    from ssad.workflows.score import ScoreSettings
 
 ANSWER = "score double, confidence double, region string"
 EXPLAINED = f"{ANSWER}, {CONTRIBUTORS} array<string>, {CONTRIBUTOR_SHARES} array<double>"
@@ -40,32 +40,35 @@ def score_by_spark(settings: ScoreSettings, model: FetchedModel) -> dict[str, in
         SettingsError: PySpark is missing, or the model is no logged one.
         DatasetError: the table cannot be read, or its rows do not fit the detector.
     """
-    from ssad.workflows.score import no_rows
-
     if model.logged is None:
         raise SettingsError(f"engine=spark needs a logged model, {model.uri} is a bundle's folder; use engine=local.")
-    remote = "://" in settings.output
-    partial = settings.output if remote else str(Path(f"{settings.output}.partial").absolute())
     spark = _session(settings.spark_master)
     try:
         with tempfile.TemporaryDirectory() as folder:
-            shutil.rmtree(partial, ignore_errors=True)
             lenient = _without_input_types(model.logged, Path(folder) / "model")
-            _scored(spark, settings, model, lenient).write.parquet(partial)
-            rows = _region_counts(spark, partial)
-        if not sum(rows.values()):
-            raise no_rows(settings.dataset)
+            scored = _scored(spark, settings, model, lenient)
+            if "://" in settings.output:
+                return _written(spark, scored, settings.output)
+            output = Path(settings.output).absolute()
+            with partial_folder(output, {"engine": "spark"}) as partial:
+                aside = partial / output.name
+                shutil.rmtree(aside, ignore_errors=True)  # Spark does not go on with what it left
+                rows = _written(spark, scored, str(aside))
+                aside.rename(output)
+            return rows
     except SsadError:
-        shutil.rmtree(partial, ignore_errors=True)
         raise
     except Exception as error:  # Py4J's and PySpark's own, with whole tracebacks of executors in them
-        shutil.rmtree(partial, ignore_errors=True)
         raise DatasetError(f"Spark could not score {settings.dataset} ({_reason(error)}).") from error
     finally:
         spark.stop()
-    if not remote:
-        Path(partial).rename(settings.output)
-    return rows
+
+
+def _written(spark: SparkSession, scored: DataFrame, folder: str) -> dict[str, int]:
+    """Write what was scored, with `_SUCCESS` when it is complete; gives the rows of each region."""
+    scored.write.parquet(folder)
+    counted = spark.read.parquet(folder).groupBy("region").count().collect()
+    return dict.fromkeys(REGIONS, 0) | {row["region"]: row["count"] for row in counted}
 
 
 def _without_input_types(logged: Path, folder: Path) -> Path:
@@ -104,6 +107,8 @@ def _scored(spark: SparkSession, settings: ScoreSettings, model: FetchedModel, l
     from pyspark.sql import functions as F
 
     frame = _read(spark, settings.dataset)
+    if frame.isEmpty():
+        raise no_rows(settings.dataset)
     wanted = [column.name for column in model.bundle.schema.columns]
     missing = [name for name in dict.fromkeys([*wanted, *settings.kept]) if name not in frame.columns]
     if missing:
@@ -115,13 +120,14 @@ def _scored(spark: SparkSession, settings: ScoreSettings, model: FetchedModel, l
         result_type=EXPLAINED if settings.explain else ANSWER,
         params={"explain": settings.explain},
     )
-    answer = udf(F.struct(*_typed(frame, model.bundle.schema))).alias("answer")
+    name = "answer" + "_" * max(map(len, settings.kept), default=0)  # no kept column is called so
+    answer = udf(F.struct(*_typed(frame, model.bundle.schema))).alias(name)
     kept = [F.col(_quoted(name)) for name in settings.kept]
     version = F.lit(model.version).cast("string").alias("model_version")
     scored = frame.select(*kept, answer)
-    fields = [F.col(f"answer.{name}") for name in ("score", "confidence", "region")]
-    explained = [F.col(f"answer.{name}") for name in (CONTRIBUTORS, CONTRIBUTOR_SHARES)] if settings.explain else []
-    return scored.select(*(F.col(_quoted(name)) for name in settings.kept), *fields, version, *explained)
+    fields = [F.col(f"{name}.{field}") for field in ("score", "confidence", "region")]
+    explained = [F.col(f"{name}.{field}") for field in (CONTRIBUTORS, CONTRIBUTOR_SHARES)] if settings.explain else []
+    return scored.select(*kept, *fields, version, *explained)
 
 
 def _read(spark: SparkSession, location: str) -> DataFrame:
@@ -150,11 +156,6 @@ def _typed(frame: DataFrame, schema: TableSchema) -> list[Column]:
             column = column.cast("double") if expected.kind == "numeric" else column
         columns.append(column.alias(expected.name))
     return columns
-
-
-def _region_counts(spark: SparkSession, folder: str) -> dict[str, int]:
-    counted = spark.read.parquet(folder).groupBy("region").count().collect()
-    return dict.fromkeys(REGIONS, 0) | {row["region"]: row["count"] for row in counted}
 
 
 def _quoted(name: str) -> str:

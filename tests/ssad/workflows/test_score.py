@@ -186,6 +186,47 @@ def test_another_job_does_not_go_on_with_what_is_there(
     assert ("number" in pd.read_parquet(tmp_path / "scores")) == (change == "keep")
 
 
+@pytest.mark.usefixtures("bundle")
+def test_what_somebody_else_put_in_the_way_is_not_deleted(dataset: str, tmp_path: Path) -> None:
+    (tmp_path / "scores.partial").mkdir()
+    (tmp_path / "scores.partial" / "notes.txt").write_text("precious")
+    with pytest.raises(SettingsError, match=r"scores\.partial is in the way and not what a scoring left; move it"):
+        score(settings(dataset, tmp_path), progress=False)
+    assert (tmp_path / "scores.partial" / "notes.txt").read_text() == "precious"
+
+
+@pytest.mark.usefixtures("small_parts")
+def test_the_second_of_two_scorings_to_one_output_stops(
+    bundle: Bundle, rows: pd.DataFrame, dataset: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    finish, model = scoring._finish, fetch_model(str(bundle.path), tmp_path)
+
+    def meanwhile(*arguments: Any) -> None:
+        with pytest.raises(SettingsError, match=r"another process is scoring to .*scores at this moment"):
+            scoring.score_locally(settings(dataset, tmp_path, keep="number"), model, progress=False)
+        finish(*arguments)
+
+    monkeypatch.setattr(scoring, "_finish", meanwhile)
+    score(settings(dataset, tmp_path), progress=False)
+    assert_scores(tmp_path / "scores", bundle, rows)
+
+
+@pytest.mark.usefixtures("bundle")
+def test_an_output_among_the_rows_is_refused(rows: pd.DataFrame, tmp_path: Path) -> None:
+    (tmp_path / "table").mkdir()
+    rows.to_parquet(tmp_path / "table" / "rows.parquet")
+    with pytest.raises(SettingsError, match="must not lie in the dataset's folder"):
+        ScoreSettings(CHAMPION, str(tmp_path / "table"), str(tmp_path / "table" / "scored"))
+
+
+def test_an_output_may_have_a_colon_in_its_name(
+    bundle: Bundle, rows: pd.DataFrame, dataset: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    score(ScoreSettings(CHAMPION, dataset, "scores:friday"), progress=False)
+    assert_scores(tmp_path / "scores:friday", bundle, rows)
+
+
 def test_an_explained_row_names_the_columns_that_contribute_most(
     bundle: Bundle, rows: pd.DataFrame, dataset: str, tmp_path: Path
 ) -> None:
@@ -210,6 +251,7 @@ def test_a_bundles_folder_scores_without_a_version(
     ("more", "error", "sentence"),
     [
         ({"engine": "sparc", "explain": -1}, SettingsError, "did you mean 'spark'.* explain must be at least 0"),
+        ({"output": "s3://bucket/scores"}, SettingsError, "engine local writes to a folder's path"),
         ({"dataset": "nothing.csv"}, DatasetError, "there is no file"),
         ({"keep": "numbre"}, DatasetError, "no column 'numbre'"),
         ({"model": "models:/ssad/77"}, SsadError, "models:/ssad/77 cannot be loaded"),
