@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import tempfile
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -46,6 +46,9 @@ ANOTHER_POPULATION = 0.25
 
 MAX_CLASSES = 100
 """Label values up to which each has its recall measured; more are no classes."""
+
+LABEL_LENGTH = 200
+"""Characters of a label in a metric's name, which may have 250 in MLflow."""
 
 EvalFn = Callable[..., float | MetricValue]
 """A metric as MLflow calls it, by its parameters' names."""
@@ -219,8 +222,8 @@ def _log_quality(table: ScoredTable, labels: Labels, model: FetchedModel) -> dic
     recalls = _class_recalls(table.classes, labels, model.bundle, table.scores.score)
     if len(recalls):
         mlflow.log_table(recalls, "classes.json")
-        named = recalls.set_index("label")["decision"].items()
-        more |= {f"recall/{_metric_name(str(label))}": float(recall) for label, recall in named}
+        named = zip(metric_names(recalls["label"].map(str)), recalls["decision"], strict=True)
+        more |= {f"recall/{name}": float(recall) for name, recall in named}
     more = {name: value for name, value in more.items() if np.isfinite(value)}
     mlflow.log_metrics(more, model_id=model.model_id)
     _log_curves(table.scores, labels)
@@ -290,6 +293,14 @@ def _log_curves(scores: Scores, labels: Labels) -> None:
         mlflow.log_figure(precision_recall_figure(scores.score, labels), "precision_recall.png")
 
 
-def _metric_name(text: str) -> str:
-    """A label as a part of a metric's name, which MLflow allows few signs in."""
-    return re.sub(r"[^\w\-. ]", "_", text)
+def metric_names(labels: Iterable[str]) -> list[str]:
+    """Labels as parts of metrics' names, which MLflow allows few signs and `LABEL_LENGTH` of in; no two are alike."""
+    names: list[str] = []
+    for label in labels:
+        name = plain = re.sub(r"[^\w\-. ]", "_", label)[:LABEL_LENGTH]
+        number = 1
+        while name in names:
+            number += 1
+            name = f"{plain} {number}"
+        names.append(name)
+    return names

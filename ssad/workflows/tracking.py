@@ -29,7 +29,7 @@ from sqlalchemy import make_url
 from sqlalchemy.exc import SQLAlchemyError
 
 from ssad.datasets.table_rows import TableRows
-from ssad.errors import SsadError, TrackingError
+from ssad.errors import SsadError, TrackingError, reason_of
 from ssad.workflows.stopping import Stopped
 
 CONNECT_SECONDS = 15.0
@@ -158,7 +158,10 @@ def log_dataset(rows: pd.DataFrame, source: str, context: str) -> None:
 
 def _digest(rows: pd.DataFrame) -> str:
     """What tells these rows from all others; MLflow's own digest looks at the first ten thousand only."""
-    hashes = pd.util.hash_pandas_object(rows, index=False).to_numpy()
+    try:
+        hashes = pd.util.hash_pandas_object(rows, index=False).to_numpy()
+    except TypeError:  # lists and the like have no hash
+        hashes = pd.util.hash_pandas_object(rows.map(repr), index=False).to_numpy()
     return hashlib.sha256(repr(list(rows.columns)).encode() + hashes.tobytes()).hexdigest()[:DIGEST_LENGTH]
 
 
@@ -194,17 +197,17 @@ def _git(*arguments: str) -> str:
     return subprocess.run(["git", *arguments], capture_output=True, text=True, check=True, timeout=10).stdout.strip()
 
 
-def _explained(error: BaseException) -> SsadError:
-    """What went wrong while logging, as one sentence."""
+def _explained(error: Exception) -> SsadError:
+    """What went wrong on the way, as one sentence."""
     chain = list(_causes(error))
     uri = mlflow.get_tracking_uri()
     if any(getattr(cause, "errno", None) == errno.ENOSPC or "disk is full" in str(cause) for cause in chain):
+        return TrackingError(f"the disk that holds {uri} or the temporary folder is full; make room and run again.")
+    if isinstance(error, OSError) and error.filename is not None:
         return TrackingError(
-            f"the disk that holds {uri} or the temporary folder is full; make room and run again, "
-            "no version was registered."
+            f"{error.filename} cannot be read or written ({error.strerror}); see that it can, and run again."
         )
-    reason = " ".join(str(chain[0]).split())[:200]
-    return TrackingError(f"logging to {uri} failed ({reason}); no version was registered.")
+    return TrackingError(f"logging to {uri} failed ({reason_of(error)}); see what is wrong there, and run again.")
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:

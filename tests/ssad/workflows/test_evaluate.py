@@ -15,7 +15,7 @@ from sklearn import metrics as sk
 from ssad.bundle import Bundle
 from ssad.datasets.tables import read_table
 from ssad.errors import DatasetError, SsadError, TrackingError
-from ssad.workflows.evaluate import EvaluateResult, EvaluateSettings, ScoredTable, decided_error, evaluate
+from ssad.workflows.evaluate import EvaluateResult, EvaluateSettings, ScoredTable, decided_error, evaluate, metric_names
 from ssad.workflows.registry import fetch_model
 from tests.ssad.workflows.support import QUIET_LIBRARIES
 
@@ -168,6 +168,13 @@ def test_a_mistake_is_one_sentence(
     run = client.search_runs(["0"], order_by=["start_time DESC"], max_results=1)[0]
     assert run.info.status == "FAILED"
     assert sentence in run.data.tags["ssad.error"]
+
+
+def test_no_class_is_measured_under_the_name_of_another() -> None:
+    assert metric_names(["a/b", "a_b", "a b", "a|b"]) == ["a_b", "a_b 2", "a b", "a_b 3"]
+    one, two = metric_names(["x" * 300 + "1", "x" * 300 + "2"])
+    assert one != two
+    assert len(f"recall/{two}") < 250
 
 
 def test_where_nothing_is_decided_there_is_no_error_to_tell() -> None:

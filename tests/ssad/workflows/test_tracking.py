@@ -1,4 +1,4 @@
-"""A tracking store that is not there yet."""
+"""The run of a command, and the store it is in."""
 
 from __future__ import annotations
 
@@ -6,9 +6,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from mlflow import MlflowClient
 
+from ssad.errors import TrackingError
+from ssad.workflows.tracking import _digest, tracked_run
 from tests.ssad.workflows.support import PROCESS_SECONDS, QUIET_LIBRARIES, environment
 
 pytestmark = [*QUIET_LIBRARIES, pytest.mark.slow]
@@ -25,3 +28,16 @@ def test_the_first_runs_of_a_directory_may_begin_together(tmp_path: Path) -> Non
     said = [process.communicate(timeout=PROCESS_SECONDS)[1].decode() for process in together]
     assert [process.returncode for process in together] == [0, 0, 0], said
     assert [run.info.status for run in MlflowClient(uri).search_runs(["0"])] == 3 * ["FINISHED"]
+
+
+def test_a_column_of_lists_is_told_apart_by_what_is_in_them() -> None:
+    one, same, other = (_digest(pd.DataFrame({"x": [1, 2], "tags": [[1], tags]})) for tags in ([2, 3], [2, 3], []))
+    assert one == same
+    assert one != other
+
+
+@pytest.mark.usefixtures("tracking")
+def test_a_file_that_cannot_be_used_is_named_and_not_the_server(tmp_path: Path) -> None:
+    sentence = r"x{300} cannot be read or written \(File name too long\)"
+    with pytest.raises(TrackingError, match=sentence), tracked_run(system_metrics=False):
+        (tmp_path / ("x" * 300)).stat()
