@@ -1,7 +1,8 @@
-"""The processes that Lightning starts to train along with the first one."""
+"""The processes that train along with the first one."""
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import threading
@@ -9,12 +10,26 @@ import time
 from typing import Any
 
 import lightning as L
+from lightning.pytorch.utilities import rank_zero_only
 
 from ssad.errors import SsadError
 from ssad.workflows.stopping import Postponed, Stopped
 
+NODE_RANKS = ("NODE_RANK", "GROUP_RANK")
+"""Where Lightning and torchrun are told which of the machines this is."""
+
 ENDING_SECONDS = 5.0
 """How long one that broke off the connection may take to end."""
+
+
+def trains_along(num_nodes: int) -> bool:
+    """Whether another process is the first of this training: Lightning started this one, or it is on another machine.
+
+    Args:
+        num_nodes: machines that train.
+    """
+    elsewhere = num_nodes > 1 and any(int(os.environ.get(name) or 0) for name in NODE_RANKS)
+    return elsewhere or bool(getattr(rank_zero_only, "rank", 0))
 
 
 class Processes(L.Callback):

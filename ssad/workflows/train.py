@@ -14,7 +14,6 @@ import numpy.typing as npt
 import pandas as pd
 from lightning.pytorch.callbacks import TQDMProgressBar
 from lightning.pytorch.loggers import MLFlowLogger
-from lightning.pytorch.utilities import rank_zero_only
 
 from ssad.bundle import Bundle
 from ssad.datamodules.splits import MIN_ROWS, holdout_split, thin_anomalies
@@ -25,7 +24,7 @@ from ssad.detectors import FitSettings, FittedDetector, Hardware, Plan, fit_dete
 from ssad.errors import DatasetError, SettingsError, TrainingError, check_settings
 from ssad.loggers import mlflow_logger as to_mlflow
 from ssad.metrics import threshold_metrics
-from ssad.workflows.processes import Processes
+from ssad.workflows.processes import Processes, trains_along
 from ssad.workflows.registry import Registered, log_bundle, name_problems, register
 from ssad.workflows.resume import newest_checkpoint, take_over
 from ssad.workflows.stopping import too_late_to_stop
@@ -143,13 +142,13 @@ def prepare(settings: TrainSettings) -> Tables:
 def train(settings: TrainSettings, progress: bool = True) -> TrainResult:
     """Train, track, bundle, test and register.
 
-    A process that Lightning started to help the first one trains with it, and then exits.
+    A process that helps the first one trains with it, and then exits.
 
     Raises:
         SsadError: a mistake of the user, or a server or disk that fails; then nothing is registered.
     """
     tables = prepare(settings)
-    if getattr(rank_zero_only, "rank", 0):
+    if trains_along(settings.hardware.num_nodes):
         _train_along(settings, tables)
     with tracked_run(resumable=True) as run:
         run_id = run.info.run_id
@@ -203,7 +202,7 @@ def _fit(settings: TrainSettings, tables: Tables, mlf_logger: MLFlowLogger, prog
 
 
 def _train_along(settings: TrainSettings, tables: Tables) -> NoReturn:
-    """Train as a process that Lightning started, and exit."""
+    """Train as a process that helps the first one, and exit."""
     try:
         _fit(settings, tables, MLFlowLogger(), progress=False)
     except RuntimeError as error:

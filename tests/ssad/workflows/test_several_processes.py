@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +13,7 @@ import pytest
 from mlflow import MlflowClient
 
 from tests.conftest import CommandLine
-from tests.ssad.workflows.support import QUIET_LIBRARIES
+from tests.ssad.workflows.support import QUIET_LIBRARIES, free_port
 
 pytestmark = QUIET_LIBRARIES
 
@@ -24,18 +27,31 @@ def test_two_processes_leave_what_one_leaves(command_line: CommandLine, tracking
     rows = generator.normal(size=(1001, 4)) * np.where(np.arange(1001) % 10 == 9, 6, 1)[:, None]
     pd.DataFrame(rows, columns=list("abcd")).to_csv(tmp_path / "rows.csv", index=False)
     arguments = ("--dataset", str(tmp_path / "rows.csv"), "--detector", "radon", "--max-epochs", "3")
-    for processes in ("1", "2"):
-        strategy = "ddp" if processes == "2" else "auto"
-        done = command_line("train", *arguments, "--devices", processes, "--strategy", strategy)
+    alone = command_line("train", *arguments)
+    together = command_line("train", *arguments, "--devices", "2", "--strategy", "ddp")
+    for done in (alone, together, *on_two_machines(command_line, arguments)):
         assert done.returncode == 0, done.stderr
     client = MlflowClient(tracking)
-    two, one = client.search_runs(["0"])
-    assert {run.info.status for run in (one, two)} == {"FINISHED"}
-    assert len(client.search_model_versions("name='ssad'")) == 2
-    for name in ("threshold_normal", "threshold_abnormal", "train_loss"):
-        assert two.data.metrics[name] == pytest.approx(one.data.metrics[name], rel=0.01), name
-    for region in ("normal", "unknown", "abnormal"):
-        both = [run.data.metrics[f"rows_{region}"] / len(rows) for run in (one, two)]
-        assert both[0] == pytest.approx(both[1], abs=SHARE_TOLERANCE), region
-    counted = [two.data.metrics[f"rows_{region}"] for region in ("normal", "unknown", "abnormal")]
-    assert sum(counted) == len(rows)  # an odd number: what pads the second process's rows is not counted
+    *several, one = client.search_runs(["0"])
+    assert {run.info.status for run in (one, *several)} == {"FINISHED"}
+    assert len(several) == 2
+    assert len(client.search_model_versions("name='ssad'")) == 3
+    for two in several:
+        for name in ("threshold_normal", "threshold_abnormal", "train_loss"):
+            assert two.data.metrics[name] == pytest.approx(one.data.metrics[name], rel=0.01), name
+        for region in ("normal", "unknown", "abnormal"):
+            both = [run.data.metrics[f"rows_{region}"] / len(rows) for run in (one, two)]
+            assert both[0] == pytest.approx(both[1], abs=SHARE_TOLERANCE), region
+        counted = [two.data.metrics[f"rows_{region}"] for region in ("normal", "unknown", "abnormal")]
+        assert sum(counted) == len(rows)  # an odd number: what pads the second process's rows is not counted
+
+
+def on_two_machines(command_line: CommandLine, arguments: Sequence[str]) -> Iterator[subprocess.CompletedProcess[str]]:
+    """A training as two machines would begin it, each by a command of its own; both are this one."""
+    meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
+
+    def begin(rank: str) -> subprocess.CompletedProcess[str]:
+        return command_line("train", *arguments, "--num-nodes", "2", "--strategy", "ddp", **meeting, NODE_RANK=rank)
+
+    with ThreadPoolExecutor(2) as pool:
+        yield from pool.map(begin, "01")
