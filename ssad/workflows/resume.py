@@ -74,7 +74,10 @@ def _check_plan(run: Run, successor: Run) -> None:
     before, now = _plan(run), _plan(successor)
     if not before:
         raise SettingsError(f"run {run.info.run_id} did not begin to train; train without resume.")
-    differing = [f"{name} was {before.get(name)}, is {now[name]}" for name in now if before.get(name) != now[name]]
+    names = {**now, **before}
+    differing = [
+        f"{name} was {before.get(name)}, is {now.get(name)}" for name in names if before.get(name) != now.get(name)
+    ]
     if differing:
         raise SettingsError(
             f"run {run.info.run_id} trained by another plan ({'; '.join(differing)}); resume with the settings it had."

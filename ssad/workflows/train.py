@@ -16,12 +16,14 @@ from lightning.pytorch.callbacks import TQDMProgressBar
 from lightning.pytorch.loggers import MLFlowLogger
 
 from ssad.bundle import Bundle
+from ssad.bundle.bundle import digest
 from ssad.datamodules.splits import MIN_ROWS, holdout_split, thin_anomalies
 from ssad.datasets.labels import AUTO, check_two_classes, split_row_labels
+from ssad.datasets.schema import survey_rows
 from ssad.datasets.table_rows import TableRows, open_rows
 from ssad.datasets.tables import LABEL
 from ssad.detectors import FitSettings, FittedDetector, Hardware, Plan, fit_detector
-from ssad.errors import DatasetError, SettingsError, TrainingError, check_settings
+from ssad.errors import DatasetError, RowsError, SettingsError, TrainingError, check_settings
 from ssad.loggers import mlflow_logger as to_mlflow
 from ssad.metrics import threshold_metrics
 from ssad.workflows.processes import Processes, trains_along
@@ -136,7 +138,24 @@ def prepare(settings: TrainSettings) -> Tables:
         train_at = train_at[thin_anomalies(anomalous[train_at], settings.contamination, settings.fit.seed)]
     if len(train_at) < MIN_ROWS:
         raise DatasetError(f"{len(train_at)} training rows are too few, expected at least {MIN_ROWS}; bring more.")
-    return Tables(rows.at(train_at), test, test_anomalous)
+    train = rows.at(train_at)
+    if test is not None:
+        _check_test_columns(train, test, settings.test_dataset)
+    return Tables(train, test, test_anomalous)
+
+
+def _check_test_columns(train: TableRows, test: TableRows, name: str) -> None:
+    """Refuse test rows without a column that would be learned from, before it is.
+
+    Raises:
+        DatasetError: they lack one.
+    """
+    missing = set(train.columns) - set(test.columns)
+    lacking = [column.name for column in survey_rows(train).schema.columns if column.name in missing] if missing else []
+    if lacking:
+        raise DatasetError(
+            f"the test table {name} lacks columns {', '.join(lacking[:20])}; bring every one that is trained on."
+        )
 
 
 def train(settings: TrainSettings, progress: bool = True) -> TrainResult:
@@ -154,8 +173,7 @@ def train(settings: TrainSettings, progress: bool = True) -> TrainResult:
         run_id = run.info.run_id
         mlf_logger = to_mlflow.RunLogger(tracking_uri=mlflow.get_tracking_uri(), run_id=run_id)
         _log_inputs(settings, tables)
-        plan = Plan.of(settings.fit, len(tables.train))
-        log_new_params(run, _flat_params(settings) | {f"plan.{k}": v for k, v in vars(plan).items()})
+        log_new_params(run, _flat_params(settings) | _plan_params(settings, len(tables.train)))
         if settings.resume:
             take_over(settings.resume, run)
         detector = _fit(settings, tables, mlf_logger, progress)
@@ -229,6 +247,13 @@ def _flat_params(settings: TrainSettings) -> dict[str, object]:
     return {name: AUTO if value is None else value for name, value in flat.items()}
 
 
+def _plan_params(settings: TrainSettings, rows: int) -> dict[str, object]:
+    """What must be the same to resume, with the first confidence by its digest: its file may change."""
+    plan = {f"plan.{name}": value for name, value in vars(Plan.of(settings.fit, rows)).items()}
+    path = Path(settings.confidence)
+    return plan | ({"plan.confidence": digest(path)} if path.is_file() else {})
+
+
 def _check_bundle(bundle: Bundle, detector: FittedDetector, rows: pd.DataFrame) -> None:
     """Refuse a bundle that scores the first training rows differently from the network it came from.
 
@@ -253,7 +278,10 @@ def _test(detector: FittedDetector, tables: Tables, mlf_logger: MLFlowLogger) ->
     """
     if tables.test is None or tables.test_anomalous is None:
         return {}
-    scores, labels = detector.score(tables.test), tables.test_anomalous.astype(np.int64)
+    try:
+        scores, labels = detector.score(tables.test), tables.test_anomalous.astype(np.int64)
+    except RowsError as error:
+        raise DatasetError(f"the test table does not fit the training table: {error}") from error
     ends, decision = detector.curve.thresholds, detector.curve.decision
     finite = [t for t in sorted({ends.normal, decision, ends.abnormal}) if np.isfinite(t)]
     at_thresholds = [threshold_metrics(scores, labels, threshold) for threshold in finite]

@@ -16,6 +16,7 @@ from mlflow import MlflowClient
 
 from ssad import cli
 from ssad.datamodules import features
+from ssad.workflows.train import TrainSettings, prepare
 from tests.conftest import CommandLine
 from tests.ssad.workflows.conftest import small_table
 from tests.ssad.workflows.support import QUIET_LIBRARIES, environment, free_port, run_python
@@ -255,9 +256,23 @@ def test_a_confidence_that_is_not_there_is_named(refusal: Refusal, small: Path) 
 
 def test_the_test_table_may_not_lack_a_column(refusal: Refusal, small: Path, tmp_path: Path) -> None:
     test = written(tmp_path, small_table().drop(columns="y"))
+    sentence = refusal("train", "--dataset", str(small), "--test-dataset", test)
+    assert f"the test table {test} lacks columns y" in sentence
+
+
+def test_the_test_table_may_lack_what_is_not_learned_from(small: Path, tmp_path: Path) -> None:
+    table = pd.read_csv(small).assign(same=1.0)
+    table.to_csv(small, index=False)
+    test = written(tmp_path, table.drop(columns="same"))
+    assert prepare(TrainSettings(str(small), test_dataset=test)).test is not None
+
+
+def test_a_word_among_the_test_tables_numbers_is_said_to_be_there(
+    refusal: Refusal, small: Path, tmp_path: Path
+) -> None:
+    test = written(tmp_path, small_table().astype({"y": object}).replace({"y": {small_table()["y"][0]: "wide"}}))
     sentence = refusal("train", "--dataset", str(small), "--test-dataset", test, "--max-epochs", "1")
-    assert "y" in sentence
-    assert "lack 1 of the detector's 4 columns" in sentence
+    assert "the test table does not fit the training table: row 0, column 'y'" in sentence
 
 
 def test_a_dataset_to_place_by_hand_says_where(
