@@ -124,7 +124,10 @@ class TableEncoder(nn.Module):
         """Sine and cosine of the place in each period; zeros, the middle of the circle, where missing."""
         parts = []
         for period in DATE_PERIODS:
-            angle = 2 * math.pi * torch.remainder(seconds, period) / period
+            # A tensor, as a number of Python's is exported in single precision: at 6:00 the cosine would be 4e-8
+            # in place of 0, and scoring takes its root.
+            turn = seconds.new_tensor(2 * math.pi / period)
+            angle = torch.remainder(seconds, period) * turn
             parts += [torch.sin(angle).float(), torch.cos(angle).float()]
         return [torch.where(torch.isnan(part), 0.0, part) for part in parts]
 

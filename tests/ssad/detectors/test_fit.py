@@ -69,7 +69,9 @@ def only_categorical(generator: np.random.Generator) -> pd.DataFrame:
 
 def with_dates(generator: np.random.Generator) -> pd.DataFrame:
     days = pd.Timestamp("2024-01-01") + pd.to_timedelta(generator.integers(0, 900, ROWS), unit="D")
-    return pd.DataFrame({"day": days, "written": days.strftime("%Y-%m-%dT%H:%M:%S"), "a": generator.normal(size=ROWS)})
+    hours = pd.date_range("2024-01-01", periods=ROWS, freq="h")
+    words = days.strftime("%Y-%m-%dT%H:%M:%S")
+    return pd.DataFrame({"day": days, "hour": hours, "written": words, "a": generator.normal(size=ROWS)})
 
 
 def with_booleans(generator: np.random.Generator) -> pd.DataFrame:
