@@ -46,12 +46,14 @@ class Survey:
     Attributes:
         schema: the columns; their ranges are exact, and their categories but for `COUNTED_WORDS`.
         gaps: names of the numeric columns in which some row has no value.
+        whole: names of the columns of integers without a gap.
         sampled: positions of up to `SAMPLE_ROWS` random rows, ascending.
         sample: those rows.
     """
 
     schema: TableSchema
     gaps: frozenset[str]
+    whole: frozenset[str]
     sampled: npt.NDArray[np.int64]
     sample: GraphInputs
 
@@ -86,7 +88,8 @@ def survey_rows(rows: TableRows) -> Survey:
         )
     schema = TableSchema(columns, dropped)
     gaps = frozenset(column.name for column in schema.numeric if surveys[column.name].numbers.missing)
-    return Survey(schema, gaps, sampled, schema.inputs(sample))
+    whole = frozenset(name for name, survey in surveys.items() if survey.whole)
+    return Survey(schema, gaps, whole, sampled, schema.inputs(sample))
 
 
 def _sampled_positions(rows: int) -> npt.NDArray[np.int64]:

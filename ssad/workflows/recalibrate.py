@@ -5,7 +5,6 @@ from __future__ import annotations
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import mlflow
 import numpy as np
@@ -26,12 +25,11 @@ from ssad.errors import RefusedError, SettingsError, check_settings
 from ssad.loggers.comparison import score_distributions_figure
 from ssad.workflows.evaluate import limit_problems, state_metrics
 from ssad.workflows.registry import FetchedModel, Registered, fetch_model, log_bundle, name_problems, register
+from ssad.workflows.signature import DescribedRows, describe_rows
 from ssad.workflows.tracking import log_dataset, log_new_params, tracked_run
 
 MIN_ROWS = 200
 """Fewer leave a tail of a twentieth with fewer than ten rows, too few to find its border by."""
-
-EXAMPLE_ROWS = 5
 
 
 @dataclass(frozen=True)
@@ -99,7 +97,7 @@ def recalibrate(settings: RecalibrateSettings) -> RecalibrateResult:
         bundle = recalibrated(parent, table, settings, Path(folder) / "bundle")
         old, new, shares = parent.bundle.curve.thresholds, bundle.curve.thresholds, bundle.histogram["region_shares"]
         _log_shift(parent.bundle, bundle, parent.bundle.score(table).score)
-        model_uri = log_bundle(bundle.path, _example(parent, table))
+        model_uri = log_bundle(bundle.path, _described(parent, table))
         description = _description(parent.uri, settings.dataset, old, new)
         registered = register(model_uri, name, description, {"parent": parent.uri, "recalibrated_on": settings.dataset})
     return RecalibrateResult(registered, parent.uri, old, new, shares)
@@ -198,13 +196,14 @@ def _log_shift(old: Bundle, new: Bundle, scores: Floats) -> None:
     mlflow.log_figure(score_distributions_figure(old.histogram, scores, ends), "recalibration.png")
 
 
-def _example(parent: FetchedModel, table: pd.DataFrame) -> pd.DataFrame:
-    """The parent's input example, so that its signature stays; a bundle alone has none, and rows of the table do."""
+def _described(parent: FetchedModel, table: pd.DataFrame) -> DescribedRows:
+    """The parent's types and example, so that its signature stays; a bundle alone has none, and the table's do."""
     if parent.logged is not None:
-        example: Any = Model.load(parent.logged).load_input_example(str(parent.logged))
-        if isinstance(example, pd.DataFrame):
-            return example
-    return table[[column.name for column in parent.bundle.schema.columns]].head(EXAMPLE_ROWS)
+        logged = Model.load(parent.logged)
+        types, example = logged.signature and logged.signature.inputs, logged.load_input_example(str(parent.logged))
+        if isinstance(example, pd.DataFrame) and types and types.has_input_names():
+            return DescribedRows(types, example)
+    return describe_rows(parent.bundle.schema, table)
 
 
 def _description(parent: str, dataset: str, old: Thresholds, new: Thresholds) -> str:

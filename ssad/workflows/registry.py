@@ -6,7 +6,6 @@ import re
 import shutil
 import tempfile
 import time
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,12 +17,13 @@ import pandas as pd
 from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
-from mlflow.models import Model, infer_signature
+from mlflow.models import Model, ModelSignature, infer_signature
 
 import ssad
 from ssad.bundle import Bundle
 from ssad.bundle.bundle import MANIFEST
 from ssad.errors import BundleError, RefusedError, SettingsError, SsadError, TrackingError, reason_of
+from ssad.workflows.signature import DescribedRows
 
 CHAMPION, CHALLENGER, PREVIOUS = "champion", "challenger", "previous"
 
@@ -129,27 +129,26 @@ def registered_version(uri: str) -> ModelVersion | None:
     return client.get_model_version(name, number)
 
 
-def log_bundle(path: Path, example: pd.DataFrame) -> str:
+def log_bundle(path: Path, rows: DescribedRows) -> str:
     """Log the bundle in a folder to the active run as a pyfunc, and return its model URI.
 
     Args:
         path: the bundle.
-        example: a few raw rows: the input example, and where the signature's types come from.
+        rows: what it takes: the signature's types, and the input example.
     """
-    with warnings.catch_warnings(), tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder:
         # MLflow would take compiled files along, which hold paths of this machine.
         source = Path(folder) / "ssad"
         shutil.copytree(Path(ssad.__file__).parent, source, ignore=shutil.ignore_patterns("__pycache__"))
-        # Whole numbers stay whole in the signature on purpose: so the rows trained on can be scored.
-        warnings.filterwarnings("ignore", message="Hint: Inferred schema contains integer column")
-        output = pd.DataFrame(Bundle(path).score(example).columns())
+        answers = pd.DataFrame(Bundle(path).score(rows.example).columns())
+        answered = infer_signature(model_output=answers, params={"explain": 0})
         info = mlflow.pyfunc.log_model(
             name="model",
             loader_module=LOADER,
             data_path=str(path),
             code_paths=[str(source)],
-            signature=infer_signature(example, output, params={"explain": 0}),
-            input_example=example,
+            signature=ModelSignature(rows.types, answered.outputs, answered.params),
+            input_example=rows.example,
             pip_requirements=[f"{name}=={metadata.version(name)}" for name in SCORING_PACKAGES],
         )
     return str(info.model_uri)

@@ -29,6 +29,7 @@ from ssad.metrics import threshold_metrics
 from ssad.workflows.processes import Processes, trains_along
 from ssad.workflows.registry import Registered, log_bundle, name_problems, register
 from ssad.workflows.resume import newest_checkpoint, take_over
+from ssad.workflows.signature import describe_rows
 from ssad.workflows.stopping import too_late_to_stop
 from ssad.workflows.tracking import log_new_params, log_rows, tracked_run
 
@@ -41,7 +42,6 @@ PROGRESS_BATCHES = 20
 LOST_CONNECTION = "gloo"
 """In the message of a process whose peer is gone."""
 
-EXAMPLE_ROWS = 5
 PARITY_ROWS = 1000
 PARITY_TOLERANCE = 1e-5
 """Relative difference that scores of the network and of the exported graph may have."""
@@ -184,7 +184,7 @@ def train(settings: TrainSettings, progress: bool = True) -> TrainResult:
             _check_bundle(Bundle(bundle_path), detector, first)
             metrics = _test(detector, tables, mlf_logger)
             to_mlflow.log_report(mlf_logger)
-            model_uri = log_bundle(bundle_path, _example(detector, first))
+            model_uri = log_bundle(bundle_path, describe_rows(detector.schema, first, detector.survey.whole))
         too_late_to_stop()
         registered = register(model_uri, settings.model_name)
     region_shares = detector.curve.thresholds.shares(detector.training_scores)
@@ -291,10 +291,3 @@ def _test(detector: FittedDetector, tables: Tables, mlf_logger: MLFlowLogger) ->
     metrics = {f"test_{name}": value for name, value in forced.items() if np.isfinite(value)}
     mlflow.log_metrics(metrics)
     return metrics
-
-
-def _example(detector: FittedDetector, rows: pd.DataFrame) -> pd.DataFrame:
-    """A few of the rows, as the columns that are scored; those with the fewest gaps first."""
-    scored = rows[[column.name for column in detector.schema.columns]]
-    fullest = scored.isna().sum(axis=1).sort_values(kind="stable").index[:EXAMPLE_ROWS]
-    return scored.loc[fullest].reset_index(drop=True)

@@ -27,6 +27,7 @@ from ssad.workflows import promotion_checks as checks
 from ssad.workflows.promote import PromoteSettings, promote
 from ssad.workflows.promotion_checks import gain_interval
 from ssad.workflows.registry import FetchedModel, claimed, fetch_model, log_bundle, move_champion, register
+from ssad.workflows.signature import describe_rows
 from ssad.workflows.train import TrainSettings, prepare
 from tests.ssad.workflows.support import QUIET_LIBRARIES
 
@@ -90,7 +91,7 @@ def challenger(
         new = Bundle(folder)
         scores, golden = new.score_inputs(inputs), new.score(bundle.golden["rows"]).score
     with mlflow.start_run():
-        uri = log_bundle(folder, rows[[column.name for column in bundle.schema.columns]].head())
+        uri = log_bundle(folder, describe_rows(bundle.schema, rows))
     return register(uri, "ssad").version
 
 

@@ -25,6 +25,7 @@ from ssad.errors import DatasetError, RowsError, SettingsError, SsadError
 from ssad.workflows import score as scoring
 from ssad.workflows.registry import fetch_model, log_bundle, register
 from ssad.workflows.score import ScoreSettings, score
+from ssad.workflows.signature import describe_rows
 from ssad.workflows.train import TrainSettings, prepare
 from tests.ssad.workflows.support import QUIET_SPARK, SERVER_SECONDS, environment
 
@@ -328,8 +329,9 @@ def test_spark_reads_gaps_moments_and_truth_values_as_the_local_engine_does(
     trained["when"] = pd.Timestamp("2024-01-01") + pd.to_timedelta(generator.integers(0, 10**6, 300), unit="s")
     trained["open"], trained["kind"] = generator.random(300) < 0.5, generator.choice(["tcp", "udp"], 300)
     AnomalyDetector(random_state=0, max_epochs=1).fit(trained).save(tmp_path / "bundle")
+    described = describe_rows(Bundle(tmp_path / "bundle").schema, trained)
     with mlflow.start_run():
-        register(log_bundle(tmp_path / "bundle", trained.head()), "gaps")
+        register(log_bundle(tmp_path / "bundle", described), "gaps")
     table = trained.assign(row=range(300)).astype({"tries": "Int64", "open": "boolean"})
     for at, name in enumerate(trained):
         table.loc[at::7, name] = None
