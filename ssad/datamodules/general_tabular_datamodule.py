@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
-import zlib
+import tempfile
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import lightning as L
 import numpy as np
 import pandas as pd
+from sklearn.base import BaseEstimator
 from torch.utils.data import DataLoader
 
+from ssad.bundle.bundle import digest
 from ssad.datamodules.preprocessing import create_preprocessing_pipeline, mean_imputer, min_max_scaler
 from ssad.datamodules.splits import Positions, Split, controlled_split
 from ssad.datasets.rows import DataFrameWithLabels, RowBatches, RowLoader
@@ -28,12 +32,15 @@ class GeneralTabularDataModule(L.LightningDataModule):
     """Train, validation and test rows from one labelled CSV file.
 
     A subclass may write the file in `prepare_data`. The preprocessed parts are kept as CSV files in
-    `preprocessed_dir` under a name made of the split's parameters and a
-    digest of the other options, and read from there the next time.
+    `preprocessed_dir` under a name made of the split's parameters and a digest of the file's content and all other
+    options that shape them, and read from there the next time: a categorical column then as plain values. Nothing is
+    kept where no text tells an option from others: a scaler or imputer that is not scikit-learn's own or holds a
+    function, labels or columns that are no plain values.
 
     Attributes:
         train: training rows; likewise `val` and `test`; None before `setup`.
-        pipeline: the preprocessing, fitted on the training rows.
+        pipeline: the preprocessing, fitted on the training rows by the `setup` that preprocesses them; one that
+            reads what an earlier call kept leaves it unfitted.
     """
 
     def __init__(
@@ -111,14 +118,6 @@ class GeneralTabularDataModule(L.LightningDataModule):
         self.pipeline = create_preprocessing_pipeline(
             categorical_cols, drop_cols, count_encode_cols, scaler, replace_inf, fillna
         )
-        split = f"n={n_rows}_train={pa_train}-{p_train}_val={pa_val}-{p_val}_test={pa_test}"
-        columns = (label_column, normal_labels, anomaly_labels, categorical_cols, drop_cols, count_encode_cols)
-        options = repr((columns, replace_inf, random_state if shuffling else None))
-        split += f"_{zlib.crc32(options.encode()):08x}"
-        self.preprocessed_files = {
-            part: self.preprocessed_dir / f"{self.dataset_path.stem}_{split}_{suffix}.csv"
-            for part, suffix in (("train", "train"), ("validation", "val"), ("test", "test"))
-        }
         self.train: DataFrameWithLabels | None = None
         self.val: DataFrameWithLabels | None = None
         self.test: DataFrameWithLabels | None = None
@@ -134,8 +133,9 @@ class GeneralTabularDataModule(L.LightningDataModule):
         """
         if self.train is not None:
             return
-        if all(path.exists() for path in self.preprocessed_files.values()):
-            parts = [pd.read_csv(path) for path in self.preprocessed_files.values()]
+        kept = self.preprocessed_files.values()
+        if kept and all(path.exists() for path in kept):
+            parts = [pd.read_csv(path) for path in kept]
         else:
             parts = self._preprocess(self._raw_parts())
             self.save_preprocessed_data(*parts)
@@ -177,10 +177,42 @@ class GeneralTabularDataModule(L.LightningDataModule):
         return self._loader(self.test)
 
     def save_preprocessed_data(self, train: pd.DataFrame, val: pd.DataFrame, test: pd.DataFrame) -> None:
-        """Keep the preprocessed parts as CSV files."""
+        """Keep the preprocessed parts as CSV files, if their options have a name."""
+        kept = self.preprocessed_files.values()
+        if not kept:
+            return
         self.preprocessed_dir.mkdir(parents=True, exist_ok=True)
-        for path, part in zip(self.preprocessed_files.values(), (train, val, test), strict=True):
-            part.to_csv(path, index=False)
+        # Written aside: what has a part's name is whole, after a crash and beside another process too.
+        with tempfile.TemporaryDirectory(dir=self.preprocessed_dir) as folder:
+            for path, part in zip(kept, (train, val, test), strict=True):
+                part.to_csv(Path(folder) / path.name, index=False)
+            for path in kept:
+                (Path(folder) / path.name).replace(path)
+
+    @cached_property
+    def preprocessed_files(self) -> dict[str, Path]:
+        """Where each part is kept, by its name, for the file as it is now; empty where an option has no description.
+
+        Raises:
+            DatasetError: the file cannot be read.
+        """
+        rows = type(self).__qualname__, self.large_dataset, self.label_column, self.normal_labels, self.anomaly_labels
+        columns = self.categorical_cols, self.drop_cols, self.count_encode_cols
+        steps = [(name, step) for name, step in self.pipeline.steps if name in ("fillna", "scaler")]
+        order = self.random_state if self.shuffling else None
+        options = _described([rows, columns, steps, self.replace_inf, order])
+        if options is None:
+            return {}
+        try:
+            content = digest(self.dataset_path)
+        except OSError as error:
+            raise DatasetError(f"{self.dataset_path} cannot be read ({error}); give a CSV file.") from error
+        split = f"n={self.n_rows}_train={self.pa_train}-{self.p_train}_val={self.pa_val}-{self.p_val}"
+        rest = hashlib.sha256((content + options).encode()).hexdigest()[:16]
+        return {
+            part: self.preprocessed_dir / f"{self.dataset_path.stem}_{split}_test={self.pa_test}_{rest}_{suffix}.csv"
+            for part, suffix in (("train", "train"), ("validation", "val"), ("test", "test"))
+        }
 
     def _loader(self, rows: DataFrameWithLabels | None) -> DataLoader[Any]:
         if rows is None:
@@ -229,3 +261,15 @@ class GeneralTabularDataModule(L.LightningDataModule):
             self.pipeline.transform(part).assign(**{self.label_column: labels[self.label_column]})
             for part, labels in zip(features, parts, strict=True)
         ]
+
+
+def _described(option: Any) -> str | None:
+    """A text that two options share only if they do the same; None where there is none, as for a function."""
+    if isinstance(option, BaseEstimator) and type(option).__module__.startswith("sklearn."):
+        return _described([type(option).__qualname__, sorted(option.get_params(deep=False).items())])
+    if isinstance(option, np.ndarray | np.generic):
+        return _described(option.tolist())
+    if isinstance(option, Sequence) and not isinstance(option, str):
+        parts = [_described(part) for part in option]
+        return None if None in parts else f"[{', '.join(map(str, parts))}]"
+    return repr(option) if option is None or isinstance(option, bool | int | float | str) else None

@@ -9,6 +9,10 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from sklearn.exceptions import NotFittedError
+from sklearn.impute import KNNImputer, SimpleImputer
+from sklearn.preprocessing import FunctionTransformer, MinMaxScaler, StandardScaler
+from sklearn.utils.validation import check_is_fitted
 
 from ssad import (
     GeneralTabularDataModule,
@@ -78,10 +82,71 @@ def test_the_file_read_in_pieces_gives_the_same_rows(csv: Path, tmp_path: Path) 
     torch.testing.assert_close(rows(whole), rows(pieces))
 
 
-def test_the_second_time_the_kept_parts_are_read(csv: Path) -> None:
+def test_the_second_time_the_kept_parts_are_read(csv: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = module(csv)
-    csv.unlink()
+    monkeypatch.setattr(GeneralTabularDataModule, "_preprocess", None)
     torch.testing.assert_close(rows(module(csv)), rows(first))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"scaler": StandardScaler},
+        {"scaler": None},
+        {"scaler": lambda: MinMaxScaler(feature_range=(0, 2))},
+        {"fillna": SimpleImputer(strategy="constant", fill_value=9)},
+        {"fillna": lambda: KNNImputer(metric=lambda *_, **__: 0.0)},
+        {"count_encode_cols": None, "drop_cols": ["junk", "word"]},
+    ],
+)
+def test_parts_kept_for_other_options_are_not_read(csv: Path, tmp_path: Path, options: dict[str, Any]) -> None:
+    before = rows(module(csv))
+    fresh = rows(module(csv, preprocessed_dir=tmp_path / "fresh", **options))
+    assert before.shape != fresh.shape or not torch.equal(before, fresh)
+    torch.testing.assert_close(rows(module(csv, **options)), fresh)
+
+
+def test_options_without_a_description_keep_nothing(csv: Path) -> None:
+    for power in (1, 2):
+        made = module(csv, scaler=FunctionTransformer(lambda table, power=power: table**power))
+        assert made.preprocessed_files == {}
+        assert rows(made)[:, 2].max() == 4**power
+    assert not made.preprocessed_dir.exists()
+
+
+def test_parts_kept_for_another_file_of_the_name_or_another_content_are_not_read(csv: Path) -> None:
+    before = rows(module(csv, scaler=None))
+    table = pd.read_csv(csv)
+    sibling = csv.parent.with_name("sibling") / csv.name
+    sibling.parent.mkdir()
+    for path in (sibling, csv):
+        table.assign(number=table["number"] + 1000).to_csv(path, index=False)
+        torch.testing.assert_close(rows(module(path, scaler=None))[:, 0], before[:, 0] + 1000)
+
+
+def test_parts_are_kept_whole_or_not_at_all(csv: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write = pd.DataFrame.to_csv
+    written: list[Path] = []
+
+    def cut_off(table: pd.DataFrame, path: Path, **options: Any) -> None:
+        written.append(path)
+        write(table.head(3), path, **options)
+        if len(written) == 3:
+            raise OSError("the disk is full")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(pd.DataFrame, "to_csv", cut_off)
+        with pytest.raises(OSError, match="full"):
+            module(csv)
+    made = module(csv)
+    assert len(rows(made)) == 64
+    assert sorted(made.preprocessed_dir.iterdir()) == sorted(made.preprocessed_files.values())
+
+
+def test_what_reads_the_kept_parts_leaves_the_pipeline_unfitted(csv: Path) -> None:
+    check_is_fitted(module(csv).pipeline)
+    with pytest.raises(NotFittedError):
+        check_is_fitted(module(csv).pipeline)
 
 
 def test_a_label_of_neither_list_is_refused(csv: Path) -> None:
