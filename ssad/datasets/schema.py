@@ -61,9 +61,9 @@ class Survey:
 def survey_rows(rows: TableRows) -> Survey:
     """Decide what each column is, from the training rows alone, in one pass over them.
 
-    Dropped are columns without values, with one value, and those that identify rows: a whole-number
-    column without repeats that counts up by one or is named like an identifier, and text that hardly
-    repeats.
+    Dropped are columns without values, with one value, and those that identify rows: whole numbers that
+    count the rows of the whole table, or are without repeats and named like an identifier, and text that
+    hardly repeats.
 
     Raises:
         DatasetError: no column is left.
@@ -121,8 +121,8 @@ class _ColumnSurvey:
         self.kinds = KINDS
         self.words: Counter[str] = Counter()
         self.rows = 0
-        self.whole = self.counts_up = True
-        self._last: int | None = None
+        self.whole = self.counts_rows = True
+        self._first_row: np.int64 | None = None
         self._numbers: defaultdict[Kind, _Numbers] = defaultdict(_Numbers)
 
     @property
@@ -131,7 +131,7 @@ class _ColumnSurvey:
         return self._numbers[self.kinds[0]]
 
     def add(self, values: pd.Series) -> None:
-        """Take in the next rows."""
+        """Take in the next rows, indexed by their positions in the whole table."""
         self.rows += len(values)
         self._add_whole_numbers(values)
         found = _kinds(values)
@@ -154,11 +154,11 @@ class _ColumnSurvey:
 
     def _add_whole_numbers(self, values: pd.Series) -> None:
         self.whole = self.whole and types.is_integer_dtype(values) and not values.isna().any()
-        if self.whole and self.counts_up:
-            numbers = values.astype("int64").to_numpy()
-            follows = self._last is None or numbers[0] == self._last + 1
-            self.counts_up = bool(follows and (np.diff(numbers) == 1).all())
-            self._last = int(numbers[-1])
+        if self.whole and self.counts_rows:
+            # Not from each to the next: rows that are held out for test leave gaps.
+            first_row = values.astype("int64").to_numpy() - values.index.to_numpy()
+            self._first_row = first_row[0] if self._first_row is None else self._first_row
+            self.counts_rows = bool((first_row == self._first_row).all())
 
     def useless(self, sample: pd.Series) -> str | None:
         """Why the column cannot help to tell rows apart; None if it might. `sample` holds random rows of it."""
@@ -174,7 +174,7 @@ class _ColumnSurvey:
         return "has one value in every row" if one else self._identifies(sample)
 
     def _identifies(self, sample: pd.Series) -> str | None:
-        if self.whole and self.rows > 2 and (self.counts_up or self._is_named_identifier(sample)):
+        if self.whole and self.rows > 2 and (self.counts_rows or self._is_named_identifier(sample)):
             return "identifies rows: whole numbers without repeats"
         if self.kinds[0] == "categorical":
             distinct = sample.nunique()

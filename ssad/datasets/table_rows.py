@@ -41,7 +41,7 @@ class TableRows:
         return self.total if self.chosen is None else int(self.chosen.sum())
 
     def batches(self) -> Iterator[pd.DataFrame]:
-        """The rows in their order, `BATCH_ROWS` of the table at a time.
+        """The rows in their order, `BATCH_ROWS` of the table at a time, indexed by their positions in the table.
 
         Raises:
             DatasetError: a file is damaged, or was changed since it was opened.
@@ -49,10 +49,11 @@ class TableRows:
         start = 0
         for batch in self.read(self.columns):
             stop = start + len(batch)
-            rows = batch if self.chosen is None else batch[self.chosen[start:stop]]
+            rows = batch.set_axis(range(start, stop))
+            rows = rows if self.chosen is None else rows[self.chosen[start:stop]]
             start = stop
             if len(rows):
-                yield rows.reset_index(drop=True)
+                yield rows
 
     def at(self, positions: npt.NDArray[np.int64]) -> TableRows:
         """The rows at these ascending positions among them."""

@@ -131,6 +131,25 @@ def test_a_folder_is_surveyed_as_the_table_in_memory(
 
 
 @pytest.mark.usefixtures("small_batches")
+@pytest.mark.parametrize("in_files", [True, False])
+def test_what_counts_the_rows_of_a_table_is_dropped_where_some_of_them_are_trained_on(
+    written: Write, in_files: bool
+) -> None:
+    table = pd.DataFrame({"Unnamed: 0": np.arange(ROWS), "sorted": np.arange(ROWS) * 2, "x": np.linspace(0, 1, ROWS)})
+    table["breaks"] = np.arange(ROWS) + (np.arange(ROWS) > 200)
+    rows = open_rows(str(written(table))) if in_files else table_rows.table_rows(table)
+    train = rows.at(np.flatnonzero(np.arange(ROWS) % 7 > 1))
+    for some in (rows, train, train.at(np.arange(40, len(train)))):
+        assert list(survey_rows(some).schema.dropped) == ["Unnamed: 0"]
+
+
+def test_a_batch_is_indexed_by_the_positions_of_its_rows_in_the_whole_table() -> None:
+    table = pd.DataFrame({"x": [1.0, 2.0, 3.0, 4.0]}, index=[7, 7, 8, 9])
+    (batch,) = table_rows.table_rows(table).at(np.asarray([0, 2, 3])).at(np.asarray([1, 2])).batches()
+    pd.testing.assert_frame_equal(batch, pd.DataFrame({"x": [3.0, 4.0]}, index=[2, 3]))
+
+
+@pytest.mark.usefixtures("small_batches")
 def test_labels_of_a_folder_are_those_of_the_table_in_memory(written: Write) -> None:
     table = mixed()
     rows, anomalous = split_row_labels(open_rows(str(written(table))))
