@@ -20,6 +20,7 @@ from ssad.bundle.bundle import digest
 from ssad.datamodules.preprocessing import create_preprocessing_pipeline, mean_imputer, min_max_scaler
 from ssad.datamodules.splits import Positions, Split, controlled_split
 from ssad.datasets.rows import DataFrameWithLabels, RowBatches, RowLoader
+from ssad.datasets.tables import check_fields
 from ssad.errors import DatasetError
 
 logger = logging.getLogger(__name__)
@@ -222,9 +223,11 @@ class GeneralTabularDataModule(L.LightningDataModule):
     def _raw_parts(self) -> list[pd.DataFrame]:
         """The rows of each part, labels encoded."""
         try:
+            first = pd.read_csv(self.dataset_path, nrows=1)
             data = pd.read_csv(self.dataset_path, usecols=[self.label_column] if self.large_dataset else None)
         except (OSError, ValueError) as error:
             raise DatasetError(f"{self.dataset_path} cannot be read ({error}); give a CSV file.") from error
+        check_fields(self.dataset_path, first)
         self.encode_labels_inplace(data)
         split = self._split(data[self.label_column].to_numpy() == 1)
         if not self.large_dataset:

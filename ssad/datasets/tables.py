@@ -81,9 +81,26 @@ def _fetched(location: str) -> Path:
 
 def _read_text(path: Path, separator: str) -> pd.DataFrame:
     table = pd.read_csv(path, sep=separator, low_memory=False)
+    check_fields(path, table)
     header = pd.read_csv(path, sep=separator, header=None, nrows=1, dtype=str).iloc[0]
     # pandas makes x.1 of a second x.
     return table.set_axis(header, axis=1) if header.duplicated().any() else table
+
+
+def check_fields(path: Path, table: pd.DataFrame) -> None:
+    """Refuse what pandas read from text whose rows have more fields than there are names.
+
+    Pandas takes the first fields of such rows for an index, and puts each name over the values of another.
+
+    Raises:
+        DatasetError: they have.
+    """
+    if not isinstance(table.index, pd.RangeIndex):
+        names = table.shape[1]
+        raise DatasetError(
+            f"{path} names {names} columns, but its rows have {names + table.index.nlevels} fields; name every field, "
+            "or take off the separator at the end of each row."
+        )
 
 
 def _read_parquet(path: Path) -> pd.DataFrame:

@@ -139,7 +139,9 @@ def _read(spark: SparkSession, location: str) -> DataFrame:
     if path and kind in PARQUET:
         return spark.read.parquet(str(path.absolute()))
     if path and kind in SEPARATORS:
-        return spark.read.csv(str(path.absolute()), sep=SEPARATORS[kind], header=True)
+        # A row of more or fewer fields than the header is an error, as it is in `engine=local`, whichever are scored.
+        strict = spark.read.options(sep=SEPARATORS[kind], header=True, mode="FAILFAST", columnPruning=False)
+        return strict.csv(str(path.absolute()))
     return spark.createDataFrame(read_table(location))
 
 

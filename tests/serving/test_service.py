@@ -224,6 +224,13 @@ def test_a_csv_that_is_none_is_refused(service: Service, body: str) -> None:
     assert_refused(answer, 422)
 
 
+def test_a_csv_whose_rows_have_more_fields_than_its_header_is_refused_with_the_line(service: Service) -> None:
+    header, *rows = pd.DataFrame(service.rows).to_csv(index=False).splitlines()
+    body = "\n".join([header, *(f"{row}," for row in rows)])
+    answer = service.client.post("/invocations", content=body, headers={"Content-Type": "text/csv"})
+    assert_refused(answer, 422, "see line 2")
+
+
 def test_missing_columns_are_all_named(service: Service) -> None:
     rows = [{name: row[name] for name in KINDS if name not in ("count", "kind")} for row in service.rows]
     assert_refused(service.score({"records": rows}), 422, "count", "kind", "2 of the detector's 5")

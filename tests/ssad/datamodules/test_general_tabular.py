@@ -154,6 +154,14 @@ def test_a_label_of_neither_list_is_refused(csv: Path) -> None:
         module(csv, anomaly_labels=["worse"])
 
 
+@pytest.mark.parametrize("large_dataset", [True, False])
+def test_a_file_whose_rows_have_more_fields_than_its_header_is_refused(csv: Path, large_dataset: bool) -> None:
+    header, *lines = csv.read_text().splitlines()
+    csv.write_text("\n".join([header, *(f"{line}," for line in lines)]))
+    with pytest.raises(DatasetError, match=r"csv names \d columns, but its rows have \d fields; name"):
+        module(csv, large_dataset=large_dataset)
+
+
 def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match=r"none\.csv"):
         module(tmp_path / "none.csv")

@@ -320,9 +320,9 @@ def test_spark_workers_give_the_same_rows_the_same_scores(dataset: str, tmp_path
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("suffix", [".parquet", ".csv"])
+@pytest.mark.parametrize(("suffix", "refused"), [(".parquet", "holds no rows"), (".csv", "Malformed CSV record")])
 def test_spark_reads_gaps_moments_and_truth_values_as_the_local_engine_does(
-    client: MlflowClient, tmp_path: Path, suffix: str, spark_cluster: str
+    client: MlflowClient, tmp_path: Path, suffix: str, refused: str, spark_cluster: str
 ) -> None:
     generator = np.random.default_rng(0)
     trained = pd.DataFrame({"size": generator.normal(size=300), "tries": generator.integers(0, 50, 300)})
@@ -346,9 +346,13 @@ def test_spark_reads_gaps_moments_and_truth_values_as_the_local_engine_does(
     assert found[1]["score"].tolist() == pytest.approx(found[0]["score"].tolist(), rel=1e-9)
     assert found[1]["region"].tolist() == found[0]["region"].tolist()
 
-    table.iloc[:0].to_parquet(tmp_path / "empty.parquet")
-    with pytest.raises(DatasetError, match="holds no rows"):
-        score(ScoreSettings("models:/gaps/1", str(tmp_path / "empty.parquet"), str(tmp_path / "no"), "spark"))
+    bad = tmp_path / f"bad{suffix}"
+    if suffix == ".csv":  # with a field more in each row than in the header
+        bad.write_text(Path(dataset).read_text().replace("\n", ",\n").replace(",\n", "\n", 1))
+    else:
+        table.iloc[:0].to_parquet(bad)
+    with pytest.raises(DatasetError, match=refused):
+        score(ScoreSettings("models:/gaps/1", str(bad), str(tmp_path / "no"), "spark"))
     assert not list(tmp_path.glob("no*"))
 
 
