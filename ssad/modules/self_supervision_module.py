@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 from abc import ABC, abstractmethod
 from array import array
-from collections.abc import Callable, Iterable, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence, Sized
 from dataclasses import asdict
 from functools import partial
 from inspect import signature
@@ -14,7 +15,9 @@ from typing import Any, Literal, Protocol, cast, runtime_checkable
 import lightning as L
 import numpy as np
 import torch
+from lightning.pytorch.utilities.combined_loader import CombinedLoader
 from torch import nn
+from torch.utils.data.distributed import DistributedSampler
 
 from ssad.bundle.intervals import Floats
 from ssad.confidence_estimators import (
@@ -126,7 +129,7 @@ class SelfSupervisionModule(L.LightningModule, ABC, SupportsSelfSupervision):
         self.epoch_loss = torch.zeros(())
         self.epoch_batches = 0
         self.training_scores = torch.empty(0, dtype=torch.float64)
-        self._outputs: list[tuple[torch.Tensor, torch.Tensor]] = []
+        self._outputs: defaultdict[int, list[torch.Tensor]] = defaultdict(list)
 
     def __setattr__(self, name: str, value: Any) -> None:
         """Set an attribute as every module does, but those of `PLAIN` without asking whether it is a parameter.
@@ -278,8 +281,12 @@ class SelfSupervisionModule(L.LightningModule, ABC, SupportsSelfSupervision):
             return stretch
         padded = torch.zeros(-(-rows // trainer.world_size), dtype=stretch.dtype)
         padded[: len(stretch)] = stretch
-        gathered = trainer.strategy.all_gather(padded.to(self.device))
-        return gathered.flatten()[:rows].cpu()
+        return self._of_all(padded).flatten()[:rows]
+
+    def _of_all(self, own: torch.Tensor) -> torch.Tensor:
+        """What each process has, in the order of their ranks, shape (processes, *own.shape); all are of one shape."""
+        gathered: torch.Tensor = self.trainer.strategy.all_gather(own.to(self.device))
+        return gathered.cpu()
 
     def update_thresholds(self) -> list[float]:
         """Scores at which to test, ascending: the ends of the unknown interval, or the manual one."""
@@ -343,50 +350,64 @@ class SelfSupervisionModule(L.LightningModule, ABC, SupportsSelfSupervision):
             owner, _, leaf = name.rpartition(".")
             setattr(self.get_submodule(owner), leaf, torch.empty_like(checkpoint["state_dict"][name]))
 
-    def validation_step(self, batch: Any, batch_idx: int, *args: Any, **kwargs: Any) -> None:
+    def validation_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
         """Score one batch."""
-        self._collect(batch)
+        self._collect(batch, dataloader_idx)
 
-    def test_step(self, batch: Any, batch_idx: int, *args: Any, **kwargs: Any) -> None:
+    def test_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
         """Score one batch."""
-        self._collect(batch)
+        self._collect(batch, dataloader_idx)
 
     def on_validation_epoch_end(self) -> None:
         """Log `val_auc`, `val_ap` and `val_f1`, the last at the highest threshold, where rows are labelled."""
-        scores, labels = self._collected()
+        scores, labels = self._collected(self.trainer.val_dataloaders)
         if self.trainer.sanity_checking or not _measurable(scores, labels):
             return
-        self.log_dict({f"val_{name}": value for name, value in ranking_metrics(scores, labels).items()})
+        metrics = ranking_metrics(scores, labels)
         if self.thresholds:
-            self.log("val_f1", decision_metrics(scores > self.thresholds[-1], labels)["f1"])
+            metrics["f1"] = decision_metrics(scores > self.thresholds[-1], labels)["f1"]
+        self.log_dict({f"val_{name}": value for name, value in metrics.items()}, sync_dist=True)
 
     def on_test_epoch_end(self) -> None:
         """Log the test metrics at each threshold and the curves, where rows are labelled."""
-        scores, labels = self._collected()
+        scores, labels = self._collected(self.trainer.test_dataloaders)
         if not _measurable(scores, labels):
             logger.info("the test rows carry no labels of both kinds: there are no test metrics")
             return
         thresholds = self.thresholds or self.update_thresholds()
         at_thresholds = [self.compute_test_metrics(scores, labels, threshold) for threshold in thresholds]
         highest = at_thresholds[-1] if at_thresholds else ranking_metrics(scores, labels)
-        self.log_dict({f"test_{name}": value for name, value in highest.items()})
+        self.log_dict({f"test_{name}": value for name, value in highest.items()}, sync_dist=True)
         mlf_logger = to_mlflow.get_mlflow_logger(self.trainer)
-        if mlf_logger is not None:
+        if mlf_logger is not None and self.trainer.is_global_zero:
             to_mlflow.log_test_results(scores, labels, at_thresholds, mlf_logger)
 
     def compute_test_metrics(self, scores: Floats, labels: Labels, threshold: float) -> dict[str, float]:
         """Metrics when rows that score above `threshold` are called anomalies; labels are 0 or 1."""
         return threshold_metrics(scores, labels, threshold)
 
-    def _collect(self, batch: Any) -> None:
+    def _collect(self, batch: Any, loader: int) -> None:
         data, labels = data_and_label(batch)
         labels = torch.full((len(data),), UNLABELLED) if labels is None else labels
-        self._outputs.append((self.score(data).detach().double().cpu(), labels.reshape(-1).cpu()))
+        pairs = torch.stack([self.score(data).detach().double().cpu(), labels.reshape(-1).double().cpu()], dim=1)
+        self._outputs[loader].append(pairs)
 
-    def _collected(self) -> tuple[Floats, Labels]:
-        scores, labels = (torch.cat(parts).numpy() for parts in zip(*self._outputs, strict=True))
+    def _collected(self, loaders: Any) -> tuple[Floats, Labels]:
+        """Score and label of every row of these loaders, once each, shape (n,); the same in every process."""
+        flat = CombinedLoader(loaders, "sequential").flattened
+        pairs = torch.cat([self._rows_of(flat[at], torch.cat(own)) for at, own in self._outputs.items()])
         self._outputs.clear()
+        scores, labels = pairs.T.numpy()
         return scores, labels.astype(np.int64)
+
+    def _rows_of(self, loader: Any, own: torch.Tensor) -> torch.Tensor:
+        """What all processes found for a loader's rows, shape (n, ...), from what this one did, shape (m, ...)."""
+        sampler = getattr(getattr(loader, "batch_sampler", None), "sampler", getattr(loader, "sampler", None))
+        if not isinstance(sampler, DistributedSampler) or sampler.num_replicas == 1:
+            return own  # nobody dealt them out: each process has all rows
+        # Dealt out to the processes in turn; the sampler repeats rows at the end so that each has as many.
+        rows = cast("Sized", sampler.dataset)
+        return self._of_all(own).transpose(0, 1).flatten(0, 1)[: len(rows)]
 
 
 # Lightning looks at it before every step, and Python would work it out anew each time.

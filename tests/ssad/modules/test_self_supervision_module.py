@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import json
+import os
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import lightning as L
@@ -24,10 +28,12 @@ from ssad import (
     TriangularThresholding,
     VariationalAutoencoder,
 )
+from ssad.datasets.rows import RowBatches, RowLoader, TensorRows
 from ssad.errors import TrainingError
+from ssad.metrics import Floats, Labels
 from ssad.models import AutoencoderEnsemble
 from ssad.modules import EnsembleModule
-from tests.ssad.workflows.support import QUIET_LIBRARIES
+from tests.ssad.workflows.support import QUIET_LIBRARIES, environment, run_python
 
 pytestmark = QUIET_LIBRARIES
 
@@ -358,3 +364,36 @@ def test_training_goes_on_when_the_module_says_that_it_may_not_stop() -> None:
     used = trainer(9, callbacks=[SelfSupervisionCallback(stop_when_settled=True)])
     used.fit(module, datamodule=wrapped())
     assert used.current_epoch == 9
+
+
+class Counting(CosineReconstructionModule):
+    """Says beside the test metrics how many rows they are of."""
+
+    def compute_test_metrics(self, scores: Floats, labels: Labels, threshold: float) -> dict[str, float]:
+        return super().compute_test_metrics(scores, labels, threshold) | {"rows": len(scores)}
+
+
+def measured(processes: int) -> list[Mapping[str, float]]:
+    """What one or several processes measure on labelled rows, an odd number of which are dealt out to them."""
+    L.seed_everything(0, verbose=False)
+    labels = (torch.arange(101) % 5 == 0).float()
+    rows = torch.rand(101, DIM) ** (1 + labels[:, None])
+    loaders = [
+        DataLoader(TensorDataset(rows, labels), 8),
+        DataLoader(TensorDataset(rows[:33] ** 2, labels[:33]), 8),
+        RowLoader(TensorRows(rows[:20], labels[:20]), RowBatches(20, 8)),  # of which each process has all rows
+    ]
+    module = Counting(Autoencoder(DIM, [4], 2), 1, BinaryConfidence(), TriangularThresholding(), "manual", 0.5)
+    used = trainer(devices=processes, strategy="auto" if processes == 1 else "ddp_fork")
+    return [*used.test(module, loaders, verbose=False), *used.validate(module, loaders[:2], verbose=False)]
+
+
+def test_two_processes_measure_every_row_once_as_one_does(tmp_path: Path) -> None:
+    program = f"import json; from {__name__} import measured; print(json.dumps(measured(2)))"
+    done = run_python(
+        "-W", "ignore", "-c", program, cwd=tmp_path, env=environment("", PYTHONPATH=os.pathsep.join(sys.path))
+    )
+    assert done.returncode == 0, done.stderr
+    two, one = json.loads(done.stdout.splitlines()[-1]), measured(1)
+    assert one[0]["test_rows"] == 101 + 33 + 20
+    assert two == [pytest.approx(metrics) for metrics in one]
