@@ -55,7 +55,7 @@ class TableStream:
 
 
 def open_stream(location: str, schema: TableSchema, keep: Sequence[str] = ()) -> TableStream:
-    """Open a table for reading the columns of a schema, and those to keep.
+    """Open a table on this machine, by name or path, for reading the columns of a schema, and those to keep.
 
     Parquet (a file or a folder) and delimited text are streamed; what else `read_table` knows is read whole.
 

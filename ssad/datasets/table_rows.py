@@ -101,7 +101,7 @@ def table_rows(table: pd.DataFrame | TableRows) -> TableRows:
 
 
 def open_rows(location: str) -> TableRows:
-    """The rows of a table by name, path or URI: Parquet stays where it is, what else `read_table` knows is read.
+    """The rows of a table on this machine, by name or path: Parquet stays in its files, what else there is is read.
 
     Raises:
         DatasetError: there is no such table, it cannot be read, or it is empty.

@@ -2,25 +2,33 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections import Counter
-from collections.abc import Callable, Sequence
-from pathlib import Path
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path, PurePosixPath
 from typing import Any
-from urllib.parse import urlparse
+from urllib.parse import unquote, urlparse
 from urllib.request import url2pathname
 
 import mlflow
 import numpy as np
 import pandas as pd
+import requests
 
 from ssad.datasets import catalogue
 from ssad.datasets.parquet import parquet_files
-from ssad.errors import DatasetError, reason_of
+from ssad.errors import DatasetError, SsadError, reason_of
 
 LABEL = "label"
 """The label column of tables that this project makes itself."""
 
-MLFLOW_SCHEMES = ("runs:/", "models:/", "mlflow-artifacts:/")
+HTTP_SCHEMES = ("http://", "https://")
+FETCHED_SCHEMES = (*HTTP_SCHEMES, "runs:/", "models:/", "mlflow-artifacts:/")
+"""How a URI begins that nothing but this project reads; other stores Spark reaches itself."""
+
+SILENT_SECONDS = 30.0
+"""How long a web server may send nothing before that is an error."""
 
 
 def read_table(location: str) -> pd.DataFrame:
@@ -33,9 +41,12 @@ def read_table(location: str) -> pd.DataFrame:
     Raises:
         DatasetError: there is no such table, it cannot be read, or it is empty.
     """
-    path = local_path(location)
-    if path is None:
-        return catalogue.load(location)
+    with fetched(location) as here:
+        path = local_path(here)
+        return catalogue.load(here) if path is None else _read(path)
+
+
+def _read(path: Path) -> pd.DataFrame:
     reader = _reader(path)
     try:
         table = reader(path)
@@ -46,8 +57,47 @@ def read_table(location: str) -> pd.DataFrame:
     return _checked(table, path)
 
 
+@contextmanager
+def fetched(location: str) -> Iterator[str]:
+    """Where on this machine a table is: what lies elsewhere is copied there, and the copy is removed at the end.
+
+    Args:
+        location: a name of the catalogue, a path or a URI.
+
+    Raises:
+        DatasetError: it cannot be fetched.
+    """
+    if location.startswith("file://") or not ("://" in location or location.startswith(FETCHED_SCHEMES)):
+        yield location
+        return
+    with tempfile.TemporaryDirectory(prefix="ssad-") as folder:
+        copy = _fetch(location, Path(folder))
+        try:
+            yield copy
+        except SsadError as error:
+            if copy not in str(error):
+                raise
+            raise type(error)(str(error).replace(copy, location)) from error  # the copy is of no use to the user
+
+
+def _fetch(location: str, folder: Path) -> str:
+    """Copy what a URI names into a folder, under its name, whose ending says what it is."""
+    try:
+        if not location.startswith(HTTP_SCHEMES):
+            return str(mlflow.artifacts.download_artifacts(artifact_uri=location, dst_path=str(folder)))
+        copy = folder / PurePosixPath(unquote(urlparse(location).path)).name
+        with requests.get(location, stream=True, timeout=SILENT_SECONDS) as answer, copy.open("wb") as file:
+            answer.raise_for_status()
+            file.writelines(answer.iter_content(1 << 20))
+        return str(copy)
+    except Exception as error:  # each store has exceptions of its own
+        raise DatasetError(
+            f"{location} cannot be fetched ({reason_of(error)}); check the address and its credentials."
+        ) from error
+
+
 def local_path(location: str) -> Path | None:
-    """The path of a table; None for a name of the catalogue. What lies elsewhere is fetched first.
+    """The path of a table on this machine; None for a name of the catalogue.
 
     Raises:
         DatasetError: no table is named, or there is none there.
@@ -56,27 +106,14 @@ def local_path(location: str) -> Path | None:
         raise DatasetError("no dataset was named; give a path, a URI or one of " + ", ".join(catalogue.names()) + ".")
     if location in catalogue.names():
         return None
-    path = _fetched(location)
+    is_uri = location.startswith("file://")
+    path = Path(url2pathname(urlparse(location).path)) if is_uri else Path(location).expanduser()
     if not path.exists():
         raise DatasetError(
             f"there is no file {path.absolute()} and no data set of that name in the catalogue "
             f"({', '.join(catalogue.names())}); give an absolute path if you started from another folder."
         )
     return path
-
-
-def _fetched(location: str) -> Path:
-    """Where a location's file is on this machine, fetched by MLflow's own means if need be."""
-    if location.startswith("file://"):
-        return Path(url2pathname(urlparse(location).path))
-    if "://" not in location and not location.startswith(MLFLOW_SCHEMES):
-        return Path(location).expanduser()
-    try:
-        return Path(mlflow.artifacts.download_artifacts(artifact_uri=location))
-    except Exception as error:  # each store has exceptions of its own
-        raise DatasetError(
-            f"{location} cannot be fetched ({reason_of(error)}); check the address and its credentials."
-        ) from error
 
 
 def _read_text(path: Path, separator: str) -> pd.DataFrame:

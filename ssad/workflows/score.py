@@ -24,11 +24,12 @@ from filelock import FileLock, Timeout
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from ssad.bundle import REGIONS, Bundle
+from ssad.bundle.bundle import digest
 from ssad.bundle.explain import CONTRIBUTOR_SHARES, CONTRIBUTORS, contributions
 from ssad.bundle.intervals import Floats
 from ssad.datasets.parquet import BATCH_ROWS
 from ssad.datasets.stream import TableStream, open_stream
-from ssad.datasets.tables import local_path
+from ssad.datasets.tables import fetched, local_path
 from ssad.errors import DatasetError, SettingsError, check_settings, nearest, reason_of
 from ssad.workflows.registry import FetchedModel, fetch_model
 from ssad.workflows.tracking import log_new_params, tracked_run
@@ -159,11 +160,12 @@ def score_locally(settings: ScoreSettings, model: FetchedModel, progress: bool =
         DatasetError: the table cannot be read, holds no rows, or its rows do not fit the detector.
     """
     output = Path(settings.output).absolute()  # a relative one with a colon in it is a URI to PyArrow
-    stream = open_stream(settings.dataset, model.bundle.schema, settings.kept)
-    model.bundle.schema.check_none_missing(stream.names)
-    with _written(output), partial_folder(output, _job(settings, model)) as partial:
-        _write_parts(partial, stream, settings, model, _bar(progress))
-        _finish(partial, output)
+    with fetched(settings.dataset) as table:
+        stream = open_stream(table, model.bundle.schema, settings.kept)
+        model.bundle.schema.check_none_missing(stream.names)
+        with _written(output), partial_folder(output, _job(settings, model, table)) as partial:
+            _write_parts(partial, stream, settings, model, _bar(progress))
+            _finish(partial, output)
     return region_counts(output)
 
 
@@ -297,13 +299,17 @@ def _part_writer(path: Path) -> Iterator[Callable[[pa.RecordBatch], None]]:
         aside.rename(path)
 
 
-def _job(settings: ScoreSettings, model: FetchedModel) -> dict[str, Any]:
+def _job(settings: ScoreSettings, model: FetchedModel, table: str) -> dict[str, Any]:
     """What decides every byte of the output: another job's parts are none of this one."""
-    path = local_path(settings.dataset)
+    path = local_path(table)
     files = sorted(path.rglob("*")) if path and path.is_dir() else [path] if path else []
+    if table == settings.dataset:
+        known = [[str(file), file.stat().st_size, file.stat().st_mtime_ns] for file in files]
+    else:  # a copy, whose path and time are new each time
+        known = [[str(file.relative_to(table)), digest(file)] for file in files if file.is_file()]
     return {
         "dataset": settings.dataset,
-        "files": [[str(file), file.stat().st_size, file.stat().st_mtime_ns] for file in files],
+        "files": known,
         "explain": settings.explain,
         "keep": settings.kept,
         "model": [model.version, model.bundle.manifest["files"]],

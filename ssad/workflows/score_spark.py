@@ -6,6 +6,8 @@ import os
 import shutil
 import sys
 import tempfile
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,7 +18,7 @@ from mlflow.models.model import MLMODEL_FILE_NAME
 from ssad.bundle import REGIONS
 from ssad.bundle.explain import CONTRIBUTOR_SHARES, CONTRIBUTORS
 from ssad.datasets.stream import MISSING_WORDS, PARQUET, SEPARATORS, suffix
-from ssad.datasets.tables import local_path, read_table
+from ssad.datasets.tables import FETCHED_SCHEMES, fetched, local_path, read_table
 from ssad.errors import DatasetError, SettingsError, SsadError
 from ssad.workflows.score import ScoreSettings, no_rows, partial_folder
 
@@ -44,9 +46,9 @@ def score_by_spark(settings: ScoreSettings, model: FetchedModel) -> dict[str, in
         raise SettingsError(f"engine=spark needs a logged model, {model.uri} is a bundle's folder; use engine=local.")
     spark = _session(settings.spark_master)
     try:
-        with tempfile.TemporaryDirectory() as folder:
+        with tempfile.TemporaryDirectory() as folder, _reachable(settings.dataset) as table:
             lenient = _without_input_types(model.logged, Path(folder) / "model")
-            scored = _scored(spark, settings, model, lenient)
+            scored = _scored(spark, replace(settings, dataset=table), model, lenient)
             if "://" in settings.output:
                 return _written(spark, scored, settings.output)
             output = Path(settings.output).absolute()
@@ -130,9 +132,19 @@ def _scored(spark: SparkSession, settings: ScoreSettings, model: FetchedModel, l
     return scored.select(*kept, *fields, version, *explained)
 
 
+def _in_a_store(location: str) -> bool:
+    """Whether a URI names what Spark reads itself."""
+    return "://" in location and not location.startswith(("file://", *FETCHED_SCHEMES))
+
+
+def _reachable(location: str) -> AbstractContextManager[str]:
+    """The table where Spark reads it; what lies in a store is not fetched first."""
+    return nullcontext(location) if _in_a_store(location) else fetched(location)
+
+
 def _read(spark: SparkSession, location: str) -> DataFrame:
-    """The table as a DataFrame; what lies in a store that Spark reaches itself is not fetched first."""
-    if "://" in location and not location.startswith("file://"):
+    """The table as a DataFrame."""
+    if _in_a_store(location):
         return spark.read.parquet(location)
     path = local_path(location)
     kind = suffix(path) if path else ""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import tempfile
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NoReturn
 
@@ -21,7 +21,7 @@ from ssad.datamodules.splits import MIN_ROWS, holdout_split, thin_anomalies
 from ssad.datasets.labels import AUTO, check_two_classes, split_row_labels
 from ssad.datasets.schema import survey_rows
 from ssad.datasets.table_rows import TableRows, open_rows
-from ssad.datasets.tables import LABEL
+from ssad.datasets.tables import LABEL, fetched
 from ssad.detectors import FitSettings, FittedDetector, Hardware, Plan, fit_detector
 from ssad.errors import DatasetError, RowsError, SettingsError, TrainingError, check_settings
 from ssad.loggers import mlflow_logger as to_mlflow
@@ -111,7 +111,7 @@ class TrainResult:
 
 
 def prepare(settings: TrainSettings) -> Tables:
-    """Open the tables, take the labels off, hold out test rows and thin the training anomalies.
+    """Open tables on this machine, take the labels off, hold out test rows and thin the training anomalies.
 
     Raises:
         DatasetError: a table cannot be used so.
@@ -166,7 +166,12 @@ def train(settings: TrainSettings, progress: bool = True) -> TrainResult:
     Raises:
         SsadError: a mistake of the user, or a server or disk that fails; then nothing is registered.
     """
-    tables = prepare(settings)
+    with fetched(settings.dataset) as dataset, fetched(settings.test_dataset) as test_dataset:
+        tables = prepare(replace(settings, dataset=dataset, test_dataset=test_dataset))
+        return _train(settings, tables, progress)
+
+
+def _train(settings: TrainSettings, tables: Tables, progress: bool) -> TrainResult:
     if trains_along(settings.hardware.num_nodes):
         _train_along(settings, tables)
     with tracked_run(resumable=True) as run:

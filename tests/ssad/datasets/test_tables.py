@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
+from urllib.parse import quote
 
+import mlflow
 import numpy as np
 import pandas as pd
 import pytest
@@ -15,6 +18,9 @@ from ssad.datasets.schema import MAX_CATEGORIES, survey_rows
 from ssad.datasets.table_rows import table_rows
 from ssad.datasets.tables import read_table
 from ssad.errors import DatasetError
+from tests.ssad.workflows.support import QUIET_LIBRARIES, file_server, web_server
+
+pytestmark = QUIET_LIBRARIES
 
 TABLE = pd.DataFrame({"a": [1, 2, 3], "b": [0.5, None, 2.5], "c": ["x", "y", None]})
 
@@ -47,6 +53,70 @@ def test_a_table_reads_back_from_every_format(name: str, tmp_path: Path) -> None
 def test_a_file_uri_is_a_path(tmp_path: Path) -> None:
     TABLE.to_csv(tmp_path / "t.csv", index=False)
     assert len(read_table(f"file://{tmp_path}/t.csv")) == 3
+
+
+@pytest.mark.parametrize("name", ["t.csv", "t.csv.gz", "t.parquet", "my t.tsv"])
+def test_a_table_is_fetched_from_the_web_once_and_its_copy_is_removed(
+    name: str, tmp_path: Path, temporary: Path
+) -> None:
+    (tmp_path / "web").mkdir()
+    WRITERS[name.removeprefix("my ")](tmp_path / "web" / name)
+    with file_server(tmp_path / "web") as (address, asked):
+        found = read_table(f"{address}/{quote(name)}?version=2")
+    assert found["a"].tolist() == [1, 2, 3]
+    assert asked == [f"/{quote(name)}?version=2"]
+    assert not list(temporary.iterdir())
+
+
+@pytest.mark.parametrize("name", ["t.csv", "folder"])
+def test_an_artifact_of_a_run_is_fetched_and_its_copy_is_removed(
+    name: str, tracking: str, tmp_path: Path, temporary: Path
+) -> None:
+    WRITERS[name](tmp_path / name)
+    with mlflow.start_run() as run:
+        mlflow.log_artifact(str(tmp_path / name), "tables")
+    assert read_table(f"runs:/{run.info.run_id}/tables/{name}")["a"].tolist() == [1, 2, 3]
+    assert (tmp_path / name).exists()
+    assert not list(temporary.iterdir())
+
+
+class CutOff(BaseHTTPRequestHandler):
+    """Ends before all that it promised is sent."""
+
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.send_header("Content-Length", "100")
+        self.end_headers()
+        self.wfile.write(b"a,b\n1,2\n")
+
+    def log_message(self, *_: object) -> None:
+        """Nothing on the way to standard error."""
+
+
+def test_a_table_that_breaks_off_on_its_way_is_refused(temporary: Path) -> None:
+    expected = r"t\.csv cannot be fetched \(.*8 bytes read, 92 more expected"
+    with web_server(CutOff) as address, pytest.raises(DatasetError, match=expected):
+        read_table(f"{address}/t.csv")
+    assert not list(temporary.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("none.csv", r"cannot be fetched \(404 .*check the address"),
+        ("t.csv", "cannot be read"),
+        ("t", "no known format"),
+    ],
+)
+def test_what_is_wrong_with_a_fetched_table_is_said_of_its_address(
+    name: str, message: str, tmp_path: Path, temporary: Path
+) -> None:
+    for bad in ("t.csv", "t"):
+        (tmp_path / bad).touch()
+    with file_server(tmp_path) as (address, _), pytest.raises(DatasetError, match=message) as raised:
+        read_table(f"{address}/{name}")
+    assert str(raised.value).startswith(f"{address}/{name} ")
+    assert not list(temporary.iterdir())
 
 
 @pytest.mark.parametrize("labels", [None, [0, 1, 0]])

@@ -6,10 +6,13 @@ import os
 import socket
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
+from http.server import BaseHTTPRequestHandler, SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import httpx
@@ -89,6 +92,35 @@ def free_port() -> int:
         listener.bind(("127.0.0.1", 0))
         port: int = listener.getsockname()[1]
         return port
+
+
+@contextmanager
+def file_server(folder: Path) -> Iterator[tuple[str, list[str]]]:
+    """A web server of a folder's files: its address, and what it was asked for so far."""
+    asked: list[str] = []
+
+    class Files(SimpleHTTPRequestHandler):
+        def log_request(self, code: int | str = "-", size: int | str = "-") -> None:
+            asked.append(self.path)
+
+        def log_message(self, *_: object) -> None:
+            """Nothing on the way to standard error."""
+
+    with web_server(partial(Files, directory=str(folder))) as address:
+        yield address, asked
+
+
+@contextmanager
+def web_server(handler: Callable[..., BaseHTTPRequestHandler]) -> Iterator[str]:
+    """A web server in a thread: its address."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}"
+        finally:
+            server.shutdown()
+            thread.join()
 
 
 @contextmanager

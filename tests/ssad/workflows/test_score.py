@@ -27,7 +27,7 @@ from ssad.workflows.registry import fetch_model, log_bundle, register
 from ssad.workflows.score import ScoreSettings, score
 from ssad.workflows.signature import describe_rows
 from ssad.workflows.train import TrainSettings, prepare
-from tests.ssad.workflows.support import QUIET_SPARK, SERVER_SECONDS, environment
+from tests.ssad.workflows.support import QUIET_SPARK, SERVER_SECONDS, environment, file_server
 
 pytestmark = QUIET_SPARK
 
@@ -133,6 +133,39 @@ def test_an_interrupted_scoring_goes_on_where_it_was(
     assert sum(scored) == ROWS - 2 * PART * BATCH
     assert_scores(output, bundle, rows)
     assert not list(output.glob("_part*"))
+
+
+@pytest.mark.usefixtures("small_parts")
+@pytest.mark.parametrize("changed", [False, True])
+def test_an_interrupted_scoring_of_a_fetched_table_goes_on_if_it_is_the_same_as_then(
+    bundle: Bundle,
+    rows: pd.DataFrame,
+    dataset: str,
+    tmp_path: Path,
+    temporary: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    changed: bool,
+) -> None:
+    write_parts, done = scoring._write_parts, []
+
+    def counted(partial: Path, *arguments: Any) -> None:
+        done.append(len(list(partial.glob("part-*"))))
+        write_parts(partial, *arguments)
+        if len(done) == 1:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(scoring, "_write_parts", counted)
+    with file_server(tmp_path) as (address, asked):
+        with pytest.raises(KeyboardInterrupt):
+            score(settings(f"{address}/rows.parquet", tmp_path), progress=False)
+        if changed:
+            rows = rows[::-1].reset_index(drop=True)
+        rows.to_parquet(dataset, row_group_size=300)  # a new file, whether its content is new or not
+        score(settings(f"{address}/rows.parquet", tmp_path), progress=False)
+    assert done == [0, 0 if changed else 5]
+    assert asked == ["/rows.parquet"] * 2
+    assert_scores(tmp_path / "scores", bundle, rows)
+    assert not list(temporary.glob("ssad-*"))
 
 
 @pytest.mark.slow
@@ -301,8 +334,10 @@ def spark_cluster(monkeypatch: pytest.MonkeyPatch) -> str:
 @pytest.mark.usefixtures("client")
 def test_spark_workers_give_the_same_rows_the_same_scores(dataset: str, tmp_path: Path, spark_cluster: str) -> None:
     local = ScoreSettings(CHAMPION, dataset, str(tmp_path / "local"), explain=2, keep="number")
-    spark = ScoreSettings(CHAMPION, dataset, str(tmp_path / "spark"), "spark", 2, "number", spark_cluster)
-    assert score(spark).rows == score(local, progress=False).rows
+    with file_server(tmp_path) as (address, _):
+        served = f"{address}/{Path(dataset).name}"
+        spark = ScoreSettings(CHAMPION, served, str(tmp_path / "spark"), "spark", 2, "number", spark_cluster)
+        assert score(spark).rows == score(local, progress=False).rows
     expected, found = (pd.read_parquet(tmp_path / name).set_index("number").sort_index() for name in ("local", "spark"))
     assert found["score"].to_numpy() == pytest.approx(expected["score"].to_numpy(), rel=1e-9)
     assert found["confidence"].to_numpy() == pytest.approx(expected["confidence"].to_numpy(), abs=1e-9)

@@ -17,7 +17,7 @@ from ssad.detectors import FitSettings
 from ssad.workflows.train import TrainSettings, train
 from tests.conftest import CommandLine
 from tests.ssad.workflows.conftest import small_table
-from tests.ssad.workflows.support import QUIET_LIBRARIES, Store
+from tests.ssad.workflows.support import QUIET_LIBRARIES, Store, file_server
 
 pytestmark = QUIET_LIBRARIES
 
@@ -242,13 +242,18 @@ def test_the_test_metrics_are_those_of_the_forced_decision(
     assert lowest <= metrics["test_threshold"] <= highest
 
 
-def test_categories_in_parquet_are_trained_on_as_the_words_they_are(small: Path, tracking: str) -> None:
+def test_categories_in_parquet_from_the_web_are_trained_on_as_the_words_they_are(
+    small: Path, tracking: str, temporary: Path
+) -> None:
     table = pd.read_csv(small).assign(kind=lambda rows: pd.Categorical(rows["kind"]))
     table.to_parquet(small.with_suffix(".parquet"))
     fit = FitSettings("radon", max_epochs=1)
-    words, categories = (
-        train(TrainSettings(str(small.with_suffix(suffix)), fit=fit), progress=False).detector
-        for suffix in (".csv", ".parquet")
-    )
+    with file_server(small.parent) as (address, asked):
+        words, categories = (
+            train(TrainSettings(dataset, fit=fit), progress=False).detector
+            for dataset in (str(small), f"{address}/small.parquet")
+        )
+    assert asked == ["/small.parquet"]
+    assert not list(temporary.glob("ssad-*"))
     np.testing.assert_array_equal(categories.training_scores, words.training_scores)
     assert categories.curve.thresholds == words.curve.thresholds
