@@ -12,7 +12,7 @@ from serving.bodies import check_names, check_rows
 from serving.problems import RefusalError
 from serving.settings import Settings
 from ssad.bundle import TableSchema
-from ssad.bundle.schema import MAX_REPORTED_PROBLEMS, GraphInputs
+from ssad.bundle.schema import MAX_REPORTED_PROBLEMS, MISSING_WORDS, GraphInputs
 from ssad.errors import CellProblem, RowsError
 
 if TYPE_CHECKING:
@@ -23,9 +23,6 @@ PART_ROWS = 16_384
 
 CSV_BLOCK_BYTES = 2**22
 """Bytes of a CSV body that are parsed at once; a longer line is refused."""
-
-MISSING_WORDS = ["", "#N/A", "N/A", "NA", "NULL", "NaN", "None", "nan", "null", "<NA>", "n/a"]
-"""Words of a CSV file that mean a missing value: those of pandas, by which training tables are read."""
 
 UNPACKED_BYTES = 16
 """A value of a Parquet body may unpack to so many bytes, the widest number; one word alone could else be gigabytes."""

@@ -27,6 +27,31 @@ NUMERIC_KINDS = ("numeric", "boolean", "date")
 MISSING_CATEGORY = ""
 """What a missing value of a categorical column is called in its list of categories."""
 
+MISSING_WORDS = (
+    "",
+    " ",
+    "#N/A",
+    "#N/A N/A",
+    "#NA",
+    "-1.#IND",
+    "-1.#QNAN",
+    "-NaN",
+    "-nan",
+    "1.#IND",
+    "1.#QNAN",
+    "<NA>",
+    "N/A",
+    "NA",
+    "NULL",
+    "NaN",
+    "None",
+    "n/a",
+    "nan",
+    "null",
+)
+"""Words of a text file that mean a missing value: those of pandas, by which training tables are read, and a blank,
+which is one in every column."""
+
 MAX_REPORTED_PROBLEMS = 20
 """An answer about bad rows names at most so many values."""
 

@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.csv as pacsv
 
 from ssad.bundle import TableSchema
+from ssad.bundle.schema import MISSING_WORDS
 from ssad.datasets.parquet import BATCH_ROWS, after, parquet_files
 from ssad.datasets.tables import FORMATS, local_path, read_table
 from ssad.errors import DatasetError, reason_of
@@ -18,9 +19,6 @@ from ssad.errors import DatasetError, reason_of
 PARQUET = (".parquet", ".pq")
 SEPARATORS = {".csv": ",", ".tsv": "\t"}
 STREAMED_COMPRESSION = (".gz", ".bz2", ".zst", ".lz4")
-
-MISSING_WORDS = [*pacsv.ConvertOptions().null_values, "None", "<NA>", " "]
-"""Words of a text file that mean a missing value: Arrow's, and the three that pandas knows besides."""
 
 
 @dataclass(frozen=True)

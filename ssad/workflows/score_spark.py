@@ -17,7 +17,8 @@ from mlflow.models.model import MLMODEL_FILE_NAME
 
 from ssad.bundle import REGIONS
 from ssad.bundle.explain import CONTRIBUTOR_SHARES, CONTRIBUTORS
-from ssad.datasets.stream import MISSING_WORDS, PARQUET, SEPARATORS, suffix
+from ssad.bundle.schema import MISSING_WORDS
+from ssad.datasets.stream import PARQUET, SEPARATORS, suffix
 from ssad.datasets.tables import FETCHED_SCHEMES, fetched, local_path, read_table
 from ssad.errors import DatasetError, SettingsError, SsadError
 from ssad.workflows.score import ScoreSettings, no_rows, partial_folder
@@ -166,7 +167,7 @@ def _typed(frame: DataFrame, schema: TableSchema) -> list[Column]:
     for expected in schema.columns:
         column = F.col(_quoted(expected.name))
         if isinstance(frame.schema[expected.name].dataType, StringType):
-            column = F.when(~F.trim(column).isin(["", *MISSING_WORDS]), column)
+            column = F.when(~F.trim(column).isin(*MISSING_WORDS), column)
             column = column.cast("double") if expected.kind == "numeric" else column
         columns.append(column.alias(expected.name))
     return columns

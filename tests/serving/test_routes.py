@@ -25,6 +25,7 @@ from serving.settings import listing, read_settings
 from serving.source import Source
 from serving.state import Service
 from ssad.bundle import Bundle
+from ssad.bundle.schema import MISSING_WORDS
 from ssad.errors import SettingsError
 from tests.serving.conftest import KINDS
 
@@ -104,6 +105,17 @@ def test_every_format_scores_as_json_does(client: TestClient, rows: Rows, conten
     answer = post(client, bodies(rows)[content_type], content_type)
     assert answer.status_code == 200, answer.text
     assert answer.json()["predictions"] == wanted
+
+
+def test_a_csv_has_the_missing_values_that_pandas_reads(client: TestClient) -> None:
+    lines = [",".join(KINDS), *(f"{word},4,true,2025-03-01,{word}" for word in MISSING_WORDS if word != " ")]
+    body = "\n".join(lines)
+    read = pd.read_csv(io.StringIO(body)).astype(object)
+    assert read[["amount", "kind"]].isna().all(axis=None)
+    records = read.where(read.notna(), None).to_dict("records")
+    answer = post(client, body, "text/csv")
+    assert answer.status_code == 200, answer.text
+    assert answer.json() == client.post("/v1/score", json={"records": records}).json()
 
 
 @pytest.mark.parametrize("content_type", ["text/csv", PARQUET])

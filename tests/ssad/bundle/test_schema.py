@@ -13,9 +13,10 @@ import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pandas._libs.parsers import STR_NA_VALUES  # type: ignore[import-not-found]  # pandas-stubs leaves it out
 
 from ssad.bundle import Column, TableSchema
-from ssad.bundle.schema import MAX_REPORTED_PROBLEMS, MISSING_CATEGORY, Kind
+from ssad.bundle.schema import MAX_REPORTED_PROBLEMS, MISSING_CATEGORY, MISSING_WORDS, Kind
 from ssad.errors import RowsError
 
 
@@ -54,6 +55,10 @@ ROWS: dict[str, list[Any]] = {
     "paid": [True, False, None],
     "day": ["1970-01-02", "1970-01-01T00:00:01Z", None],
 }
+
+
+def test_the_words_for_missing_values_are_those_of_pandas_and_a_blank() -> None:
+    assert set(MISSING_WORDS) == STR_NA_VALUES | {" "}
 
 
 def test_each_kind_of_column_lands_in_its_place() -> None:
