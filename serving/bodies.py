@@ -13,7 +13,7 @@ from serving.problems import RefusalError
 from serving.settings import Settings
 from ssad.bundle import TableSchema
 from ssad.bundle.schema import MAX_REPORTED_PROBLEMS, GraphInputs
-from ssad.errors import RowsError
+from ssad.errors import CellProblem, RowsError
 
 SCORE_LAYOUTS = 'expected {"records": [{column: value}]} or {"columns": [...], "rows": [[...]]}'
 INVOCATION_KEYS = ("dataframe_split", "dataframe_records", "instances", "inputs")
@@ -73,7 +73,8 @@ def invocation_rows(body: bytes, schema: TableSchema, settings: Settings) -> lis
         return [from_columns(content, schema, settings)]
     if isinstance(content, list) and content and isinstance(content[0], list):
         return [from_rows(names, content, schema, settings)]
-    return [from_records(content, schema, settings)]
+    read = from_records if found[0] == "instances" else from_padded_records
+    return [read(content, schema, settings)]
 
 
 def ndjson_rows(body: bytes, schema: TableSchema, settings: Settings) -> list[GraphInputs]:
@@ -95,17 +96,46 @@ def ndjson_rows(body: bytes, schema: TableSchema, settings: Settings) -> list[Gr
 
 
 def from_records(records: Any, schema: TableSchema, settings: Settings) -> GraphInputs:
-    """Graph inputs of a list of objects; a column that only some records lack is missing there.
+    """Graph inputs of a list of objects, each with every column's key.
 
     Raises:
-        RowsError: it is no list of objects, or an empty one, or does not fit the schema.
+        RowsError: it is no list of objects, or an empty one, or one lacks a column or does not fit the schema.
         RefusalError: there are too many.
     """
+    keys = _keys_of(records, settings)
+    _check_complete(records, keys, schema)
+    return schema.row_inputs(records, keys, strict=True)
+
+
+def from_padded_records(records: Any, schema: TableSchema, settings: Settings) -> GraphInputs:
+    """What `from_records` does, but as MLflow has it: a column that only some records lack is missing there."""
+    return schema.row_inputs(records, _keys_of(records, settings), strict=True)
+
+
+def _keys_of(records: Any, settings: Settings) -> dict[str, str]:
+    """Every key that a record has."""
     if not isinstance(records, list) or not set(map(type, records)) <= {dict}:
         raise RowsError("the records must be a list of objects, one a row.")
     check_rows(len(records), settings)
     names = records[0] if len(records) == 1 else set().union(*records)
-    return schema.row_inputs(records, {name: name for name in names}, strict=True)
+    return {name: name for name in names}
+
+
+def _check_complete(records: list[dict[str, Any]], keys: dict[str, str], schema: TableSchema) -> None:
+    """Refuse the first record that lacks a column; looked for only where one has fewer keys than there are."""
+    if min(map(len, records)) == len(keys):
+        return
+    schema.check_none_missing(keys)
+    needed = set(schema.graph_order)
+    for row, record in enumerate(records):
+        if not needed <= record.keys():
+            lacking = [column.name for column in schema.columns if column.name not in record]
+            shown = lacking[:MAX_REPORTED_PROBLEMS]
+            raise RowsError(
+                f"row {row} lacks {len(lacking)} of the detector's {len(schema.columns)} columns: {', '.join(shown)}; "
+                "send every column in every row, with null where a value is missing.",
+                [CellProblem(row, name, "a value or null") for name in shown],
+            )
 
 
 def from_rows(names: Any, rows: Any, schema: TableSchema, settings: Settings) -> GraphInputs:

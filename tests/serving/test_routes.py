@@ -90,9 +90,13 @@ def post(client: TestClient, body: bytes | str, content_type: str, path: str = "
     return client.post(path, content=body, headers={"Content-Type": content_type, **headers})
 
 
+def ndjson(rows: Rows) -> bytes:
+    return b"\n".join(json.dumps(row).encode() for row in rows)
+
+
 def bodies(rows: Rows) -> dict[str, bytes]:
     return {
-        "application/x-ndjson": b"\n".join(json.dumps(row).encode() for row in rows),
+        "application/x-ndjson": ndjson(rows),
         "text/csv": pd.DataFrame(rows).to_csv(index=False).encode(),
         PARQUET: packed(table(rows)),
         ARROW: arrow(table(rows)),
@@ -257,6 +261,31 @@ def test_a_column_that_is_missing_is_named_in_every_format(
     answer = post(client, bodies(lacking)[content_type], content_type)
     assert (answer.status_code, answer.headers["content-type"]) == (422, "application/problem+json")
     assert f"lack 1 of the detector's 5 columns: {name};" in answer.json()["detail"]
+
+
+@pytest.mark.parametrize("lacking", [{}, {"amount": 1, "more": 2}, dict.fromkeys([*KINDS][:-1])])
+@pytest.mark.parametrize("layout", ["records", "application/x-ndjson", "instances"])
+def test_a_record_that_lacks_a_column_is_refused_whatever_the_others_have(
+    client: TestClient, rows: Rows, layout: str, lacking: dict[str, Any]
+) -> None:
+    given = [{**rows[0], "another": 1}, rows[1], lacking, {}]
+    if layout == "application/x-ndjson":
+        answer = post(client, ndjson(given), layout)
+    else:
+        answer = client.post("/v1/score" if layout == "records" else "/invocations", json={layout: given})
+    names = [name for name in KINDS if name not in lacking]
+    assert answer.status_code == 422
+    assert f"row 2 lacks {len(names)} of the detector's 5 columns: {', '.join(names)};" in answer.json()["detail"]
+    assert [(error["row"], error["column"]) for error in answer.json()["errors"]] == [(2, name) for name in names]
+
+
+@pytest.mark.parametrize("layout", ["dataframe_records", "inputs"])
+def test_mlflows_records_are_padded_as_mlflow_does(client: TestClient, rows: Rows, layout: str) -> None:
+    lacking = {name: value for name, value in rows[1].items() if name != "amount"}
+    padded = client.post("/invocations", json={layout: [rows[0], lacking]})
+    null = client.post("/invocations", json={layout: [rows[0], {**lacking, "amount": None}]})
+    assert padded.status_code == 200, padded.text
+    assert padded.json() == null.json()
 
 
 def test_a_compressed_body_is_refused_before_it_is_unpacked(client: TestClient, rows: Rows) -> None:

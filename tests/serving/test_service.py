@@ -151,13 +151,6 @@ def test_a_missing_value_is_scored(service: Service, name: str) -> None:
     assert service.score(changed(service, 1, **{name: None})).status_code == 200
 
 
-def test_a_column_that_only_one_row_lacks_is_missing_there(service: Service) -> None:
-    document = changed(service, 1, amount=None)
-    wanted = service.score(document).json()["predictions"]
-    del document["records"][1]["amount"]
-    assert service.score(document).json()["predictions"] == wanted
-
-
 @pytest.mark.parametrize(
     "body",
     [b"", b"{", b"nonsense", b"\xff\xfe", b'{"records": [{"amount": NaN}]}', b'{"records": [{"amount": Infinity}]}'],
