@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 JSON, CSV = "application/json", "text/csv"
 ARROW, PARQUET = "application/vnd.apache.arrow.stream", "application/vnd.apache.parquet"
 
-Reasons = list[list[dict[str, Any]]]
-"""What contributed to each row."""
+Reasons = list[dict[str, Any]]
+"""What contributed to each row: entries beside its score."""
 
 QUALITY = re.compile(r"q=(?:0(?:\.\d{0,3})?|1(?:\.0{0,3})?)")
 """How much a client likes a content type."""
@@ -70,7 +70,7 @@ def _records(answered: Answered) -> bytes:
 def _part(scores: Scores, reasons: Reasons | None, rows: slice) -> bytes:
     records = Scores(scores.score[rows], scores.confidence[rows], scores.codes[rows]).records()
     for record, reason in zip(records, (reasons or [])[rows], strict=False):
-        record["features"] = reason
+        record.update(reason)
     return orjson.dumps(records)[1:-1]
 
 

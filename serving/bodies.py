@@ -57,9 +57,8 @@ def score_rows(body: bytes, schema: TableSchema, settings: Settings) -> list[Gra
     raise RowsError(f"the body has another layout; {SCORE_LAYOUTS}.")
 
 
-def invocation_rows(body: bytes, schema: TableSchema, settings: Settings) -> list[GraphInputs]:
-    """Rows of a `POST /invocations` body: MLflow's four JSON layouts."""
-    document = parse_json(body, settings)
+def invocation_rows(document: Any, schema: TableSchema, settings: Settings) -> GraphInputs:
+    """Rows of a `POST /invocations` document: MLflow's four JSON layouts."""
     found = [key for key in INVOCATION_KEYS if isinstance(document, dict) and key in document]
     if len(found) != 1:
         raise RowsError(f"the body must have exactly one of the keys {', '.join(INVOCATION_KEYS)}.")
@@ -68,13 +67,28 @@ def invocation_rows(body: bytes, schema: TableSchema, settings: Settings) -> lis
     if found[0] == "dataframe_split":
         if not isinstance(content, dict) or "data" not in content:
             raise RowsError('dataframe_split must be {"columns": [...], "data": [[...]]}.')
-        return [from_rows(content.get("columns") or names, content["data"], schema, settings)]
+        return from_rows(content.get("columns") or names, content["data"], schema, settings)
     if found[0] == "inputs" and isinstance(content, dict):
-        return [from_columns(content, schema, settings)]
+        return from_columns(content, schema, settings)
     if isinstance(content, list) and content and isinstance(content[0], list):
-        return [from_rows(names, content, schema, settings)]
+        return from_rows(names, content, schema, settings)
     read = from_records if found[0] == "instances" else from_padded_records
-    return [read(content, schema, settings)]
+    return read(content, schema, settings)
+
+
+def explained_by(params: Any) -> int:
+    """Columns to explain in each row, as the `params` of a `POST /invocations` document say: null, or an object.
+
+    Raises:
+        RowsError: they say something else.
+    """
+    wanted = {} if params is None else params
+    if not isinstance(wanted, dict) or not wanted.keys() <= {"explain"}:
+        raise RowsError('the params must be an object with the key "explain" alone; leave the others out.')
+    most = wanted.get("explain", 0)
+    if type(most) is not int or not 0 <= most <= 9999:
+        raise RowsError("explain in the params must be a whole number from 0 to 9999.")
+    return most
 
 
 def ndjson_rows(body: bytes, schema: TableSchema, settings: Settings) -> list[GraphInputs]:

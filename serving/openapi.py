@@ -81,7 +81,16 @@ PREDICTION = {
         "confidence": {"type": "number", "minimum": -1, "maximum": 1, "description": "1 surely normal, -1 abnormal."},
         "region": {"enum": list(REGIONS)},
         "features": {"type": "array", "items": {"type": "object"}, "description": "What contributed most."},
+        "contributors": {"type": "array", "items": {"type": "string"}, "description": "The same, asked by params."},
+        "contributor_shares": {"type": "array", "items": {"type": "number"}, "description": "Their shares."},
     },
+}
+
+PARAMS = {
+    "type": "object",
+    "properties": {"explain": {"type": "integer", "minimum": 0, "maximum": 9999}},
+    "additionalProperties": False,
+    "description": "How many columns to explain in each row, as the logged model does.",
 }
 
 
@@ -102,13 +111,15 @@ def _paths(served: Served, row: dict[str, Any]) -> dict[str, Any]:
     explain = {"name": "explain", "in": "query", "schema": {"type": "integer", "minimum": 0}}
     explain["description"] = "How many columns to explain in each row."
     tensors = _tensors(served, row)
+    invocation = _object("dataframe_records", rows)
+    invocation["properties"]["params"] = PARAMS
     score = _post("Score rows", _object("records", rows), {"records": [row]}, "predictions", [explain])
     score["post"]["requestBody"]["content"][NDJSON_TYPES[0]] = {"schema": {"type": "string"}}
     return {
         "/v1/score": score,
         "/invocations": _post(
             "Score rows as MLflow does",
-            _object("dataframe_records", rows),
+            invocation,
             {"dataframe_records": [row]},
             "predictions",
         ),

@@ -10,7 +10,6 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import Executor, Future
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Any
 from urllib.parse import parse_qs
 
 import numpy as np
@@ -20,6 +19,7 @@ from serving.answers import JSON, Answered, Reasons, Writer, writer_for
 from serving.bodies import Decoder
 from serving.deadline import Deadline
 from serving.problems import RefusalError, busy
+from serving.settings import Settings
 from serving.state import Served, Service
 from ssad.bundle import Bundle, Scores
 from ssad.bundle.explain import explain
@@ -131,9 +131,10 @@ class ScoringEndpoint:
         accept = accepted.decode("latin-1")
         content_type, write = writer_for(accept, self._write_json) if accept else (JSON, self._write_json)
         explained = _explained(query)
-        if explained and content_type != JSON:
-            raise RefusalError(406, "explanations are answered in JSON alone; accept application/json.", "accept")
-        return Request(decode, "json" in sent, (b"content-type", content_type.encode()), write, explained)
+        asked = Request(decode, "json" in sent, (b"content-type", content_type.encode()), write, explained)
+        if explained:
+            check_explainable(asked)
+        return asked
 
     async def _answer_gathered(self, scoring: Scoring, body: bytes) -> bytes:
         """Score the rows together with those of other requests."""
@@ -148,7 +149,7 @@ class ScoringEndpoint:
         """Score part by part, of a large body holding only the scores; then write them."""
         served, request = scoring.served, scoring.request
         scores: list[Floats] = []
-        reasons: list[list[dict[str, Any]]] = []
+        reasons: Reasons = []
         rows = 0
         parts = Timed(request.decode(body, served.bundle.schema, self._service.settings), scoring.started)
         for inputs, scored in scored_parts(served.bundle, parts, scorers):
@@ -158,8 +159,9 @@ class ScoringEndpoint:
             rows += len(inputs)
             served.window.add(scored, inputs)
             if request.explained:
-                self._check_explained(request.explained * rows)
-                reasons += explain(served.bundle, inputs, request.explained)
+                check_explained(request.explained * rows, self._service.settings)
+                found = explain(served.bundle, inputs, request.explained)
+                reasons += [{"features": features} for features in found]
         decided = served.bundle.decide(np.concatenate(scores))
         return self._write(scoring, decided, parts.seconds, reasons if request.explained else None)
 
@@ -170,13 +172,6 @@ class ScoringEndpoint:
         seconds = (read, scored - scoring.started - read, time.perf_counter() - scored)
         self._service.metrics.count_scores(scoring.served, decided, seconds)
         return answer
-
-    def _check_explained(self, columns: int) -> None:
-        most = self._service.settings.max_explained
-        if columns > most:
-            raise RefusalError(
-                413, f"an answer explains {most} columns at most, rows x explain; ask for fewer.", "explain"
-            )
 
 
 class Timed:
@@ -226,6 +221,19 @@ def finite(scores: Floats, before: int) -> Floats:
         return scores
     rows = np.flatnonzero(~np.isfinite(scores))[:MAX_REPORTED_PROBLEMS] + before
     raise RowsError(f"the numbers of row {', '.join(map(str, rows.tolist()))} are too large to be scored.")
+
+
+def check_explainable(asked: Request) -> None:
+    """Refuse (406) explanations in anything but JSON."""
+    if asked.content_type[1] != JSON.encode():
+        raise RefusalError(406, "explanations are answered in JSON alone; accept application/json.", "accept")
+
+
+def check_explained(columns: int, settings: Settings) -> None:
+    """Refuse (413) an answer that explains too many columns, counted over all rows."""
+    most = settings.max_explained
+    if columns > most:
+        raise RefusalError(413, f"an answer explains {most} columns at most, rows x explain; ask for fewer.", "explain")
 
 
 async def read_body(receive: Receive, headers: dict[bytes, bytes], deadline: Deadline, most: int) -> bytes:

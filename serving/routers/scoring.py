@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+from starlette.types import Scope
+
 from serving import answers, bodies, tables
-from serving.scoring import ScoringEndpoint
+from serving.scoring import Request, ScoringEndpoint, check_explainable, check_explained
+from serving.settings import Settings
 from serving.state import Service
+from ssad.bundle import TableSchema
+from ssad.bundle.explain import contributors
+from ssad.bundle.schema import GraphInputs
 
 PARQUET_TYPES = ("application/vnd.apache.parquet", "application/parquet", "application/x-parquet")
 ARROW_TYPES = ("application/vnd.apache.arrow.stream",)
@@ -23,8 +29,49 @@ def scoring_endpoints(service: Service) -> dict[str, ScoringEndpoint]:
         **dict.fromkeys(NDJSON_TYPES, bodies.ndjson_rows),
         **table_decoders,
     }
-    invocations: dict[str, bodies.Decoder] = {"application/json": bodies.invocation_rows, **table_decoders}
     return {
         "/v1/score": ScoringEndpoint(service, score, answers.write_score),
-        "/invocations": ScoringEndpoint(service, invocations, answers.write_invocations),
+        "/invocations": InvocationsEndpoint(service, table_decoders),
     }
+
+
+class InvocationsEndpoint(ScoringEndpoint):
+    """`POST /invocations`."""
+
+    def __init__(self, service: Service, table_decoders: dict[str, bodies.Decoder]) -> None:
+        super().__init__(service, {"application/json": bodies.score_rows, **table_decoders}, answers.write_invocations)
+
+    def _asked(self, scope: Scope, headers: dict[bytes, bytes]) -> Request:
+        asked = super()._asked(scope, headers)
+        if not asked.at_once:
+            return asked  # a table has no params
+        invocation = Invocation(asked)
+        return Request(invocation.rows, True, asked.content_type, invocation.write, asked.explained)
+
+
+class Invocation:
+    """One request in JSON: the `params` beside its rows may ask for explanations, answered as the logged model does."""
+
+    def __init__(self, asked: Request) -> None:
+        self._asked = asked
+        self._explained = 0
+        self._inputs: GraphInputs
+
+    def rows(self, body: bytes, schema: TableSchema, settings: Settings) -> list[GraphInputs]:
+        """The rows, and what their params say."""
+        document = bodies.parse_json(body, settings)
+        self._inputs = bodies.invocation_rows(document, schema, settings)
+        self._explained = bodies.explained_by(document.get("params"))
+        if self._explained:
+            check_explainable(self._asked)
+            check_explained(self._explained * len(self._inputs), settings)
+        return [self._inputs]
+
+    def write(self, answered: answers.Answered) -> bytes:
+        """The answer; to each row what `params` asked for is added."""
+        if self._explained:
+            columns = contributors(answered.served.bundle, self._inputs, self._explained)
+            named = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+            others = answered.reasons or [{}] * len(named)
+            answered.reasons = [one | other for one, other in zip(named, others, strict=True)]
+        return self._asked.write(answered)

@@ -29,6 +29,13 @@ def contributions(bundle: Bundle, inputs: GraphInputs, most: int) -> tuple[Ints,
     return top, np.take_along_axis(errors / total, top, axis=1)
 
 
+def contributors(bundle: Bundle, inputs: GraphInputs, most: int) -> dict[str, list[Any]]:
+    """What `contributions` says as columns of a table of answers, lists of n entries: the names and the shares."""
+    top, shares = contributions(bundle, inputs, most)
+    names = np.asarray(bundle.schema.graph_order)[top]
+    return {CONTRIBUTORS: names.tolist(), CONTRIBUTOR_SHARES: shares.tolist()}
+
+
 def explain(bundle: Bundle, inputs: GraphInputs, most: int) -> list[list[dict[str, Any]]]:
     """The columns that contribute most to each row's deviation, the largest first.
 

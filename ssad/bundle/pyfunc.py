@@ -5,11 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from ssad.bundle.bundle import Bundle
-from ssad.bundle.explain import CONTRIBUTOR_SHARES, CONTRIBUTORS, contributions
+from ssad.bundle.explain import contributors
 
 
 class PyFuncDetector:
@@ -29,9 +28,7 @@ class PyFuncDetector:
         inputs = self.bundle.schema.inputs(model_input)
         answer: dict[str, Any] = self.bundle.decide(self.bundle.score_inputs(inputs)).columns()
         if k := int((params or {}).get("explain", 0)):
-            top, shares = contributions(self.bundle, inputs, k)
-            names = np.asarray(self.bundle.schema.graph_order)[top]
-            answer |= {CONTRIBUTORS: names.tolist(), CONTRIBUTOR_SHARES: shares.tolist()}
+            answer |= contributors(self.bundle, inputs, k)
         return pd.DataFrame(answer, index=model_input.index)
 
 

@@ -25,6 +25,7 @@ from serving.settings import listing, read_settings
 from serving.source import Source
 from serving.state import Service
 from ssad.bundle import Bundle
+from ssad.bundle.pyfunc import PyFuncDetector
 from ssad.bundle.schema import MISSING_WORDS
 from ssad.errors import SettingsError
 from tests.serving.conftest import KINDS
@@ -461,6 +462,34 @@ def test_an_explanation_that_cannot_be_given_is_refused(
     client: TestClient, rows: Rows, query: str, status: int
 ) -> None:
     assert client.post(f"/v1/score?{query}", json={"records": rows}).status_code == status
+
+
+def test_params_explain_an_invocation_as_the_logged_model_does(client: TestClient, rows: Rows) -> None:
+    model = PyFuncDetector(service_of(client).current().bundle)
+    given = [{**row, "day": None, "amount": row["amount"] or 1.0} for row in rows]
+    plain, told = (model.predict(pd.DataFrame(given), params).to_dict("records") for params in (None, {"explain": 2}))
+    for params, wanted in ((None, plain), ({}, plain), ({"explain": 0}, plain), ({"explain": 2}, told)):
+        answer = client.post("/invocations", json={"dataframe_records": given, "params": params})
+        assert answer.json() == {"predictions": wanted}
+    both = client.post("/invocations?explain=1", json={"dataframe_records": given, "params": {"explain": 2}}).json()
+    for row, explained in zip(both["predictions"], told, strict=True):
+        assert [feature["column"] for feature in row.pop("features")] == row["contributors"][:1]
+        assert row == explained
+
+
+@pytest.mark.parametrize("params", [[], "explain", {"explain": None}, {"explain": -1}, {"explain": True}, {"k": 1}])
+def test_params_that_the_model_does_not_have_are_refused(client: TestClient, rows: Rows, params: Any) -> None:
+    answer = client.post("/invocations", json={"dataframe_records": rows, "params": params})
+    assert answer.status_code == 422
+    assert "params" in answer.json()["detail"]
+
+
+@pytest.mark.parametrize(("explain", "accept", "status"), [(2, "text/csv", 406), (9999, "*/*", 413)])
+def test_params_that_cannot_be_answered_are_refused(
+    client: TestClient, rows: Rows, explain: int, accept: str, status: int
+) -> None:
+    asked = {"dataframe_records": rows, "params": {"explain": explain}}
+    assert client.post("/invocations", json=asked, headers={"Accept": accept}).status_code == status
 
 
 def tensors(rows: Rows) -> list[dict[str, Any]]:

@@ -190,6 +190,19 @@ def test_the_service_answers_invocations_as_the_network(
 
 
 @pytest.mark.slow
+def test_the_service_explains_as_mlflows_own_server_does(mlflow_server: str, service: str, rows: pd.DataFrame) -> None:
+    content = {"dataframe_records": rows.head(9).to_dict("records"), "params": {"explain": 2}}
+    found, wanted = (
+        pd.DataFrame(httpx.post(f"{url}/invocations", json=content, timeout=60).json()["predictions"])
+        for url in (service, mlflow_server)
+    )
+    assert list(found) == list(wanted)
+    assert found["contributors"].tolist() == wanted["contributors"].tolist()
+    shares = np.asarray([*wanted["contributor_shares"]])
+    assert np.asarray([*found["contributor_shares"]]) == pytest.approx(shares, rel=1e-5)
+
+
+@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("java") is None, reason="Spark needs Java")
 def test_spark_scores_as_the_network(
     client: MlflowClient, rows: pd.DataFrame, expected: pd.DataFrame, monkeypatch: pytest.MonkeyPatch
