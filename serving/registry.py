@@ -207,19 +207,33 @@ def _fetch(uri: str, folder: Path) -> dict[str, Any]:
     if flavor.get("loader_module") != BUNDLE_LOADER:
         raise ValueError("it is not a model of this project")
     run_id = run_id or model.get("run_id")
-    trained_at, metrics = _run_facts(client, run_id)
-    source = Source(uri, name, version, None, run_id, trained_at, metrics)
+    source = Source(uri, name, version, None, run_id, **_run_facts(client, run_id))
     return {"source": asdict(source), "path": str(local / flavor["data"])}
 
 
-def _run_facts(client: Any, run_id: str | None) -> tuple[int | None, dict[str, float]]:
-    """When a run began and its metrics; nothing where the run is gone, which the model does not need."""
+def _run_facts(client: Any, run_id: str | None) -> dict[str, Any]:
+    """When training began and its metrics, and when the last recalibration since did, if the run is one.
+
+    What is gone is not told: the model does not need it.
+    """
     try:
         run = client.get_run(run_id)
     except Exception:
-        return None, {}
+        return {}
+    parent = run.data.tags.get("model_id")  # a training has none
+    if parent is not None:
+        return _run_facts(client, _run_of(client, parent)) | {"recalibrated_at": run.info.start_time}
     metrics = {k: v for k, v in run.data.metrics.items() if not k.startswith("system/")}
-    return run.info.start_time, metrics
+    return {"trained_at": run.info.start_time, "metrics": metrics}
+
+
+def _run_of(client: Any, model_id: str) -> str | None:
+    """The run that logged a model; None where that is gone, or was a folder of its own."""
+    try:
+        found: str | None = client.get_logged_model(model_id).source_run_id
+    except Exception:
+        return None
+    return found
 
 
 def _serve_questions() -> None:

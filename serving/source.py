@@ -19,8 +19,9 @@ class Source:
         version: its version; None likewise.
         alias: the alias that is followed; None where none is.
         run_id: the run that logged it; None if unknown.
-        trained_at: when that run began, milliseconds since 1970; None if unknown.
-        metrics: the metrics of that run.
+        trained_at: when training began, milliseconds since 1970; None if unknown.
+        recalibrated_at: when the last recalibration since began, likewise; None where there was none.
+        metrics: the metrics of the training.
     """
 
     uri: str
@@ -29,6 +30,7 @@ class Source:
     alias: str | None = None
     run_id: str | None = None
     trained_at: int | None = None
+    recalibrated_at: int | None = None
     metrics: dict[str, float] = field(default_factory=dict)
 
 

@@ -180,9 +180,10 @@ async function describe() {
   const metrics = Object.entries(model.metrics || {}).filter(([metric]) => metric.startsWith("test_"));
   showCard({
     detector: model.detector, alias: model.alias, run: model.run_id, "trained at": model.trained_at,
-    "loaded at": model.loaded_at, "training rows": model.training_rows?.toLocaleString("en"),
+    "training rows": model.training_rows?.toLocaleString("en"), "recalibrated at": model.recalibrated_at,
+    "recalibration rows": model.recalibrated_rows?.toLocaleString("en"), "loaded at": model.loaded_at,
     thresholds: `normal up to ${number(Number(normal))}, abnormal from ${number(Number(abnormal))}`,
-    "regions at training": Object.entries(model.region_shares).map(([region, share]) => `${region} ${percent(share)}`).join(", "),
+    [`regions at ${model.recalibrated_rows ? "recalibration" : "training"}`]: Object.entries(model.region_shares).map(([region, share]) => `${region} ${percent(share)}`).join(", "),
     test: metrics.map(([metric, value]) => `${metric.slice(5)} ${number(value, 3)}`).join(", "),
     registry: model.stale ? "has not answered for a while: the alias may have moved" : "",
   });

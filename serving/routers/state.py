@@ -16,7 +16,7 @@ router = APIRouter(tags=["state"])
 
 @router.get("/v1/model")
 async def model(request: Request) -> dict[str, Any]:
-    """What is served: version, intervals, columns, and the run it came from."""
+    """What is served: version, intervals, columns, its run, its training, and its recalibration if it had one."""
     service: Service = request.app.state.service
     return describe(service.current()) | {
         "stale": service.stale,
@@ -34,14 +34,20 @@ def describe(served: Served) -> dict[str, Any]:
         "uri": source.uri,
         "run_id": source.run_id,
         "detector": bundle.manifest["detector"],
-        "trained_at": None if source.trained_at is None else _iso(source.trained_at / 1000),
+        "trained_at": _begun(source.trained_at),
+        "recalibrated_at": _begun(source.recalibrated_at),
         "loaded_at": _iso(served.loaded_at),
         "training_rows": bundle.manifest["training_rows"],
+        "recalibrated_rows": bundle.manifest.get("recalibrated_rows"),
         "metrics": source.metrics,
         "thresholds": bundle.curve.to_json()["thresholds"],
         "region_shares": bundle.histogram["region_shares"],
         "columns": bundle.schema.to_json()["columns"],
     }
+
+
+def _begun(milliseconds: int | None) -> str | None:
+    return None if milliseconds is None else _iso(milliseconds / 1000)
 
 
 def _iso(seconds: float) -> str:

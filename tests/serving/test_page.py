@@ -73,6 +73,21 @@ def test_the_page_shows_the_model_and_an_example_that_scores_as_normal(page: Pag
     expect(page.locator("#features tbody tr")).to_have_count(5)
 
 
+def test_the_card_tells_a_recalibration_apart_from_the_training(page: Page, service: Service) -> None:
+    expect(page.locator("#card")).to_contain_text("regions at training")
+    told = service.client.get("/v1/model").json()
+    recalibrated = {"recalibrated_at": "2026-01-02T00:00:00+00:00", "recalibrated_rows": 4321}
+    page.route("**/v1/model", lambda route: route.fulfill(json={**told, **recalibrated}))
+    page.reload()
+    for text in (
+        "recalibrated at2026-01-02",
+        "recalibration rows4,321",
+        "training rows250",
+        "regions at recalibration",
+    ):
+        expect(page.locator("#card")).to_contain_text(text)
+
+
 def test_a_row_is_edited_and_scored_by_keyboard_alone(page: Page, service: Service) -> None:
     for _ in range(2):
         page.keyboard.press("Tab")  # past the link to the REST interface

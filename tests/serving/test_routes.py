@@ -602,6 +602,17 @@ def test_what_was_told_of_another_version_is_not_told_of_this_one(client: TestCl
     assert 'version="7"' not in told
 
 
+def test_a_recalibration_is_told_apart_from_the_training(client: TestClient) -> None:
+    service = service_of(client)
+    bundle = service.current().bundle
+    assert client.get("/v1/model").json()["recalibrated_rows"] is None
+    bundle.manifest["recalibrated_rows"] = 40
+    service.serve(bundle, Source("models:/payments/8", trained_at=0, recalibrated_at=86_400_000))
+    told = client.get("/v1/model").json()
+    assert (told["trained_at"], told["training_rows"]) == ("1970-01-01T00:00:00+00:00", 250)
+    assert (told["recalibrated_at"], told["recalibrated_rows"]) == ("1970-01-02T00:00:00+00:00", 40)
+
+
 @pytest.mark.parametrize(
     ("method", "path"), [("POST", "/v1/score"), ("GET", "/v1/drift"), ("POST", "/v2/models/payments/infer")]
 )

@@ -12,6 +12,7 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
+from serving.registry import _answer as answer_of_the_child
 from ssad.bundle import Bundle
 from ssad.datasets.tables import read_table
 from ssad.detectors import FitSettings, fit_detector
@@ -84,6 +85,26 @@ def test_the_run_and_the_version_tell_the_shift_and_where_it_comes_from(
     assert "models:/ssad/1 recalibrated" in str(version.description)
     first, second = (mlflow.models.get_model_info(f"models:/ssad/{number}").signature for number in (1, 2))
     assert first == second
+
+
+def fetched_by_a_service(uri: str, folder: Path) -> dict[str, Any]:
+    """What a service's child process tells of a model that it has fetched."""
+    source: dict[str, Any] = answer_of_the_child({"do": "fetch", "uri": uri, "folder": str(folder)})["source"]
+    return source
+
+
+def test_a_service_of_it_tells_the_training_and_the_recalibration_apart(
+    own_store: MlflowClient, tmp_path: Path
+) -> None:
+    training, *_ = own_store.search_runs(["0"], order_by=["start_time"])
+    for parent in (CHAMPION, "models:/ssad/2"):
+        recalibrate(RecalibrateSettings(parent, moved(tmp_path, 1.3)))
+    found = fetched_by_a_service("models:/ssad/3", tmp_path)
+    run = own_store.get_run(str(own_store.get_model_version("ssad", "3").run_id))
+    assert (found["run_id"], found["recalibrated_at"]) == (run.info.run_id, run.info.start_time)
+    assert found["trained_at"] == training.info.start_time
+    trained = {name: value for name, value in training.data.metrics.items() if not name.startswith("system/")}
+    assert found["metrics"] == trained
 
 
 @pytest.mark.parametrize("detector", ["ssad", "radon", "grand"])
@@ -168,6 +189,9 @@ def test_a_bundles_folder_needs_a_name_to_be_registered_under(
         recalibrate(RecalibrateSettings(str(champion.path), moved(tmp_path, 1.3)))
     named = RecalibrateSettings(str(champion.path), moved(tmp_path, 1.3), model_name="other")
     assert recalibrate(named).registered.aliases == ("challenger", "champion")
+    found = fetched_by_a_service("models:/other/1", tmp_path)
+    assert found["recalibrated_at"]
+    assert (found["trained_at"], found["metrics"]) == (None, {})
 
 
 def test_bad_limits_are_named_together() -> None:
