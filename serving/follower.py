@@ -10,7 +10,7 @@ from collections import OrderedDict
 from dataclasses import replace
 
 from serving.registry import Fetched, Registry
-from serving.source import aliased, pinned
+from serving.source import Version, reference
 from serving.state import Service
 from serving.store import KEPT, Store
 from ssad.bundle import Bundle, TableSchema
@@ -26,18 +26,18 @@ MAX_BACKOFF_SECONDS = 300.0
 
 
 class Follower:
-    """Keeps a service at the version its alias stands at."""
+    """Keeps a service at the version its model URI means."""
 
     def __init__(self, service: Service) -> None:
         self._service = service
         self._settings = service.settings
         self._registry = Registry(service.settings)
         self._store = Store(service.settings)
-        self._alias = aliased(service.settings.model)
-        self._keeps = self._alias is not None or pinned(service.settings.model)  # another URI's bundle may change
-        self._recent: OrderedDict[str, Fetched] = OrderedDict()
-        self._bundles: dict[str, Bundle] = {}
-        self._refused: tuple[str, float, float] | None = None  # version, not before, wait
+        self._reference = reference(service.settings.model)  # None: what another URI means may change, unseen
+        self._settled = self._reference is None
+        self._recent: OrderedDict[Version, Fetched] = OrderedDict()
+        self._bundles: dict[Version, Bundle] = {}
+        self._refused: tuple[Version, float, float] | None = None  # version, not before, wait
         self._hint, self._stopping = threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._run, name="follower", daemon=True)
 
@@ -55,7 +55,7 @@ class Follower:
                 return
             except BundleError as error:
                 logger.error("the last good bundle cannot be used: %s", error)
-                self._store.forget(str(kept.source.version))
+                self._store.forget(kept.source.registered)
         try:
             self._load_from_registry()
         except OSError as error:
@@ -66,11 +66,20 @@ class Follower:
 
     def _load_from_registry(self) -> None:
         """Serve what the registry has now."""
-        if self._alias is None:
-            self._swap(*self._fetch(self._settings.model, None))
+        if self._reference is None:
+            self._swap(*self._fetch(self._settings.model, "", None))
         else:
-            self._serve_version(self._registry.resolve(*self._alias))
+            self._serve_version(self._resolve())
+
+    def _resolve(self) -> Version:
+        version = self._registry.resolve(self._settings.model)
+        if self._alias is not None:
             self._service.registry_seen = time.monotonic()
+        return version
+
+    @property
+    def _alias(self) -> str | None:
+        return self._reference.get("alias") if self._reference else None
 
     def start(self) -> None:
         """Follow from now on."""
@@ -93,30 +102,37 @@ class Follower:
             try:
                 self._service.keys.refresh()
                 self._service.metrics.fold()  # another worker may be asked for this one's
-                if self._alias is not None:
-                    self._poll(*self._alias)
+                if not self._settled:
+                    self._poll()
             except Exception:  # a thread that ends would follow nothing, unseen
                 logger.exception("following failed")
             if self._hint.wait(self._settings.poll_seconds * random.uniform(1 - JITTER, 1 + JITTER)):
                 self._refused = None  # who hints may have mended what was refused
+                self._settled = self._reference is None
             self._hint.clear()
 
-    def _poll(self, name: str, alias: str) -> None:
+    def _poll(self) -> None:
         polls = self._service.metrics.polls
         try:
-            version = self._registry.resolve(name, alias)
+            version = self._resolve()
         except TrackingError as error:
             polls.labels("failed").inc()
             logger.warning("%s", error)
             return
         polls.labels("ok").inc()
-        self._service.registry_seen = time.monotonic()
         served = self._service.served
-        if (served is not None and served.source.version == version) or self._waits(version):
-            return
-        self._try(version)
+        if served is not None and served.source.registered == version:
+            self._settle()
+        elif not self._waits(version):
+            self._try(version)
 
-    def _try(self, version: str) -> None:
+    def _settle(self) -> None:
+        """What is served is what the registry has: of a version that is named by its number that is the end of it."""
+        if self._alias is None:
+            self._settled = True
+            self._registry.close()
+
+    def _try(self, version: Version) -> None:
         """Serve another version; where it cannot be, count that and keep the old one."""
         reloads = self._service.metrics.reloads
         try:
@@ -126,16 +142,16 @@ class Follower:
             known = self._refused if self._refused and self._refused[0] == version else None
             wait = min(known[2] * 2, MAX_BACKOFF_SECONDS) if known else self._settings.poll_seconds
             self._refused = (version, time.monotonic() + wait, wait)
-            logger.error("version %s is not served, the old one is kept: %s", version, error)
+            logger.error("version %s is not served, the old one is kept: %s", version.number, error)
         else:
             reloads.labels("loaded").inc()
             self._refused = None
-            logger.info("version %s is served", version)
+            logger.info("version %s is served", version.number)
 
-    def _waits(self, version: str) -> bool:
+    def _waits(self, version: Version) -> bool:
         return self._refused is not None and self._refused[0] == version and time.monotonic() < self._refused[1]
 
-    def _serve_version(self, version: str) -> None:
+    def _serve_version(self, version: Version) -> None:
         """Get a version, check it and swap.
 
         Raises:
@@ -145,35 +161,40 @@ class Follower:
         if version in self._bundles:
             self._swap(self._recent[version], self._bundles[version])
             return
-        assert self._alias is not None
-        name, _ = self._alias
-        needed = None
-        if self._service.served is not None and not self._settings.allow_new_columns:
-            needed = self._service.served.bundle.schema
-        kept = self._store.find(version)
+        assert self._reference is not None
+        kept, needed = self._store.find(version), self._needed(version)
         if kept is not None:
             try:
                 self._swap(kept, load_checked(kept, needed))
                 return
             except BundleError:
                 self._store.forget(version)
-        self._swap(*self._fetch(f"models:/{name}/{version}", needed))
+        uri = f"models:/{self._reference['name']}/{version.number}"
+        self._swap(*self._fetch(uri, version.identity, needed))
 
-    def _fetch(self, uri: str, needed: TableSchema | None) -> tuple[Fetched, Bundle]:
+    def _needed(self, version: Version) -> TableSchema | None:
+        """The columns that clients send, beyond which this version may need none; None where it may."""
+        served = self._service.served
+        if served is None or self._settings.allow_new_columns:
+            return None
+        # Another one of the same number: the model was made anew, and what was sent to the old one binds nobody.
+        return None if served.source.version == version.number else served.bundle.schema
+
+    def _fetch(self, uri: str, identity: str, needed: TableSchema | None) -> tuple[Fetched, Bundle]:
         """Get a bundle into a folder aside, check it, and keep it where it may be kept."""
-        alias = self._alias[1] if self._alias else None
         with self._store.incoming() as scratch:
             fetched = self._registry.fetch(uri, scratch)
-            fetched = Fetched(replace(fetched.source, uri=self._settings.model, alias=alias), fetched.path)
+            source = replace(fetched.source, uri=self._settings.model, alias=self._alias, identity=identity)
+            fetched = Fetched(source, fetched.path)
             bundle = load_checked(fetched, needed)
-            return (self._store.keep(fetched, scratch) if self._keeps else fetched), bundle
+            return (self._store.keep(fetched, scratch) if self._reference else fetched), bundle
 
     def _swap(self, fetched: Fetched, bundle: Bundle) -> None:
         """Serve a checked bundle and remember it as the last good one."""
         self._service.serve(bundle, fetched.source)
-        version = fetched.source.version
-        if version is None or not self._keeps:
+        if self._reference is None:
             return
+        version = fetched.source.registered
         self._recent[version], self._bundles[version] = fetched, bundle
         self._recent.move_to_end(version)
         while len(self._recent) > KEPT:

@@ -7,6 +7,7 @@ serving.registry` reads one question a line, and answers each with a line.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
@@ -20,7 +21,7 @@ from typing import IO, Any
 from urllib.parse import urlparse
 
 from serving.settings import Settings
-from serving.source import Source
+from serving.source import Source, Version, reference
 from ssad.errors import TrackingError, reason_of
 
 BUNDLE_LOADER = "ssad.bundle.pyfunc"
@@ -55,18 +56,17 @@ class Registry:
         self._child = Child()
         self._over_http = urlparse(settings.registry_uri).scheme in ("http", "https")
 
-    def resolve(self, name: str, alias: str) -> str:
-        """The version an alias stands at.
+    def resolve(self, uri: str) -> Version:
+        """The version that a model URI with an alias or a number means now.
 
         Raises:
-            TrackingError: the registry does not answer, or has no such alias.
+            TrackingError: the registry does not answer, or has no such version.
         """
         if self._over_http:
-            return _resolve_over_http(self._settings, name, alias)
-        question = {"do": "resolve", "name": name, "alias": alias}
+            return _resolve_over_http(self._settings, uri)
         # The first question waits for MLflow to be imported.
-        found: str = self._child.ask(question, self._settings.fetch_timeout_seconds)
-        return found
+        found = self._child.ask({"do": "resolve", "uri": uri}, self._settings.fetch_timeout_seconds)
+        return Version(**found)
 
     def fetch(self, uri: str, folder: Path) -> Fetched:
         """Download the model at a URI that has no alias.
@@ -87,17 +87,19 @@ class Registry:
         self._child.stop()
 
 
-def _resolve_over_http(settings: Settings, name: str, alias: str) -> str:
+def _resolve_over_http(settings: Settings, uri: str) -> Version:
     import requests
 
-    url = f"{settings.registry_uri.rstrip('/')}/api/2.0/mlflow/registered-models/alias"
+    asked = reference(uri) or {}
+    method = "registered-models/alias" if "alias" in asked else "model-versions/get"
+    url = f"{settings.registry_uri.rstrip('/')}/api/2.0/mlflow/{method}"
     user, password = os.environ.get("MLFLOW_TRACKING_USERNAME"), os.environ.get("MLFLOW_TRACKING_PASSWORD")
     token = os.environ.get("MLFLOW_TRACKING_TOKEN")
     insecure = os.environ.get("MLFLOW_TRACKING_INSECURE_TLS", "").lower() in ("1", "true")
     try:
         answer = requests.get(
             url,
-            params={"name": name, "alias": alias},
+            params=asked,
             auth=(user, password) if user and password else None,
             headers={"Authorization": f"Bearer {token}"} if token else None,
             verify=os.environ.get("MLFLOW_TRACKING_SERVER_CERT_PATH") or not insecure,
@@ -105,14 +107,20 @@ def _resolve_over_http(settings: Settings, name: str, alias: str) -> str:
         )
         document = answer.json()
         if answer.ok:
-            return str(document["model_version"]["version"])
+            return _identified(document["model_version"])
         reason = f"{answer.status_code} {document.get('message', '')}"
     except (requests.RequestException, ValueError, KeyError, TypeError, AttributeError) as error:
         reason = type(error).__name__
     raise TrackingError(
-        f"the registry at {_without_password(settings.registry_uri)} does not tell where {alias} of {name} stands "
-        f"({reason[:200]}); check that it runs and has that alias."
+        f"the registry at {_without_password(settings.registry_uri)} does not tell which version {uri} is "
+        f"({reason[:200]}); check that it runs and has it."
     )
+
+
+def _identified(found: dict[str, Any]) -> Version:
+    """A version as the registry tells it: which run logged what, and when it was registered, is no other one's."""
+    told = "\n".join(str(found.get(fact)) for fact in ("run_id", "source", "creation_timestamp"))
+    return Version(str(found["version"]), hashlib.sha256(told.encode()).hexdigest()[:16])
 
 
 def _without_password(words: str) -> str:
@@ -185,8 +193,9 @@ def _answer(question: dict[str, Any]) -> Any:
     from mlflow import MlflowClient
 
     if question["do"] == "resolve":
-        found = MlflowClient().get_model_version_by_alias(question["name"], question["alias"])
-        return str(found.version)
+        client, asked = MlflowClient(), reference(question["uri"]) or {}
+        find = client.get_model_version_by_alias if "alias" in asked else client.get_model_version
+        return asdict(_identified(dict(find(**asked))))
     return _fetch(question["uri"], Path(question["folder"]))
 
 
@@ -244,9 +253,8 @@ def _serve_questions() -> None:
         try:
             answer = {"found": _answer(question)}
         except Exception as error:  # whatever MLflow raises; the parent makes one sentence of it
-            what = question.get("uri") or f"models:/{question['name']}@{question['alias']}"
-            advice = "train first, or name a version that is there"
-            answer = {"error": f"{what} cannot be loaded ({_without_password(reason_of(error, 300))}); {advice}."}
+            reason, advice = _without_password(reason_of(error, 300)), "train first, or name a version that is there"
+            answer = {"error": f"{question['uri']} cannot be loaded ({reason}); {advice}."}
         print(json.dumps(answer), file=answers, flush=True)
 
 

@@ -5,8 +5,20 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 
-ALIASED = re.compile(r"models:/+([^/@]+)@([^/@]+)")
-PINNED = re.compile(r"models:/+[^/@]+/\d+")
+REFERENCE = re.compile(r"models:/+(?P<name>[^/@]+)(?:@(?P<alias>[^/@]+)|/(?P<version>\d+))")
+
+
+@dataclass(frozen=True)
+class Version:
+    """A registered version.
+
+    Attributes:
+        number: its number, which is given again where a model is deleted or a registry made anew.
+        identity: what tells it from any other of this number; empty if unknown.
+    """
+
+    number: str
+    identity: str
 
 
 @dataclass(frozen=True)
@@ -22,6 +34,7 @@ class Source:
         trained_at: when training began, milliseconds since 1970; None if unknown.
         recalibrated_at: when the last recalibration since began, likewise; None where there was none.
         metrics: the metrics of the training.
+        identity: what tells the version from any other of its number; empty if unknown.
     """
 
     uri: str
@@ -32,14 +45,15 @@ class Source:
     trained_at: int | None = None
     recalibrated_at: int | None = None
     metrics: dict[str, float] = field(default_factory=dict)
+    identity: str = ""
+
+    @property
+    def registered(self) -> Version:
+        """The version; of a model that is not registered, one without a number."""
+        return Version(self.version or "", self.identity)
 
 
-def aliased(uri: str) -> tuple[str, str] | None:
-    """Name and alias of a model URI that has an alias; None of any other."""
-    found = ALIASED.fullmatch(uri)
-    return (found[1], found[2]) if found else None
-
-
-def pinned(uri: str) -> bool:
-    """Whether a model URI names one registered version, whose files never change."""
-    return PINNED.fullmatch(uri) is not None
+def reference(uri: str) -> dict[str, str] | None:
+    """Name, and alias or version, in a model URI that means a registered version; None for any other."""
+    found = REFERENCE.fullmatch(uri)
+    return {part: word for part, word in found.groupdict().items() if word} if found else None

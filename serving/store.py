@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 import tempfile
 import time
@@ -15,7 +16,7 @@ from pathlib import Path
 
 from serving.registry import Fetched
 from serving.settings import Settings
-from serving.source import Source
+from serving.source import Source, Version
 from ssad.errors import SettingsError
 
 KEPT = 2
@@ -23,6 +24,9 @@ KEPT = 2
 
 LAST_GOOD, SOURCE, BUNDLE = "last-good.json", "source.json", "bundle"
 INCOMING = "incoming-"
+
+OF_FILES = re.compile(r"(sqlite(?:\+\w+)?:///|file:(?://)?|)([^:]*)")
+"""A registry's URI that is or has a path: of a database, a folder, or none at all for what is in this folder."""
 
 
 class Store:
@@ -34,7 +38,7 @@ class Store:
         Raises:
             SettingsError: it cannot be made.
         """
-        what = f"{settings.registry_uri or Path.cwd()} {settings.model}"
+        what = f"{absolute(settings.registry_uri)} {settings.model}"
         self._abandoned = 2 * settings.fetch_timeout_seconds  # fetching a version may take half of it
         self._root = settings.cache.expanduser() / hashlib.sha256(what.encode()).hexdigest()[:16]
         try:
@@ -54,9 +58,12 @@ class Store:
         with tempfile.TemporaryDirectory(dir=self._root, prefix=INCOMING, ignore_cleanup_errors=True) as folder:
             yield Path(folder)
 
-    def find(self, version: str) -> Fetched | None:
+    def find(self, version: Version) -> Fetched | None:
         """A version that was kept; None where it was not."""
-        folder = self._root / f"v{version}"
+        return self._read(_name(version))
+
+    def _read(self, name: str) -> Fetched | None:
+        folder = self._root / name
         try:
             return Fetched(Source(**json.loads((folder / SOURCE).read_text(encoding="utf-8"))), folder / BUNDLE)
         except (OSError, ValueError, TypeError):
@@ -64,7 +71,7 @@ class Store:
 
     def keep(self, fetched: Fetched, scratch: Path) -> Fetched:
         """Move a fetched bundle to its place, whole or not at all."""
-        ready, place = scratch / "ready", self._root / f"v{fetched.source.version}"
+        ready, place = scratch / "ready", self._root / _name(fetched.source.registered)
         ready.mkdir()
         shutil.move(fetched.path, ready / BUNDLE)
         (ready / SOURCE).write_text(json.dumps(asdict(fetched.source)), encoding="utf-8")
@@ -75,29 +82,41 @@ class Store:
                 raise  # else another worker was sooner
         return Fetched(fetched.source, place / BUNDLE)
 
-    def forget(self, version: str) -> None:
+    def forget(self, version: Version) -> None:
         """Remove a version that turned out to be damaged."""
-        shutil.rmtree(self._root / f"v{version}", ignore_errors=True)
+        shutil.rmtree(self._root / _name(version), ignore_errors=True)
 
     def last_good(self) -> Fetched | None:
         """What was served last; None where nothing was, or it is gone."""
-        versions = self._marked()
-        return self.find(versions[0]) if versions else None
+        names = self._marked()
+        return self._read(names[0]) if names else None
 
-    def mark_good(self, version: str) -> None:
+    def mark_good(self, version: Version) -> None:
         """Remember that this version is served, and remove all but the newest `KEPT`."""
-        versions = [version, *(other for other in self._marked() if other != version)][:KEPT]
+        newest = _name(version)
+        names = [newest, *(other for other in self._marked() if other != newest)][:KEPT]
         handle, written = tempfile.mkstemp(dir=self._root)
         with os.fdopen(handle, "w", encoding="utf-8") as file:
-            json.dump(versions, file)
+            json.dump(names, file)
         Path(written).replace(self._root / LAST_GOOD)
         for folder in self._root.glob("v*"):
-            if folder.name[1:] not in versions:
+            if folder.name not in names:
                 shutil.rmtree(folder, ignore_errors=True)
 
     def _marked(self) -> list[str]:
         try:
-            versions = json.loads((self._root / LAST_GOOD).read_text(encoding="utf-8"))
+            names = json.loads((self._root / LAST_GOOD).read_text(encoding="utf-8"))
         except (OSError, ValueError):
             return []
-        return [str(version) for version in versions] if isinstance(versions, list) else []
+        return [str(name) for name in names] if isinstance(names, list) else []
+
+
+def _name(version: Version) -> str:
+    """The folder of a version."""
+    return f"v{version.number}-{version.identity}"
+
+
+def absolute(uri: str) -> str:
+    """A registry's URI, the same from every folder: one that is or has a relative path means another in each."""
+    found = OF_FILES.fullmatch(uri)
+    return found[1] + str(Path(found[2]).absolute()) if found else uri

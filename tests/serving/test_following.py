@@ -13,6 +13,7 @@ import threading
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -21,10 +22,18 @@ from unittest.mock import Mock
 import httpx
 import numpy as np
 import pytest
+from mlflow.exceptions import MlflowException
 
-from serving.registry import Child
+from serving.follower import Follower
+from serving.registry import Child, _answer, _resolve_over_http
+from serving.settings import read_settings
+from serving.source import Version
+from serving.state import Service
+from serving.store import Store, absolute
 from ssad.bundle import Bundle
+from tests.conftest import default_store
 from tests.serving.support import (
+    ALIAS,
     DAMAGES,
     MODEL,
     SECRET,
@@ -288,6 +297,84 @@ def test_what_a_killed_process_had_half_fetched_is_removed(registry: Registry, t
         assert fetching.exists()
 
 
+@pytest.mark.parametrize("uri", ["sqlite:///mlflow.db", "file:mlruns", "file://./mlruns", "./mlruns", ""])
+def test_what_is_kept_of_a_relative_registry_is_that_of_its_folder(
+    uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    for folder in ("one", "other", "one"):
+        (tmp_path / folder).mkdir(exist_ok=True)
+        monkeypatch.chdir(tmp_path / folder)
+        Store(read_settings(cache=tmp_path / "cache"))
+    assert len(list((tmp_path / "cache").iterdir())) == 2
+
+
+@pytest.mark.parametrize(
+    "uri", ["https://registry/x", "postgresql://u:p@h/db", "sqlite:////data/mlflow.db", "file:///r"]
+)
+def test_what_is_kept_of_any_other_registry_is_the_same_from_every_folder(uri: str) -> None:
+    assert absolute(uri) == uri
+
+
+@pytest.fixture
+def in_process(registry: Registry, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The registry is this process's default, and here is answered what a child would: its MLflow is loaded already."""
+    monkeypatch.setattr(Child, "ask", lambda _, question, seconds: json.loads(json.dumps(_answer(question))))
+    with default_store(registry.uri):
+        yield
+
+
+@contextmanager
+def follower_of(uri: str, cache: Path) -> Iterator[tuple[Service, Follower]]:
+    service = Service(read_settings(model=uri, cache=cache, poll_seconds=0.05))
+    follower = Follower(service)
+    follower.load_first()
+    follower.start()
+    try:
+        yield service, follower
+    finally:
+        follower.stop()
+        service.pool.shutdown()
+
+
+def make_anew(registry: Registry, name: str, purpose: str) -> None:
+    """Delete a registered model and register another one, whose version has the number 1 again."""
+    client = registry.client
+    with contextlib.suppress(MlflowException):
+        client.delete_registered_model(name)
+    client.create_registered_model(name)
+    like = client.get_model_version(MODEL, registry.versions[purpose])
+    assert str(client.create_model_version(name, str(like.source), like.run_id).version) == "1"
+    client.set_registered_model_alias(name, ALIAS, "1")
+
+
+@pytest.mark.usefixtures("in_process")
+@pytest.mark.parametrize("uri", [f"models:/again@{ALIAS}", "models:/again/1"])
+def test_a_model_made_anew_is_served_though_its_version_has_the_number_of_the_old_one(
+    registry: Registry, uri: str, tmp_path: Path
+) -> None:
+    first, second = (registry.bundles[registry.versions[name]].curve.thresholds for name in ("first", "second"))
+    make_anew(registry, "again", "first")
+    with follower_of(uri, tmp_path) as (service, follower):
+        assert service.current().bundle.curve.thresholds == first
+        make_anew(registry, "again", "second")
+        follower.wake()
+        until(lambda: service.current().bundle.curve.thresholds == second, "the new version 1 is served")
+    make_anew(registry, "again", "other-columns")
+    with follower_of(uri, tmp_path) as (service, _):
+        until(lambda: "colour" in service.current().bundle.schema.graph_order, "the new one's own columns are served")
+        assert service.current().source.version == "1"
+
+
+@pytest.mark.usefixtures("in_process")
+def test_a_version_is_the_same_whether_a_server_or_mlflow_is_asked(registry: Registry) -> None:
+    registry.promote("first")
+    first, second = (f"models:/{MODEL}/{registry.versions[name]}" for name in ("first", "second"))
+    told = [_resolve_over_http(read_settings(), uri) for uri in (first, second, f"models:/{MODEL}@{ALIAS}")]
+    assert told == [Version(**_answer({"do": "resolve", "uri": uri})) for uri in (first, second, first)]
+    assert told[0].identity != told[1].identity
+
+
 def test_every_request_is_answered_while_it_drains(registry: Registry, rows: Rows, tmp_path: Path) -> None:
     registry.promote("first")
     body = {"records": rows}
@@ -378,6 +465,6 @@ def test_the_child_that_has_mlflow_ends_with_its_parent(registry: Registry) -> N
     pipe = subprocess.PIPE
     command = [sys.executable, "-m", "serving.registry"]
     with subprocess.Popen(command, stdin=pipe, stdout=pipe, env=environment(registry.uri)) as child:
-        answer, _ = child.communicate(b'{"do": "resolve", "name": "payments", "alias": "nobody"}\n', timeout=120)
+        answer, _ = child.communicate(b'{"do": "resolve", "uri": "models:/payments@nobody"}\n', timeout=120)
         assert "nobody cannot be loaded" in json.loads(answer)["error"]
         assert child.wait(60) == 0

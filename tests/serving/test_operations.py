@@ -194,7 +194,7 @@ def test_a_registry_that_is_killed_is_survived_and_followed_again_without_a_secr
             until(lambda: not running.client.get("/readyz").json()["stale"], "it is no longer stale")
     (log,) = tmp_path.glob("server-*.log")
     said = log.read_text()
-    assert "does not tell where" in said
+    assert "does not tell which version" in said
     assert '"path":"/v1/score","status":422' in said
     for hidden in ("hunter2", "4111", "sesame", "transfer"):
         assert hidden not in said
