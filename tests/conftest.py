@@ -15,7 +15,6 @@ import pandas as pd
 import pytest
 import torch
 
-from ssad.workflows.stopping import STOPPING
 from tests.back_ends import BACK_END, BACK_ENDS, BackEnd
 from tests.ssad.workflows.support import Store, environment, run_python
 
@@ -54,12 +53,10 @@ def seeded() -> None:
 
 
 @pytest.fixture(autouse=True)
-def signals() -> Iterator[None]:
-    """What a command did to its process's signals is undone: one left ignored would be so in every process begun."""
-    before = {signum: signal.getsignal(signum) for signum in STOPPING}
-    yield
-    for signum, handler in before.items():
-        signal.signal(signum, handler)
+def signals() -> None:
+    """As a terminal gives them: one that a test's command, or who began the tests, ignores is so in every process."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 @pytest.fixture

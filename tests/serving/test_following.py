@@ -285,6 +285,7 @@ def test_a_last_good_bundle_that_was_damaged_is_fetched_again(registry: Registry
 
 
 def test_what_a_killed_process_had_half_fetched_is_removed(registry: Registry, tmp_path: Path) -> None:
+    registry.promote("first")
     with running_service(registry.uri, tmp_path) as running:
         (kept,) = tmp_path.rglob("last-good.json")
         abandoned, fetching = kept.with_name("incoming-abandoned"), kept.with_name("incoming-fetching")
