@@ -99,6 +99,7 @@ def test_every_estimator_keeps_the_contract(estimator: SupportsConfidenceEstimat
     check_estimator(estimator)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("detector", [*PRESETS, OWN])
 def test_every_detector_keeps_the_contract(detector: str) -> None:
     check_detector(detector)

@@ -186,23 +186,19 @@ def test_a_run_that_went_on_and_left_no_checkpoint_of_its_own_goes_on_from_the_f
     assert found.read_bytes() == Path(client.download_artifacts(str(logger.run_id), CHECKPOINTS[0])).read_bytes()
 
 
-@pytest.mark.parametrize(
-    ("changed", "difference"),
-    [
-        ({"fit": FitSettings("radon", max_epochs=2, alpha=0.2)}, r"plan\.alpha was None, is 0\.2"),
-        ({"hardware": Hardware(precision="bf16-mixed")}, "precision was 32-true, is bf16-mixed"),
-        ({"confidence": "confidence.csv"}, r"plan\.confidence was None, is \w{64}"),
-    ],
-)
-def test_another_promise_precision_or_first_confidence_than_the_run_had_is_refused(
-    small: Path, tracking: str, changed: dict[str, Any], difference: str
-) -> None:
+def test_another_promise_precision_or_first_confidence_than_the_run_had_is_refused(small: Path, tracking: str) -> None:
     pd.DataFrame({"confidence": np.ones(140)}).to_csv("confidence.csv", index=False)
     settings = TrainSettings(str(small), fit=FitSettings("radon", max_epochs=2))
     done = train(settings, progress=False)
     MlflowClient(tracking).update_run(done.run_id, "RUNNING")
-    with pytest.raises(SettingsError, match=difference):
-        train(replace(settings, resume=done.run_id, **changed), progress=False)
+    changes: list[tuple[dict[str, Any], str]] = [
+        ({"fit": FitSettings("radon", max_epochs=2, alpha=0.2)}, r"plan\.alpha was None, is 0\.2"),
+        ({"hardware": Hardware(precision="bf16-mixed")}, "precision was 32-true, is bf16-mixed"),
+        ({"confidence": "confidence.csv"}, r"plan\.confidence was None, is \w{64}"),
+    ]
+    for changed, difference in changes:
+        with pytest.raises(SettingsError, match=difference):
+            train(replace(settings, resume=done.run_id, **changed), progress=False)
 
 
 def test_the_plan_of_a_run_counts_no_rows_that_are_held_back(small: Path, tracking: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ from mlflow import MlflowClient
 
 from ssad.errors import TrackingError
 from ssad.workflows.tracking import _digest, tracked_run
+from tests.conftest import PROJECT
 from tests.ssad.workflows.support import PROCESS_SECONDS, QUIET_LIBRARIES, environment
 
 pytestmark = [*QUIET_LIBRARIES, pytest.mark.slow]
@@ -28,6 +30,15 @@ def test_the_first_runs_of_a_directory_may_begin_together(tmp_path: Path) -> Non
     said = [process.communicate(timeout=PROCESS_SECONDS)[1].decode() for process in together]
     assert [process.returncode for process in together] == [0, 0, 0], said
     assert [run.info.status for run in MlflowClient(uri).search_runs(["0"])] == 3 * ["FINISHED"]
+
+
+def test_the_run_says_from_which_code_it_came(tracking: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(PROJECT)
+    with tracked_run(system_metrics=False) as run:
+        pass
+    tags = MlflowClient(tracking).get_run(run.info.run_id).data.tags
+    assert re.fullmatch(r"[0-9a-f]{40}", tags["mlflow.source.git.commit"])
+    assert tags["git.dirty"] in ("true", "false")
 
 
 def test_a_column_of_lists_is_told_apart_by_what_is_in_them() -> None:

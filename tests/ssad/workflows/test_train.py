@@ -88,16 +88,6 @@ def test_the_run_names_both_data_sets_with_their_digests(first_run: Run) -> None
     assert all(dataset.digest for dataset in contexts.values())
 
 
-def test_the_run_says_from_which_code_it_came(small: Path, tracking: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    from tests.conftest import PROJECT
-
-    monkeypatch.chdir(PROJECT)
-    result = train(TrainSettings(str(small), fit=FitSettings(max_epochs=1)), progress=False)
-    tags = MlflowClient(tracking).get_run(result.run_id).data.tags
-    assert re.fullmatch(r"[0-9a-f]{40}", tags["mlflow.source.git.commit"])
-    assert tags["git.dirty"] in ("true", "false")
-
-
 def test_the_first_version_is_champion_and_challenger(client: MlflowClient, first_run: Run) -> None:
     (version,) = client.search_model_versions("name='ssad'")
     assert str(version.version) == "1"
