@@ -134,7 +134,7 @@ def loop(module: SelfSupervisionModule, batches: Callable[[], Iterable[Any]], ep
             else:
                 output = module.model(rows)
                 loss = F.mse_loss(*output) if isinstance(output, tuple) else F.mse_loss(output, rows)
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()  # type: ignore[no-untyped-call]  # torch does not type it
             optimizer.step()
         seconds.append(time.process_time() - start)
     return seconds
@@ -155,7 +155,7 @@ def per_row(kind: type[PerRow], detector: str, rows: torch.Tensor, batch_size: i
     return loop(build(detector, rows), lambda: loader, 1, method=False)
 
 
-class TimedAutoEncoder(AutoEncoder):  # type: ignore[misc]
+class TimedAutoEncoder(AutoEncoder):  # type: ignore[misc]  # PyOD is untyped
     """PyOD's AutoEncoder that notes when its epochs end."""
 
     def training_prepare(self) -> None:

@@ -62,7 +62,7 @@ def test_an_own_detector_is_tracked_registered_and_scores_without_its_code(tmp_p
 
 
 def test_the_quickstart_notebook_runs_from_its_first_cell_to_its_last() -> None:
-    notebook = nbformat.read(  # type: ignore[no-untyped-call]
+    notebook = nbformat.read(  # type: ignore[no-untyped-call]  # nbformat does not type it
         EXAMPLES / "quickstart.ipynb", as_version=4
     )
     NotebookClient(notebook, timeout=300, resources={"metadata": {"path": str(EXAMPLES)}}).execute()

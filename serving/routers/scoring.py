@@ -39,6 +39,7 @@ class InvocationsEndpoint(ScoringEndpoint):
     """`POST /invocations`."""
 
     def __init__(self, service: Service, table_decoders: dict[str, bodies.Decoder]) -> None:
+        # That JSON is taken; what decodes it is each request's own.
         super().__init__(service, {"application/json": bodies.score_rows, **table_decoders}, answers.write_invocations)
 
     def _asked(self, scope: Scope, headers: dict[bytes, bytes]) -> Request:

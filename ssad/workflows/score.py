@@ -25,7 +25,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from ssad.bundle import REGIONS, Bundle
 from ssad.bundle.bundle import digest
-from ssad.bundle.explain import CONTRIBUTOR_SHARES, CONTRIBUTORS, contributions
+from ssad.bundle.explain import CONTRIBUTOR_SHARES, CONTRIBUTORS, contributors
 from ssad.bundle.intervals import Floats
 from ssad.datasets.parquet import BATCH_ROWS
 from ssad.datasets.stream import TableStream, open_stream
@@ -237,7 +237,7 @@ def score_batch(batch: pa.RecordBatch, settings: ScoreSettings, model: FetchedMo
         "model_version": pa.repeat(pa.scalar(model.version, pa.string()), len(batch)),
     }
     for name in scored[0][1]:
-        answers[name] = pa.concat_arrays([contributors[name] for _, contributors in scored])
+        answers[name] = pa.concat_arrays([found[name] for _, found in scored])
     return pa.RecordBatch.from_pydict({name: batch.column(name) for name in settings.kept} | answers)
 
 
@@ -247,9 +247,8 @@ def _score_rows(bundle: Bundle, rows: dict[str, Any], explain: int) -> tuple[Flo
     scores = bundle.score_inputs(inputs)
     if not explain:
         return scores, {}
-    top, shares = contributions(bundle, inputs, explain)
-    names = np.asarray(bundle.schema.graph_order)[top]
-    return scores, {CONTRIBUTORS: pa.array(list(names)), CONTRIBUTOR_SHARES: pa.array(list(shares))}
+    found = contributors(bundle, inputs, explain)
+    return scores, {name: pa.array(entries) for name, entries in found.items()}
 
 
 def region_counts(output: Path) -> dict[str, int]:

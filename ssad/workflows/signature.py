@@ -18,7 +18,7 @@ EXAMPLE_ROWS = 5
 MOMENTS = pd.Timestamp.min.timestamp(), pd.Timestamp.max.timestamp()
 """The first and last that MLflow takes for one, in seconds since 1970."""
 
-ANY = AnyType()  # type: ignore[no-untyped-call]
+ANY = AnyType()  # type: ignore[no-untyped-call]  # MLflow does not type it
 
 
 class DescribedRows(NamedTuple):

@@ -103,6 +103,7 @@ def service(back_end: BackEnd, tmp_path_factory: pytest.TempPathFactory) -> Iter
 def rows() -> list[dict[str, Any]]:
     """Rows of the table, as JSON has them."""
     table = mixed_table().head(20).astype(object)
+    # pandas types keys as anything that has a hash
     records: list[dict[str, Any]] = table.where(table.notna(), None).to_dict("records")  # type: ignore[assignment]
     return records
 

@@ -65,7 +65,7 @@ def client(client_of: Client) -> TestClient:
 
 
 def service_of(client: TestClient) -> Service:
-    service: Service = client.app.service  # type: ignore[attr-defined]
+    service: Service = client.app.service  # type: ignore[attr-defined]  # ours, typed as any ASGI app
     return service
 
 
@@ -334,7 +334,7 @@ def test_a_body_without_a_length_is_counted_as_it_comes(client_of: Client) -> No
 
 
 def test_too_many_requests_at_once_are_sent_away(client: TestClient, rows: Rows) -> None:
-    client.app._running = 1000  # type: ignore[attr-defined]
+    client.app._running = 1000  # type: ignore[attr-defined]  # likewise
     answer = client.post("/v1/score", json={"records": rows})
     assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
     assert client.get("/livez").status_code == 200
