@@ -196,7 +196,7 @@ def test_a_registry_that_is_killed_is_survived_and_followed_again_without_a_secr
     said = log.read_text()
     assert "does not tell which version" in said
     assert '"path":"/v1/score","status":422' in said
-    for hidden in ("hunter2", "4111", "sesame", "transfer"):
+    for hidden in ("hunter2", "4111-1111", "sesame", "transfer"):
         assert hidden not in said
 
 
