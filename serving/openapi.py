@@ -61,9 +61,7 @@ def example(bundle: Bundle) -> dict[str, Any]:
     numeric, words = middle[: len(bundle.schema.numeric)], middle[len(bundle.schema.numeric) :]
     inputs = GraphInputs(np.asarray([numeric], dtype=np.float64), np.asarray([words], dtype=object))
     values = bundle.schema.plain_values(inputs)
-    row = {column.name: values[column.name][0] for column in bundle.schema.columns}
-    truths = {column.name for column in bundle.schema.columns if column.kind == "boolean"}
-    return {name: bool(value) if name in truths and value is not None else value for name, value in row.items()}
+    return {column.name: values[column.name][0] for column in bundle.schema.columns}
 
 
 TABLES: dict[str, dict[str, Any]] = {

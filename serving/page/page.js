@@ -61,6 +61,7 @@ function draw(tag, attributes = {}, text = "") {
 const number = (value, digits = 4) => (Number.isFinite(value) ? String(+value.toPrecision(digits)) : "nowhere");
 const percent = (share) => (share === undefined ? "" : `${(100 * share).toFixed(1)} %`);
 const toSeconds = (text) => text.replace(/(T\d\d:\d\d:\d\d)\.\d+$/, "$1");
+const counted = (rows) => `${rows.toLocaleString("en")} row${rows === 1 ? "" : "s"}`;
 const shown = (value) => (value === null ? "missing" : typeof value === "number" ? number(value) : toSeconds(String(value)));
 const regionName = (region) => make("span", { className: `region ${region}` }, region);
 
@@ -123,7 +124,7 @@ function showTable(predictions, order) {
   const counts = Object.fromEntries(["normal", "unknown", "abnormal"].map((region) =>
     [region, predictions.filter((row) => row.region === region).length]));
   const more = order.length > SHOWN_ROWS ? `, the ${SHOWN_ROWS} most abnormal shown` : "";
-  const summary = `${order.length} rows: ${Object.entries(counts).map(([region, rows]) => `${rows} ${region}`).join(", ")}${more}.`;
+  const summary = `${counted(order.length)}: ${Object.entries(counts).map(([region, rows]) => `${rows} ${region}`).join(", ")}${more}.`;
   const cells = order.slice(0, SHOWN_ROWS).map((at) => {
     const row = predictions[at];
     const why = make("button", { type: "button", onclick: () => attempt(() => explainRow(at, row)) }, `row ${at + 1}`);
@@ -150,7 +151,7 @@ function showAnswer(answer, title) {
     ...facts.map(([name, value]) => make("div", {}, make("dt", {}, name), make("dd", {}, value)))));
   const cells = (answer.features || []).map((feature) => [feature.column,
     make("span", {}, make("meter", { min: 0, max: 1, value: feature.share, ariaLabel: "share of the row's deviation" }), ` ${percent(feature.share)}`),
-    shown(feature.given), shown(feature.expected)]);
+    shown(feature.given), feature.expected === feature.given ? "no other" : shown(feature.expected)]);
   const heads = [["column"], ["share"], ["given", "number"], ["less abnormal", "number"]];
   element("features").replaceChildren(...(cells.length ? [makeTable("Columns that contributed most", heads, cells)] : []));
   state.score = answer.score;
@@ -160,22 +161,24 @@ function showAnswer(answer, title) {
 // What is served, and how its input moves.
 
 async function refresh() {
-  const [histogram, drift] = await Promise.all([ask("v1/histogram"), ask("v1/drift")]);
-  if (!state.model || state.model.version !== drift.version || state.model.name !== drift.name) await describe();
+  const [model, histogram, drift] = await Promise.all(["v1/model", "v1/histogram", "v1/drift"].map((path) => ask(path)));
+  if (JSON.stringify(state.model?.columns) !== JSON.stringify(model.columns)) await offerRow(model.columns);
+  state.model = model;
+  describe(model);
   drawHistogram(histogram);
   showDrift(drift);
 }
 
-async function describe() {
-  const [model, openapi] = await Promise.all([ask("v1/model"), ask("openapi.json")]);
-  const known = state.model;
-  state.model = model;
+async function offerRow(columns) {
+  const openapi = await ask("openapi.json");
+  buildForm(openapi.paths["/v1/score"].post.requestBody.content["application/json"].example.records[0], columns);
+}
+
+function describe(model) {
   const name = model.name || model.uri;
   document.title = `ssad: ${name}`;
   element("title").textContent = name;
   element("subtitle").textContent = model.version ? `version ${model.version}` : "";
-  const example = openapi.paths["/v1/score"].post.requestBody.content["application/json"].example.records[0];
-  if (JSON.stringify(known?.columns) !== JSON.stringify(model.columns)) buildForm(example, model.columns);
   const { normal, abnormal } = model.thresholds;
   const metrics = Object.entries(model.metrics || {}).filter(([metric]) => metric.startsWith("test_"));
   showCard({
@@ -203,13 +206,14 @@ function showDrift(drift) {
     [regionName(region), percent(drift.region_shares[region]), percent(drift.training_region_shares[region])]);
   const columns = Object.entries(drift.column_psi).sort(([, a], [, b]) => b - a).slice(0, EXPLAINED)
     .map(([name, psi]) => [name, psi.toFixed(3)]);
-  const drifted = drift.rows < COMPARED_ROWS ? `; from ${COMPARED_ROWS} on a comparison tells something.`
+  const few = drift.rows < COMPARED_ROWS;
+  const drifted = few ? `; from ${COMPARED_ROWS} on a comparison tells something.`
     : `; the scores' stability index is ${drift.score_psi.toFixed(3)} (by custom: steady below 0.1, another population `
       + `from 0.25), Kolmogorov-Smirnov ${drift.score_ks.toFixed(3)}.`;
   element("drift").replaceChildren(
-    make("p", {}, `${drift.rows.toLocaleString("en")} rows${drifted}`),
+    make("p", {}, counted(drift.rows) + drifted),
     makeTable("Regions", [["region"], ["recent", "number"], ["training", "number"]], regions),
-    makeTable("Drift of columns", [["column"], ["stability index", "number"]], columns));
+    ...(few ? [] : [makeTable("Drift of columns", [["column"], ["stability index", "number"]], columns)]));
 }
 
 // The histogram: training scores as bars by region, recent ones as a line, thresholds across both.
@@ -312,4 +316,6 @@ for (const name of ["dragover", "dragleave", "drop"]) {
 }
 
 attempt(refresh, true);
-setInterval(() => document.visibilityState === "visible" && state.model && attempt(refresh, true), POLL_MILLISECONDS);
+// Where a key is asked for and not yet known, asking again would only be refused again.
+const mayAsk = () => document.visibilityState === "visible" && (state.model || element("key-form").hidden);
+setInterval(() => mayAsk() && attempt(refresh, true), POLL_MILLISECONDS);

@@ -40,7 +40,8 @@ def explain(bundle: Bundle, inputs: GraphInputs, most: int) -> list[list[dict[st
     """The columns that contribute most to each row's deviation, the largest first.
 
     The expected value of a column is the one, among the training rows' bin edges or most frequent
-    categories, that makes the row score lowest when the row's other columns stay as they are.
+    categories, that makes the row score lowest when the row's other columns stay as they are; the given
+    one, if none of them makes it score lower.
 
     Args:
         bundle: the detector.
@@ -67,11 +68,13 @@ def _expected(bundle: Bundle, inputs: GraphInputs, at: int, rows: Ints) -> dict[
     """Row -> the expected value of the column at this place of the graph's order."""
     name = bundle.schema.graph_order[at]
     typical = bundle.reference.typical_values(name)
-    changed = inputs[np.repeat(rows, len(typical))]
+    choices = 1 + len(typical)
+    changed = inputs[np.repeat(rows, choices)]
     numeric, words = changed.numeric.copy(), changed.categorical.copy()
     block, place = (numeric, at) if at < numeric.shape[1] else (words, at - numeric.shape[1])
-    block[:, place] = np.tile(typical, len(rows))
-    scores = bundle.score_inputs(GraphInputs(numeric, words)).reshape(len(rows), len(typical))
-    best = scores.argmin(axis=1) + np.arange(len(rows)) * len(typical)
+    for choice, value in enumerate(typical, start=1):  # the first of a row's choices is the given value
+        block[choice::choices, place] = value
+    scores = bundle.score_inputs(GraphInputs(numeric, words)).reshape(len(rows), choices)
+    best = scores.argmin(axis=1) + np.arange(len(rows)) * choices
     values = bundle.schema.plain_values(GraphInputs(numeric[best], words[best]))[name]
     return dict(zip(rows.tolist(), values, strict=True))

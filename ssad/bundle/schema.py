@@ -196,7 +196,8 @@ class TableSchema:
                 moments = (values * 1e6).round().astype("datetime64[us]") if len(values) else values
                 columns[column.name] = [None if np.isnat(m) else str(m) for m in moments]
             else:
-                columns[column.name] = [None if np.isnan(value) else value for value in values.tolist()]
+                plain = bool if column.kind == "boolean" else float
+                columns[column.name] = [None if np.isnan(value) else plain(value) for value in values.tolist()]
         for column, words in zip(self.categorical, inputs.categorical.T, strict=True):
             columns[column.name] = [word or None for word in words.tolist()]
         return columns

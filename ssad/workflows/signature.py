@@ -74,5 +74,4 @@ def _cells(plain: list[Any], raw: pd.Series, kind: DataType | AnyType) -> pd.Ser
         return pd.Series(plain, dtype="float64")
     if kind == DataType.datetime:
         return pd.Series(np.asarray(plain, dtype="datetime64[us]"))
-    convert = bool if kind == DataType.boolean else str
-    return pd.Series([None if value is None else convert(value) for value in plain])
+    return pd.Series([value if value is None or kind == DataType.boolean else str(value) for value in plain])

@@ -166,6 +166,35 @@ def test_a_row_can_be_scored_once_it_has_fields(browser: Browser, service: Servi
     page.close()
 
 
+def test_the_card_follows_a_model_that_is_made_anew_under_the_same_number(page: Page, service: Service) -> None:
+    expect(page.locator("#card")).to_contain_text("training rows250")
+    told = service.client.get("/v1/model").json()
+    page.route("**/v1/model", lambda route: route.fulfill(json={**told, "training_rows": 4321, "stale": True}))
+    expect(page.locator("#card")).to_contain_text("training rows4,321")
+    expect(page.locator("#card")).to_contain_text("the alias may have moved")
+
+
+def test_a_page_opened_before_there_is_a_model_shows_it_when_there_is(browser: Browser, service: Service) -> None:
+    page = browser.new_page()
+    page.route("**/v1/model", lambda route: route.fulfill(status=503, json={"detail": "no model is loaded yet."}))
+    page.goto(str(service.client.base_url))
+    expect(page.get_by_role("alert")).to_have_text("no model is loaded yet.")
+    page.unroute("**/v1/model")
+    expect(page.locator("#fields input")).to_have_count(5)
+    expect(page.get_by_role("alert")).to_be_hidden()
+    page.close()
+
+
+def test_few_rows_are_counted_and_not_compared(page: Page, service: Service) -> None:
+    drift = service.client.get("/v1/drift").json()
+    page.route("**/v1/drift", lambda route: route.fulfill(json={**drift, "rows": 1}))
+    expect(page.locator("#drift p")).to_have_text("1 row; from 200 on a comparison tells something.")
+    expect(page.locator("#drift table")).to_have_count(1)
+    page.unroute("**/v1/drift")
+    page.route("**/v1/drift", lambda route: route.fulfill(json={**drift, "rows": 200}))
+    expect(page.locator("#drift table")).to_have_count(2)
+
+
 def test_the_histogram_shows_the_intervals_and_counts_what_comes_in(page: Page, service: Service) -> None:
     document = service.client.get("/v1/histogram").json()
     assert len(document["edges"]) == len(document["training"]) + 1 == len(document["recent"]) + 1

@@ -457,6 +457,21 @@ def test_explanations_name_what_was_given_and_what_was_expected(client: TestClie
     assert 0 < first[1]["share"] <= first[0]["share"] <= 1
 
 
+def test_what_is_expected_of_a_column_is_less_abnormal_or_what_was_given(client: TestClient, rows: Rows) -> None:
+    answers = client.post("/v1/score?explain=5", json={"records": rows}).json()["predictions"]
+    told = [(at, feature) for at, row in enumerate(answers) for feature in row["features"]]
+    assert all(type(feature["given"]) is bool for _, feature in told if feature["column"] == "paid")
+    changed = [{**rows[at], feature["column"]: feature["expected"]} for at, feature in told]
+    scored = client.post("/v1/score", json={"records": changed}).json()["predictions"]
+    kept = 0
+    for (at, feature), row in zip(told, scored, strict=True):
+        if feature["expected"] == feature["given"]:
+            kept += 1
+        else:
+            assert row["score"] < answers[at]["score"]
+    assert 0 < kept < len(told)
+
+
 @pytest.mark.parametrize(("query", "status"), [("explain=x", 422), ("explain=-1", 422), ("explain=9999", 413)])
 def test_an_explanation_that_cannot_be_given_is_refused(
     client: TestClient, rows: Rows, query: str, status: int
