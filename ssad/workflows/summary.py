@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+import shlex
 
 from rich.console import Console
 from rich.table import Table
 
+from ssad.workflows.registry import CHALLENGER, CHAMPION, Registered
 from ssad.workflows.train import TrainResult, TrainSettings
 
 SHOWN_METRICS = {"test_auc": "AUROC", "test_ap": "average precision", "test_f1": "F1"}
@@ -24,12 +26,18 @@ def show(settings: TrainSettings, result: TrainResult, console: Console | None =
     console.print()
     console.print(table)
     console.print()
-    console.print(f"Serve it:  {next_command(settings)}", soft_wrap=True)
+    console.print(next_step(result.registered), soft_wrap=True)
 
 
-def next_command(settings: TrainSettings) -> str:
-    """What to type next."""
-    return f"mlflow run . --env-manager local -e serve -P model=models:/{settings.model_name}@champion"
+def next_step(registered: Registered) -> str:
+    """What to type next: a champion is served, another version compared with it first."""
+    action, aim, parameter, alias = (
+        ("Serve", "serve", "model", CHAMPION)
+        if CHAMPION in registered.aliases
+        else ("Promote", "promote", "candidate", CHALLENGER)
+    )
+    uri = shlex.quote(f"models:/{registered.name}@{alias}")
+    return f"{action} it:  mlflow run . --env-manager local -e {aim} -P {parameter}={uri}"
 
 
 def _lines(settings: TrainSettings, result: TrainResult) -> list[tuple[str, str]]:

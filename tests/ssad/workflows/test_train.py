@@ -14,6 +14,7 @@ from mlflow.entities import Run
 
 from ssad.bundle import Bundle
 from ssad.detectors import FitSettings
+from ssad.workflows.summary import next_step
 from ssad.workflows.train import TrainSettings, train
 from tests.conftest import CommandLine
 from tests.ssad.workflows.conftest import small_table
@@ -146,6 +147,8 @@ def test_a_second_training_is_challenger_and_the_champion_stays(small: Path, tra
     assert str(client.get_model_version_by_alias("ssad", "champion").version) == "1"
     assert str(client.get_model_version_by_alias("ssad", "challenger").version) == "2"
     assert len(client.search_runs(["0"])) == 2
+    assert next_step(first.registered).endswith("-e serve -P model=models:/ssad@champion")
+    assert next_step(second.registered).endswith("-e promote -P candidate=models:/ssad@challenger")
 
 
 def test_shuffled_labels_do_not_change_the_bundle_by_one_byte(tracking: str, tmp_path: Path) -> None:
