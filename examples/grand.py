@@ -1,7 +1,8 @@
 """GRAnD from its parts, as a reader of the paper would build it [Najari et al., AINA 2022].
 
 Digits of one kind are normal; other digits, a tenth of the training images, are the anomalies.
-Run it with `python examples/grand.py`, then `mlflow ui` shows what it logged.
+Run it with `python examples/grand.py`; what it logged shows
+`mlflow ui --backend-store-uri sqlite:///digits/mlflow.db`.
 """
 
 from pathlib import Path
@@ -25,7 +26,7 @@ def main(folder: Path = Path("digits")) -> None:
         distr_analyzer=ssad.EVTThresholding(),
     )
     logger = MLFlowLogger(experiment_name="GRAnD", tracking_uri=f"sqlite:///{folder}/mlflow.db")
-    trainer = L.Trainer(max_epochs=10, logger=logger, log_every_n_steps=1)
+    trainer = L.Trainer(max_epochs=10, logger=logger, log_every_n_steps=1, enable_checkpointing=False)
     trainer.fit(model=model, datamodule=data)
     trainer.test(model=model, datamodule=data)
 

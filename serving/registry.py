@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import re
 import selectors
 import subprocess
 import sys
@@ -22,7 +21,7 @@ from urllib.parse import urlparse
 
 from serving.settings import Settings
 from serving.source import Source, Version, reference
-from ssad.errors import TrackingError, reason_of
+from ssad.errors import TrackingError, reason_of, without_password
 
 BUNDLE_LOADER = "ssad.bundle.pyfunc"
 """The `loader_module` of a logged model that is a bundle of this project."""
@@ -112,7 +111,7 @@ def _resolve_over_http(settings: Settings, uri: str) -> Version:
     except (requests.RequestException, ValueError, KeyError, TypeError, AttributeError) as error:
         reason = type(error).__name__
     raise TrackingError(
-        f"the registry at {_without_password(settings.registry_uri)} does not tell which version {uri} is "
+        f"the registry at {without_password(settings.registry_uri)} does not tell which version {uri} is "
         f"({reason[:200]}); check that it runs and has it."
     )
 
@@ -121,11 +120,6 @@ def _identified(found: dict[str, Any]) -> Version:
     """A version as the registry tells it: which run logged what, and when it was registered, is no other one's."""
     told = "\n".join(str(found.get(fact)) for fact in ("run_id", "source", "creation_timestamp"))
     return Version(str(found["version"]), hashlib.sha256(told.encode()).hexdigest()[:16])
-
-
-def _without_password(words: str) -> str:
-    """Words that may be logged: the user and the password that an URI can hold are taken out."""
-    return re.sub(r"//[^/\s]*@", "//", words)
 
 
 class Child:
@@ -253,7 +247,7 @@ def _serve_questions() -> None:
         try:
             answer = {"found": _answer(question)}
         except Exception as error:  # whatever MLflow raises; the parent makes one sentence of it
-            reason, advice = _without_password(reason_of(error, 300)), "train first, or name a version that is there"
+            reason, advice = without_password(reason_of(error, 300)), "train first, or name a version that is there"
             answer = {"error": f"{question['uri']} cannot be loaded ({reason}); {advice}."}
         print(json.dumps(answer), file=answers, flush=True)
 

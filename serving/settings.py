@@ -17,6 +17,9 @@ PREFIX = "SSAD_SERVE_"
 SHA256 = re.compile(r"[0-9a-f]{64}")
 """A key as it is kept: its SHA-256 in hexadecimal."""
 
+DAY = 86_400
+"""Seconds, at most, of any time: clocks know no number for an endless one."""
+
 Words = Annotated[tuple[str, ...], NoDecode]
 
 
@@ -27,7 +30,7 @@ def _cache_folder() -> Path:
 class Settings(BaseSettings):
     """What may be set, each as `SSAD_SERVE_<NAME>`; `model`, `host` and `port` are options too."""
 
-    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="ignore")
+    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="ignore", env_ignore_empty=True)
 
     model: str = Field("models:/ssad@champion", description="model URI of MLflow; one with an alias is followed")
     host: str = Field("127.0.0.1", description="address to listen at")
@@ -41,9 +44,9 @@ class Settings(BaseSettings):
     cache: Path = Field(default_factory=_cache_folder, description="folder where the last good bundle is kept")
     allowed_models: Words = Field((), description="registered names that may be served, by commas; empty: all")
     allow_new_columns: bool = Field(False, description="accept a version that needs columns the served one does not")
-    poll_seconds: float = Field(5.0, gt=0, description="time between two looks at the alias, +-20 %")
-    registry_timeout_seconds: float = Field(3.0, gt=0, description="how long the registry may take to answer")
-    fetch_timeout_seconds: float = Field(120.0, gt=0, description="how long fetching a version may take")
+    poll_seconds: float = Field(5.0, gt=0, le=DAY, description="time between two looks at the alias, +-20 %")
+    registry_timeout_seconds: float = Field(3.0, gt=0, le=DAY, description="how long the registry may take to answer")
+    fetch_timeout_seconds: float = Field(120.0, gt=0, le=DAY, description="how long fetching a version may take")
     webhook_secret: str = Field("", repr=False, description="secret of MLflow's registry webhook; empty: no webhook")
     api_keys: Words = Field((), repr=False, description="SHA-256 of each API key, by commas; no key at all: open")
     api_keys_file: Path | None = Field(None, description="file with more, one a line, read again when it changes")
@@ -54,13 +57,15 @@ class Settings(BaseSettings):
     max_explained: int = Field(2000, ge=1, description="most explained columns in an answer: rows x explain")
     max_concurrency: int = Field(64, ge=1, description="requests in progress; more are answered 503")
     rate_limit: str = Field("", description="requests of one client, such as 100/second; more are answered 429")
-    timeout_seconds: float = Field(30.0, gt=0, description="how long a request may take")
+    timeout_seconds: float = Field(30.0, gt=0, le=DAY, description="how long a request may take")
     tls_certificate: Path | None = Field(None, description="certificate chain, PEM")
     tls_key: Path | None = Field(
         None, validate_default=True, description="its private key, PEM; empty: in the same file"
     )
-    drain_seconds: float = Field(5.0, ge=0, description="time from SIGTERM to closing the port; unready meanwhile")
-    shutdown_seconds: int = Field(30, ge=0, description="time requests in progress have after that")
+    drain_seconds: float = Field(
+        5.0, ge=0, le=DAY, description="time from SIGTERM to closing the port; unready meanwhile"
+    )
+    shutdown_seconds: int = Field(30, ge=0, le=DAY, description="time requests in progress have after that")
     drift_rows: int = Field(10_000, ge=1, description="recent rows that are compared with the training rows")
     threads: int = Field(0, ge=0, description="cores that score large bodies; 0: all")
     log_level: str = Field("INFO", description="DEBUG, INFO, WARNING or ERROR")
@@ -69,7 +74,12 @@ class Settings(BaseSettings):
     @field_validator("allowed_models", "api_keys", mode="before")
     @classmethod
     def _by_commas(cls, value: object) -> object:
-        return tuple(word.strip() for word in value.split(",") if word.strip()) if isinstance(value, str) else value
+        if not isinstance(value, str):
+            return value
+        words = tuple(word.strip() for word in value.split(",") if word.strip())
+        if not words:  # else a lone comma would mean that all may
+            raise ValueError("must name something; unset it to leave it at its default")
+        return words
 
     @field_validator("api_keys")
     @classmethod

@@ -5,6 +5,7 @@ The message of each is one sentence: what came, what was expected, what to do.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
@@ -96,6 +97,11 @@ REASON_LENGTH = 200
 def reason_of(error: Exception, length: int = REASON_LENGTH) -> str:
     """What an exception of another library says, on one line of at most so many characters."""
     return " ".join(str(error).split())[:length]
+
+
+def without_password(words: str) -> str:
+    """Words that may be logged: the user and the password that an URI can hold are taken out."""
+    return re.sub(r"//[^/\s]*@", "//", words)
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

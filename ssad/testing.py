@@ -70,6 +70,8 @@ def _check_analysis(
     for order, other in (("in the same", scores), ("in another", scores.flip(0))):
         again = copy.deepcopy(analyzer).analyze_distribution(other.clone(), current)
         _require(again == found, f"{name} {order} order gave {again.as_dict()}, at first {found.as_dict()}")
+    again = used.analyze_distribution(scores.clone(), current)
+    _require(again == found, f"{name} asked twice gave {again.as_dict()}, at first {found.as_dict()}")
     _require(isinstance(used.plot_analysis(plot_size=(3, 3)), Figure), f"it drew no figure of {name}")
 
 

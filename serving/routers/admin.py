@@ -16,6 +16,9 @@ from serving.scoring import read_body
 MAX_AGE_SECONDS = 300
 """A delivery signed longer ago may be a copy of an old one."""
 
+STAMP_DIGITS = 12
+"""Of a time in seconds, at most: 30,000 years."""
+
 MAX_DELIVERY_BYTES = 2**20
 """Anybody may send to the hook, and its signature is known when all has been read; MLflow's deliveries are small."""
 
@@ -42,7 +45,7 @@ async def hook(request: Request) -> Response:
     signature = request.headers.get("x-mlflow-signature", "")
     if not secret or not hmac.compare_digest(signature.encode(), sign(secret, delivery, stamp, body).encode()):
         raise RefusalError(401, "the delivery is not signed with this service's webhook secret.", "webhook")
-    if not stamp.isdecimal() or abs(time.time() - int(stamp)) > MAX_AGE_SECONDS:
+    if not stamp.isdecimal() or len(stamp) > STAMP_DIGITS or abs(time.time() - int(stamp)) > MAX_AGE_SECONDS:
         raise RefusalError(401, f"the delivery was not signed within the last {MAX_AGE_SECONDS} s.", "webhook")
     if request.app.state.deliveries.first(delivery):
         request.app.state.follower.wake()

@@ -38,5 +38,5 @@ async def readyz(request: Request) -> Response:
 
 @router.get("/version")
 async def version() -> Response:
-    """The version of MLflow, as its own scoring server tells it."""
-    return Response(metadata.version("mlflow"), media_type="text/plain")
+    """The version of MLflow, as its own scoring server tells it; of the part that the image has too."""
+    return Response(metadata.version("mlflow-skinny"), media_type="text/plain")

@@ -36,7 +36,7 @@ FILES = (*NETWORK, INTERVALS, COLUMNS, HISTOGRAM, GOLDEN)
 NUMERIC_INPUT, CATEGORICAL_INPUT = "numeric", "categorical"
 SCORE_OUTPUT, ERRORS_OUTPUT = "score", "errors"
 
-CHUNK_ROWS = 1024
+CHUNK_ROWS = 512
 """Rows that go through the graph at once: what an ensemble makes of so many stays in the processor's cache."""
 
 GOLDEN_TOLERANCE = 1e-5
@@ -88,13 +88,13 @@ class Bundle:
         golden: a few training rows by column, with their scores.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: str | Path) -> None:
         """Read the bundle at `path`.
 
         Raises:
             BundleError: a file is missing, damaged or of a version this code does not read.
         """
-        self.path = path
+        self.path = path = Path(path)
         self.manifest = _read_json(path, MANIFEST)
         check_files(path, self.manifest)
         self.schema = TableSchema.from_json(_read_json(path, COLUMNS))

@@ -38,7 +38,7 @@ class Thresholds:
 
     def codes(self, scores: Floats) -> npt.NDArray[np.int8]:
         """Index into `REGIONS` for each score, shape (n,)."""
-        above = scores > self.normal
+        above = ~(scores <= self.normal)  # what is no number is unknown
         return np.add(above, above & (scores >= self.abnormal), dtype=np.int8)
 
     def regions(self, scores: Floats) -> npt.NDArray[np.str_]:

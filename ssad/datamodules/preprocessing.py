@@ -64,8 +64,8 @@ def time_split_train_val_test(
         train_percent: share for training, in [0, 1] (a share, as its callers pass it).
         val_percent: share for validation.
     """
-    first = int(len(data) * train_percent)
-    second = first + int(len(data) * val_percent)
+    first = round(len(data) * train_percent)
+    second = first + round(len(data) * val_percent)
     return data.iloc[:first], data.iloc[first:second], data.iloc[second:]
 
 

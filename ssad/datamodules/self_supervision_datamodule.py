@@ -88,5 +88,6 @@ def _training_rows(datamodule: L.LightningDataModule) -> tuple[Any, int]:
     if rows is None or batch_size is None:
         loader = datamodule.train_dataloader()
         rows = loader.dataset if rows is None else rows
-        batch_size = loader.batch_size if batch_size is None else batch_size
+        own = loader.batch_size or getattr(loader.batch_sampler, "batch_size", None)
+        batch_size = own if batch_size is None else batch_size
     return rows, batch_size or SCORING_BATCH

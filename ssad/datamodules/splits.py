@@ -60,6 +60,11 @@ def controlled_split(
         )
     sizes = [round(total * p_train), round(total * p_val)]
     sizes.append(total - sum(sizes))
+    if min(sizes) < 1:
+        raise DatasetError(
+            f"the split of {total} rows asks for {sizes[0]} to train, {sizes[1]} to validate and {sizes[2]} to test; "
+            "each part needs at least one row."
+        )
     wanted = [round(size * share) for size, share in zip(sizes, (pa_train, pa_val, pa_test), strict=True)]
     pools = [np.flatnonzero(~anomalous), np.flatnonzero(anomalous)]
     if shuffling:

@@ -31,7 +31,7 @@ class DataFrameToTensor:
 
     def __call__(self, df: Any) -> torch.Tensor:
         """Convert; raises ValueError where a cell is not a number."""
-        return torch.from_numpy(np.asarray(df, dtype=np.float32))
+        return torch.from_numpy(np.array(df, dtype=np.float32))  # a copy: the table stays its owner's
 
 
 class DataFrameWithLabels(Dataset[tuple[Any, Any]]):
@@ -149,7 +149,7 @@ class DatasetWithConfidence(Dataset[Batch]):
                 f"expected one confidence for each of the {len(dataset)} rows, got shape {tuple(confidence.shape)}."
             )
         self.dataset = dataset
-        self.confidence = confidence.float()
+        self.confidence = confidence.to(torch.float32, copy=True)
 
     def __len__(self) -> int:
         return len(self.dataset)

@@ -146,8 +146,8 @@ class _ColumnSurvey:
         if kind != "categorical":
             self._numbers[kind].add(inputs.numeric[:, 0])
             return True
-        words, counts = np.unique(inputs.categorical[:, 0].astype(str), return_counts=True)
-        self.words.update(dict(zip(words.tolist(), counts.tolist(), strict=True)))
+        # NumPy's own counting would give each word the room of the longest. Sorted: ties go by the alphabet.
+        self.words.update(dict(sorted(Counter(inputs.categorical[:, 0].tolist()).items())))
         if len(self.words) > COUNTED_WORDS:
             self.words = Counter(dict(self.words.most_common(COUNTED_WORDS // 2)))
         return True

@@ -13,7 +13,7 @@ import pyarrow.csv as pacsv
 from ssad.bundle import TableSchema
 from ssad.bundle.schema import MISSING_WORDS
 from ssad.datasets.parquet import BATCH_ROWS, after, parquet_files
-from ssad.datasets.tables import FORMATS, local_path, read_table
+from ssad.datasets.tables import FORMATS, check_separator, local_path, read_table
 from ssad.errors import DatasetError, reason_of
 
 PARQUET = (".parquet", ".pq")
@@ -97,6 +97,7 @@ def _parquet(path: Path, wanted: list[str]) -> TableStream:
 def _text(path: Path, schema: TableSchema, wanted: list[str]) -> TableStream:
     layout = pacsv.ParseOptions(delimiter=SEPARATORS[suffix(path)])
     names = pacsv.open_csv(path, parse_options=layout).schema.names
+    check_separator(path, names)
     numeric = {column.name for column in schema.of_kind("numeric")}
     kinds = {name: pa.float64() if name in numeric else pa.string() for name in wanted}
     values = pacsv.ConvertOptions(

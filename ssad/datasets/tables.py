@@ -117,9 +117,16 @@ def local_path(location: str) -> Path | None:
 
 
 def _read_text(path: Path, separator: str) -> pd.DataFrame:
+    header = pd.read_csv(path, sep=separator, header=None, nrows=1, dtype=str).iloc[0]
+    check_separator(path, header.dropna().tolist())
+    unnamed = [str(at) for at, name in enumerate(header, start=1) if pd.isna(name)]
+    if unnamed:
+        raise DatasetError(
+            f"{path} has no name for column {', '.join(unnamed[:10])}; name it, or leave it out, as pandas does by "
+            "to_csv(index=False)."
+        )
     table = pd.read_csv(path, sep=separator, low_memory=False)
     check_fields(path, table)
-    header = pd.read_csv(path, sep=separator, header=None, nrows=1, dtype=str).iloc[0]
     # pandas makes x.1 of a second x.
     return table.set_axis(header, axis=1) if header.duplicated().any() else table
 
@@ -140,6 +147,20 @@ def check_fields(path: Path, table: pd.DataFrame) -> None:
         )
 
 
+def check_separator(path: Path, names: Sequence[str]) -> None:
+    """Refuse a header that was read as one name and holds what others separate names by.
+
+    Raises:
+        DatasetError: it is one.
+    """
+    found = [mark for mark in OTHER_SEPARATORS if len(names) == 1 and mark in names[0]]
+    if found:
+        raise DatasetError(
+            f"{path} seems to be separated by {found[0]!r}, expected what its suffix says (.csv: commas, .tsv: tabs); "
+            "write it so, or as Parquet."
+        )
+
+
 def _read_parquet(path: Path) -> pd.DataFrame:
     return parquet_files(path).frame()
 
@@ -153,6 +174,9 @@ def _read_npz(path: Path) -> pd.DataFrame:
             table[LABEL] = np.asarray(arrays["y"]).ravel()
     return table
 
+
+OTHER_SEPARATORS = (";", "\t", "|", ",")
+"""One of them in the only name of a header is no part of it."""
 
 FORMATS = "CSV, TSV or Parquet, a folder of Parquet files, or .npz with X and y"
 _READERS: dict[str, Callable[[Any], pd.DataFrame]] = {

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
 import threading
 import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +29,9 @@ from ssad.errors import DatasetError
 MIN_FIT_ROWS = 2
 """One row has no distribution."""
 
+LIGHTNING_VARIABLES = ("PL_GLOBAL_SEED", "PL_SEED_WORKERS", "CUBLAS_WORKSPACE_CONFIG")
+"""What Lightning sets in the environment for a seed and for `deterministic`."""
+
 _TORCH = threading.RLock()
 """Held while torch works: its random state is the process's, and a network scores in one precision at a time."""
 
@@ -35,7 +41,8 @@ class AnomalyDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]  # sci
 
     DataFrames keep their columns, of any kind a table may have; arrays are numeric. Where one was fitted and
     the other is scored, columns go by their position, and scikit-learn warns. A NaN or infinite cell is a
-    missing value. Fitting leaves the global random states as they are. The bundle that MLflow and the
+    missing value. Fitting leaves the global random states, and torch's and Lightning's settings of the
+    process, as they are. The bundle that MLflow and the
     service use, which scores the same to 1e-5, is written when it is first asked for: exporting takes longer
     than a small table trains.
 
@@ -89,7 +96,7 @@ class AnomalyDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]  # sci
             seed=int(check_random_state(self.random_state).randint(2**31)),
             alpha=self.alpha,
         )
-        with _TORCH, isolate_rng():
+        with _TORCH, _process_as_it_was():
             fitted = fit_detector(rows, settings)
         self._adopt(fitted)
         self._columns, self._by_name = list(rows.columns), isinstance(X, pd.DataFrame)
@@ -152,9 +159,10 @@ class AnomalyDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]  # sci
         Raises:
             BundleError: the folder holds no complete bundle.
         """
-        bundle = Bundle(Path(path))
-        plan = bundle.manifest["plan"]
+        plan = Bundle(path).manifest["plan"]
         detector = cls(random_state=plan["seed"], **{name: plan[name] for name in plan if name != "seed"})
+        # A copy: the folder may go, or hold another detector tomorrow.
+        bundle = Bundle(shutil.copytree(path, detector._new_folder(), dirs_exist_ok=True))
         detector._adopt(bundle)
         detector.n_features_in_ = len(bundle.schema.columns) + len(bundle.schema.dropped)
         return detector
@@ -215,6 +223,22 @@ class AnomalyDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]  # sci
         folder = tempfile.mkdtemp(prefix="ssad-")
         weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
         return Path(folder)
+
+
+@contextmanager
+def _process_as_it_was() -> Iterator[None]:
+    """Take back what training changes in the process: random states, Lightning's seed, torch's determinism."""
+    environment = {name: os.environ.get(name) for name in LIGHTNING_VARIABLES}
+    strict, warns = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+    try:
+        with isolate_rng():
+            yield
+    finally:
+        torch.use_deterministic_algorithms(strict, warn_only=warns)
+        for name, value in environment.items():
+            os.environ.pop(name, None)
+            if value is not None:
+                os.environ[name] = value
 
 
 def _check_frame(frame: pd.DataFrame, min_rows: int) -> None:

@@ -181,6 +181,11 @@ def region_histogram(scores: Floats, thresholds: Thresholds) -> RegionHistogram:
     return RegionHistogram(edges, np.asarray(counts), thresholds, logarithmic)
 
 
+def clear_of(threshold: float, scores: Floats) -> float:
+    """The threshold; beyond the score that it is, if it is one: rows that share it would fall on either side of it."""
+    return beyond(threshold) if (scores == threshold).any() else threshold
+
+
 def beyond(score: float) -> float:
     """The least threshold that a row of this score does not reach on any runtime, which differ by rounding."""
     return float(max(np.nextafter(score, np.inf), score + GOLDEN_TOLERANCE * abs(score)))

@@ -42,10 +42,10 @@ class ConformalThresholding(HistogramPlotAnalyzer):
         self.alpha = alpha
 
     def _thresholds(self, scores: Floats, current_conf: ConfidenceIntervalsConfiguration | None) -> tuple[float, float]:
-        highest_normal = conformal_threshold(scores, self.alpha)
-        if current_conf is None or current_conf.thresholds.normal >= highest_normal:
-            return highest_normal, highest_normal
-        return current_conf.thresholds.normal, beyond(highest_normal)
+        abnormal = beyond(conformal_threshold(scores, self.alpha))
+        if current_conf is None or current_conf.thresholds.normal >= abnormal:
+            return abnormal, abnormal
+        return current_conf.thresholds.normal, abnormal
 
 
 def conformal_threshold(scores: Floats, alpha: float) -> float:

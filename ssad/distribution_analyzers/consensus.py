@@ -1,4 +1,4 @@
-"""The default's intervals: where three ways to cut a distribution agree, a row is decided."""
+"""The default's intervals: where four ways to cut a distribution agree, a row is decided."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import numpy as np
 
 from ssad.bundle.intervals import Floats
 from ssad.confidence_estimators import ConfidenceIntervalsConfiguration
-from ssad.distribution_analyzers.analyzer import Cut, HistogramPlotAnalyzer
+from ssad.distribution_analyzers.analyzer import Cut, HistogramPlotAnalyzer, clear_of
 from ssad.distribution_analyzers.histogram import score_histogram
 from ssad.distribution_analyzers.triangular import corner_right_of_peak
 
@@ -36,6 +36,7 @@ class ConsensusThresholding(HistogramPlotAnalyzer):
             lower_spread_threshold(scores),
             float(scores.mean() + MEAN_SIGMAS * scores.std()),
         ]
+        votes = [clear_of(vote, scores) for vote in votes]
         return min(votes), max(votes), float(np.median(votes))
 
 

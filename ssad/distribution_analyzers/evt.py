@@ -9,7 +9,7 @@ from scipy.stats import genpareto
 
 from ssad.bundle.intervals import Floats
 from ssad.confidence_estimators import ConfidenceIntervalsConfiguration
-from ssad.distribution_analyzers.analyzer import HistogramPlotAnalyzer, beyond
+from ssad.distribution_analyzers.analyzer import HistogramPlotAnalyzer, beyond, clear_of
 
 MIN_EXCESSES = 10
 """Fewer excesses than this do not fix the two parameters of a generalized Pareto distribution."""
@@ -39,7 +39,7 @@ class EVTThresholding(HistogramPlotAnalyzer):
 
     def _thresholds(self, scores: Floats, current_conf: ConfidenceIntervalsConfiguration | None) -> tuple[float, float]:
         first, third = np.quantile(scores, [0.25, 0.75])
-        u = float(third + self.alpha * (third - first))
+        u = clear_of(float(third + self.alpha * (third - first)), scores)
         excesses = scores[scores > u] - u
         if len(excesses) < MIN_EXCESSES or excesses.min() == excesses.max():
             # No tail to fit: nothing seen is abnormal, and only what exceeds all of it would be.

@@ -103,7 +103,7 @@ class AutoencoderEnsemble(nn.Module):
 
 
 def _moments(rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Mean and deviation of each column; the deviation of one that hardly varies is 1, so as to divide by."""
-    deviation = rows.std(dim=0, correction=0)
-    varies = deviation > torch.finfo(torch.float32).eps
-    return rows.mean(dim=0), torch.where(varies, deviation, torch.ones_like(deviation))
+    """Mean and deviation of each column; the deviation of one that does not vary is 1, so as to divide by."""
+    mean, deviation = rows.mean(dim=0), rows.std(dim=0, correction=0)
+    varies = deviation > torch.finfo(torch.float32).eps * mean.abs()
+    return mean, torch.where(varies, deviation, torch.ones_like(deviation))

@@ -58,8 +58,9 @@ SPREAD_QUANTILES = (0.5, 0.9)
 """Of each deviation's logarithm over the training rows: they set its zero and its unit, so that both weigh the
 same, and the heavy upper tail does not."""
 
-SPREAD_FLOOR = 0.01
-"""Least unit: a table whose deviations vary by less than a hundredth of themselves does not vary."""
+SPREAD_FLOOR = 0.2
+"""Least unit: where nine rows in ten are alike the two quantiles are one, and what differs would all be beyond
+`LARGEST_LOG`, which ranks nothing."""
 
 
 class EnsembleModule(SelfSupervisionModule):

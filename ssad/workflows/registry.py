@@ -22,7 +22,7 @@ from mlflow.models import Model, ModelSignature, infer_signature
 import ssad
 from ssad.bundle import Bundle
 from ssad.bundle.bundle import MANIFEST
-from ssad.errors import BundleError, RefusedError, SettingsError, SsadError, TrackingError, reason_of
+from ssad.errors import BundleError, RefusedError, SettingsError, SsadError, TrackingError, reason_of, without_password
 from ssad.workflows.signature import DescribedRows
 
 CHAMPION, CHALLENGER, PREVIOUS = "champion", "challenger", "previous"
@@ -102,7 +102,7 @@ def fetch_model(uri: str, folder: Path) -> FetchedModel:
         raise
     except Exception as error:  # each store has exceptions of its own
         raise TrackingError(
-            f"the model {uri} cannot be loaded ({reason_of(error)}); "
+            f"the model {uri} cannot be loaded ({without_password(reason_of(error))}); "
             "name a version that is there, or a bundle's folder."
         ) from error
     flavor = model.flavors.get("python_function", {})
@@ -204,7 +204,7 @@ def alias_version(client: MlflowClient, name: str, alias: str) -> ModelVersion |
         if "not found" in str(error) and getattr(error, "error_code", "") in NO_SUCH_ALIAS:
             return None
         raise TrackingError(
-            f"the registry at {mlflow.get_registry_uri()} cannot tell the alias {alias} of {name} "
+            f"the registry at {without_password(mlflow.get_registry_uri())} cannot tell the alias {alias} of {name} "
             f"({reason_of(error)}); it must be one with aliases, of MLflow 2.3 or newer."
         ) from error
 

@@ -29,7 +29,7 @@ from sqlalchemy import make_url
 from sqlalchemy.exc import SQLAlchemyError
 
 from ssad.datasets.table_rows import TableRows
-from ssad.errors import SsadError, TrackingError, reason_of
+from ssad.errors import SsadError, TrackingError, reason_of, without_password
 from ssad.workflows.stopping import Stopped
 
 CONNECT_SECONDS = 15.0
@@ -107,8 +107,8 @@ def check_server(uri: str) -> None:
         except requests.RequestException as error:
             if time.monotonic() > deadline:
                 raise TrackingError(
-                    f"no tracking server answers at {uri} (waited {CONNECT_SECONDS:.0f} s); start it, "
-                    "or set MLFLOW_TRACKING_URI to one that runs."
+                    f"no tracking server answers at {without_password(uri)} (waited {CONNECT_SECONDS:.0f} s); "
+                    "start it, or set MLFLOW_TRACKING_URI to one that runs."
                 ) from error
         time.sleep(0.5)
 
@@ -200,14 +200,16 @@ def _git(*arguments: str) -> str:
 def _explained(error: Exception) -> SsadError:
     """What went wrong on the way, as one sentence."""
     chain = list(_causes(error))
-    uri = mlflow.get_tracking_uri()
+    uri = without_password(mlflow.get_tracking_uri())
     if any(getattr(cause, "errno", None) == errno.ENOSPC or "disk is full" in str(cause) for cause in chain):
         return TrackingError(f"the disk that holds {uri} or the temporary folder is full; make room and run again.")
     if isinstance(error, OSError) and error.filename is not None:
         return TrackingError(
             f"{error.filename} cannot be read or written ({error.strerror}); see that it can, and run again."
         )
-    return TrackingError(f"logging to {uri} failed ({reason_of(error)}); see what is wrong there, and run again.")
+    return TrackingError(
+        f"logging to {uri} failed ({without_password(reason_of(error))}); see what is wrong there, and run again."
+    )
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:

@@ -695,6 +695,26 @@ def test_settings_that_cannot_be_used_are_all_named(monkeypatch: pytest.MonkeyPa
     assert "in clear" not in str(raised.value)
 
 
+@pytest.mark.parametrize("name", ["POLL", "REGISTRY_TIMEOUT", "FETCH_TIMEOUT", "TIMEOUT", "DRAIN"])
+def test_a_time_without_end_is_refused(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.setenv(f"SSAD_SERVE_{name}_SECONDS", "inf")
+    with pytest.raises(SettingsError, match=f"SSAD_SERVE_{name}_SECONDS: .*less than or equal to 86400"):
+        read_settings()
+
+
+def test_a_setting_that_is_empty_is_at_its_default(monkeypatch: pytest.MonkeyPatch) -> None:
+    default = read_settings()
+    for name in ("TLS_CERTIFICATE", "API_KEYS_FILE", "WORKERS", "CACHE", "API_KEYS"):
+        monkeypatch.setenv(f"SSAD_SERVE_{name}", "")
+    assert read_settings() == default
+
+
+def test_a_list_of_keys_that_names_none_does_not_open_the_service(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SSAD_SERVE_API_KEYS", " , ")
+    with pytest.raises(SettingsError, match=r"SSAD_SERVE_API_KEYS: .*must name something"):
+        read_settings()
+
+
 def test_every_setting_is_documented() -> None:
     page = (Path(__file__).parents[2] / "docs" / "serving.md").read_text(encoding="utf-8")
     for name, default, meaning in listing():

@@ -54,6 +54,19 @@ class Sorting(TriangularThresholding):
         return super().analyze_distribution(scores_batch, current_conf)
 
 
+class Counting(TriangularThresholding):
+    """Answers otherwise each time it is asked."""
+
+    asked = 0
+
+    def analyze_distribution(
+        self, scores_batch: torch.Tensor, current_conf: ConfidenceIntervalsConfiguration | None
+    ) -> ConfidenceIntervalsConfiguration:
+        self.asked += 1
+        super().analyze_distribution(scores_batch, current_conf)
+        return ConfidenceIntervalsConfiguration.from_thresholds(float(self.asked), float("inf"))
+
+
 class Confidence(BaseConfidenceEstimator):
     """Right but for one rule."""
 
@@ -116,7 +129,12 @@ def test_the_parts_of_the_example_keep_their_contracts() -> None:
 
 @pytest.mark.parametrize(
     ("analyzer", "said"),
-    [(object(), "lacks a method"), (LastScore(), "another order"), (Sorting(), "changed the scores")],
+    [
+        (object(), "lacks a method"),
+        (LastScore(), "another order"),
+        (Sorting(), "changed the scores"),
+        (Counting(), "asked twice"),
+    ],
 )
 def test_a_broken_analyzer_is_told_what_it_breaks(analyzer: SupportsDistributionAnalysis, said: str) -> None:
     with pytest.raises(AssertionError, match=said):

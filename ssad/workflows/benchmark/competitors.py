@@ -72,7 +72,7 @@ def require(package: str) -> None:
 
 def _ours(name: str, rows: Floats, seed: int) -> Fitted:
     detector = AnomalyDetector(name, random_state=seed).fit(rows)
-    return Fitted(lambda: detector.anomaly_score(rows), detector.anomaly_score, detector.bundle_.curve)
+    return Fitted(lambda: detector.anomaly_score(rows), detector.anomaly_score, detector.curve_)
 
 
 def _pyod(name: str, rows: Floats, seed: int) -> Fitted:

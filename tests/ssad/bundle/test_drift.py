@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -31,6 +32,17 @@ pairs = st.lists(st.tuples(st.integers(0, 1000), st.integers(0, 1000)), min_size
     lambda cells: tuple(map(list, zip(*cells, strict=True)))
 )
 values = st.lists(st.floats(-1e6, 1e6) | st.integers(0, 3).map(float), min_size=1, max_size=60).map(np.asarray)
+
+
+def test_a_long_word_takes_its_own_room_and_not_that_of_every_row() -> None:
+    words = np.asarray([["a"]] * 2000 + [["x" * 1_000_000]], dtype=object)
+    tracemalloc.start()
+    inputs = GraphInputs(np.zeros((len(words), 1)), words)
+    document = reference_document(np.zeros(len(words)), inputs, SCHEMA, CURVE)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert document["columns"]["kind"]["other"] == 1
+    assert peak < 10_000_000
 
 
 def rows(count: int, seed: int = 0, shift: float = 0) -> tuple[Floats, GraphInputs]:

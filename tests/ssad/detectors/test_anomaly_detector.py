@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -88,8 +89,10 @@ def test_fitting_leaves_the_global_random_states_alone(points: Any) -> None:
     expected = np.random.random(), float(torch.rand(1))
     np.random.seed(5)
     torch.manual_seed(5)
+    before = dict(os.environ), torch.are_deterministic_algorithms_enabled()
     AnomalyDetector(random_state=0, max_epochs=1).fit(points)
     assert (np.random.random(), float(torch.rand(1))) == expected
+    assert (dict(os.environ), torch.are_deterministic_algorithms_enabled()) == before
 
 
 def test_without_a_random_state_the_seed_comes_from_numpys(points: Any) -> None:
@@ -241,6 +244,17 @@ def test_a_loaded_detector_knows_its_number_of_columns_and_saves_over_itself(poi
     before = loaded.score_samples(flat)
     loaded.save(tmp_path / "detector")
     assert (AnomalyDetector.load(tmp_path / "detector").score_samples(flat) == before).all()
+
+
+def test_a_loaded_detector_is_its_own_whatever_becomes_of_the_folder(points: Any, tmp_path: Any) -> None:
+    one, other = (AnomalyDetector(max_epochs=1, random_state=seed).fit(points) for seed in (1, 2))
+    one.save(tmp_path / "m")
+    loaded = AnomalyDetector.load(tmp_path / "m")
+    scores = loaded.anomaly_score(points)
+    other.save(tmp_path / "m")
+    loaded.save(tmp_path / "again")
+    for kept in (loaded, pickle.loads(pickle.dumps(loaded)), AnomalyDetector.load(tmp_path / "again")):
+        assert np.array_equal(kept.anomaly_score(points), scores)
 
 
 def test_saving_does_not_change_its_scores(points: Any, tmp_path: Any) -> None:

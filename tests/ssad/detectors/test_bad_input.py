@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
+from sklearn.metrics import roc_auc_score
 
 from ssad import AnomalyDetector
 from ssad.detectors import PRESETS
 from ssad.errors import DatasetError
+from ssad.modules.ensemble_module import LARGEST_LOG
 from tests.ssad.workflows.support import QUIET_LIBRARIES
 
 pytestmark = QUIET_LIBRARIES
@@ -144,3 +147,26 @@ def test_a_frame_without_a_column_it_was_fitted_on_is_refused() -> None:
         fitted.predict(frame.drop(columns="kind"))
     with pytest.raises(DatasetError, match=r"0 row\(s\)"):
         fitted.predict(frame[:0])
+
+
+@pytest.mark.parametrize("far", [1e7, 1e8, 1e10])
+def test_one_far_cell_does_not_hide_what_else_its_column_tells(far: float) -> None:
+    generator = np.random.default_rng(0)
+    values = generator.normal(size=(1500, 6))
+    values[:60, 0] += 8
+    expected = np.arange(1500) < 60
+    values[1499, 0] = far
+    scores = AnomalyDetector(random_state=0).fit(values).anomaly_score(values)
+    assert roc_auc_score(expected[:-1], scores[:-1]) > 0.95
+
+
+@pytest.mark.parametrize("share", [0.88, 0.92, 0.95])
+def test_rows_that_differ_are_ranked_where_most_are_alike(share: float) -> None:
+    generator = np.random.default_rng(0)
+    values = np.zeros((2000, 5))
+    others = np.arange(round(2000 * share), 2000)
+    values[others] = generator.normal(1, 0.3, size=(len(others), 5))
+    values[others[-20:]] *= 4
+    scores = AnomalyDetector(random_state=0).fit(values).anomaly_score(values)
+    assert scores.max() < math.exp(LARGEST_LOG)
+    assert roc_auc_score(others >= 1980, scores[others]) > 0.8

@@ -59,8 +59,8 @@ def test_anomalies_held_back_make_it_call_fewer_normal_rows_and_in_the_end_nothi
 def test_the_normal_threshold_in_force_stays_below_the_new_abnormal_one() -> None:
     scores = np.arange(99.0)
     assert analyzed(scores, 0.05, (50.0, 200.0)) == (50.0, beyond(94.0))
-    assert analyzed(scores, 0.05, (97.0, 200.0)) == (94.0, 94.0)
-    assert analyzed(scores, 0.05) == (94.0, 94.0)
+    assert analyzed(scores, 0.05, (97.0, 200.0)) == (beyond(94.0), beyond(94.0))
+    assert analyzed(scores, 0.05) == (beyond(94.0), beyond(94.0))
 
 
 def test_too_few_rows_call_nothing() -> None:

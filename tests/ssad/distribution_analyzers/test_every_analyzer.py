@@ -196,3 +196,13 @@ def test_otsus_threshold_is_the_best_of_every_split_and_lies_on_no_score(scores:
 def test_the_lower_spread_of_a_normal_distribution_is_its_standard_deviation() -> None:
     scores = np.random.default_rng(0).normal(10, 3, 100_000)
     assert lower_spread_threshold(scores) == pytest.approx(10 + LOWER_SIGMAS * 3, abs=0.1)
+
+
+@pytest.mark.parametrize("make", [ConsensusThresholding, EVTThresholding, ConformalThresholding])
+@pytest.mark.parametrize("share", [0.5, 0.6, 0.8, 0.95])
+def test_rows_of_one_score_stay_in_one_region_as_a_runtime_rounds(make: Make, share: float) -> None:
+    others = np.random.default_rng(0).lognormal(1, 1, round(2000 * (1 - share)))
+    scores = np.concatenate([np.full(round(2000 * share), 1.0), 1 + others])
+    thresholds = make().analyze_distribution(torch.from_numpy(scores), None).thresholds
+    rounded = np.asarray([1 - 1e-6, 1.0, 1 + 1e-6])
+    assert thresholds.regions(rounded).tolist() == ["normal"] * 3

@@ -82,7 +82,8 @@ def test_a_share_q_of_the_scores_lies_beyond_t_q() -> None:
 
 def test_u_is_the_third_quartile_plus_alpha_interquartile_ranges() -> None:
     scores = np.arange(101.0)
-    assert thresholds(scores, alpha=0.2)[0] == pytest.approx(75 + 0.2 * 50)
+    assert thresholds(scores, alpha=0.205)[0] == pytest.approx(75 + 0.205 * 50)
+    assert thresholds(scores, alpha=0.2)[0] == beyond(75 + 0.2 * 50)  # which is a score
 
 
 def test_a_bounded_tail_has_a_finite_threshold_below_its_bound() -> None:
