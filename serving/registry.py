@@ -247,7 +247,9 @@ def _serve_questions() -> None:
         try:
             answer = {"found": _answer(question)}
         except Exception as error:  # whatever MLflow raises; the parent makes one sentence of it
-            reason, advice = without_password(reason_of(error, 300)), "train first, or name a version that is there"
+            full = "No space left" in str(error)
+            advice = "make room for its cache" if full else "train first, or name a version that is there"
+            reason = "the disk is full" if full else without_password(reason_of(error, 300))
             answer = {"error": f"{question['uri']} cannot be loaded ({reason}); {advice}."}
         print(json.dumps(answer), file=answers, flush=True)
 

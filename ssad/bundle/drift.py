@@ -163,11 +163,16 @@ class Reference:
         )
 
     def typical_values(self, column: str) -> npt.NDArray[Any]:
-        """Values of a column spread over the training rows, as graph inputs: bin edges or frequent categories."""
+        """Values of a column spread over the training rows, as graph inputs: bin edges or frequent categories.
+
+        The last is a missing one, where most were.
+        """
         cells = self._cells[column]
-        if "categories" in cells:
-            return np.asarray(cells["categories"] or [MISSING_CATEGORY], dtype=object)
-        return np.unique(np.asarray(cells["edges"] or [np.nan], np.float64))
+        mostly_missing = 2 * cells["missing"] >= _flat_counts(cells).sum()
+        known = cells["categories"] if "categories" in cells else np.unique(cells["edges"]).tolist()
+        gap: list[Any] = [MISSING_CATEGORY if "categories" in cells else np.nan]
+        typical = [*known, *(gap if mostly_missing or not known else [])]
+        return np.asarray(typical, dtype=object if "categories" in cells else np.float64)
 
     def middle_value(self, column: str) -> Any:
         """The median of a column, as nearly as its bins tell, or its most frequent category; a graph input."""

@@ -37,7 +37,9 @@ def score_distributions_figure(
     left = min(float(scores.min()), float(edges[0]))
     figure = Figure(figsize=(9, 5), layout="constrained")
     axes = figure.subplots()
-    widths = np.maximum(np.diff(edges), np.finfo(float).tiny)
+    right = right if right > left else left + 1
+    widths = np.diff(edges)
+    widths[widths <= 0] = (right - left) / PLOT_BINS  # rows of one score have a bin of no width
     axes.stairs(counts / counts.sum() / widths, edges, color=GREY, fill=True, alpha=0.6, label="training rows")
     bins = np.linspace(left, right, PLOT_BINS + 1)
     density = np.histogram(scores, bins)[0] / len(scores) / np.diff(bins)

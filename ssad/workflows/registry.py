@@ -101,6 +101,8 @@ def fetch_model(uri: str, folder: Path) -> FetchedModel:
     except SsadError:
         raise
     except Exception as error:  # each store has exceptions of its own
+        if "No space left" in str(error):
+            raise TrackingError(f"the disk of {folder} is full; make room and run again.") from error
         raise TrackingError(
             f"the model {uri} cannot be loaded ({without_password(reason_of(error))}); "
             "name a version that is there, or a bundle's folder."

@@ -704,7 +704,7 @@ def test_a_time_without_end_is_refused(monkeypatch: pytest.MonkeyPatch, name: st
 
 def test_a_setting_that_is_empty_is_at_its_default(monkeypatch: pytest.MonkeyPatch) -> None:
     default = read_settings()
-    for name in ("TLS_CERTIFICATE", "API_KEYS_FILE", "WORKERS", "CACHE", "API_KEYS"):
+    for name in ("TLS_CERTIFICATE", "API_KEYS_FILE", "WORKERS", "API_KEYS"):
         monkeypatch.setenv(f"SSAD_SERVE_{name}", "")
     assert read_settings() == default
 

@@ -205,3 +205,13 @@ def test_a_number_has_ten_bins_at_most() -> None:
     cells = reference_document(*rows(5000), SCHEMA, CURVE)["columns"]["x"]
     assert len(cells["counts"]) == COLUMN_BINS
     assert sum(cells["counts"]) + cells["missing"] == 5000
+
+
+@pytest.mark.parametrize(("missing", "expected"), [(0, False), (40, False), (60, True), (100, True)])
+def test_missing_is_typical_where_most_values_are(missing: int, expected: bool) -> None:
+    numbers, words = np.arange(100.0)[:, None], np.full((100, 1), "a", dtype=object)
+    numbers[:missing], words[:missing] = np.nan, ""
+    document = reference_document(np.arange(100.0), GraphInputs(numbers, words), SCHEMA, CURVE)
+    reference = Reference(document, SCHEMA, THRESHOLDS)
+    assert bool(np.isnan(reference.typical_values("x")).any()) == expected
+    assert ("" in reference.typical_values("kind")) == expected
