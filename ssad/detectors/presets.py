@@ -29,7 +29,7 @@ class Preset:
 
     Attributes:
         max_epochs: epochs for a number of training batches an epoch.
-        recalibrations: how many of them, evenly spread, unless `every_n_epochs` is given.
+        recalibrations: how many of them on the way at least, evenly spread, unless `every_n_epochs` is given.
         learning_rate: of Adam.
         build: the module for (training features, epochs between recalibrations, learning rate).
         first_confidence: of the training rows, from (features, seed); None: all ones.

@@ -26,10 +26,10 @@ SETTLED_RECALIBRATIONS = 2
 class SelfSupervisionCallback(L.Callback):
     """Recalibrates a `SelfSupervisionModule` while it trains, and logs what came of it.
 
-    After every `every_n_epochs` epochs, and once more from the final weights: the intervals left behind are
-    always those of the final weights, in the precision in which they are served. Those on the way only steer
-    training, and are computed in float32. Where the trainer logs to MLflow each of them leaves a checkpoint in
-    the run, from which training goes on after a crash to the same end.
+    After the epochs whose number, counted from 0, is a multiple of `every_n_epochs` above 0, and once more from
+    the final weights: the intervals left behind are always those of the final weights, in the precision in which
+    they are served. Those on the way only steer training, and are computed in float32. Where the trainer logs to
+    MLflow each of them leaves a checkpoint in the run, from which training goes on after a crash to the same end.
     """
 
     def __init__(self, stop_when_settled: bool = False) -> None:
