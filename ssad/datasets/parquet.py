@@ -50,7 +50,11 @@ class ParquetFiles:
         for group, rows in self.groups:
             if skip < rows:
                 batches = group.to_batches(
-                    self.schema, columns=list(columns), batch_size=BATCH_ROWS, batch_readahead=READ_AHEAD
+                    self.schema,
+                    columns=list(columns),
+                    batch_size=BATCH_ROWS,
+                    batch_readahead=READ_AHEAD,
+                    memory_pool=pa.system_memory_pool(),  # Arrow's own takes half a second to get its first memory
                 )
                 try:
                     yield from after(batches, skip)
