@@ -21,7 +21,7 @@ from urllib.parse import urlparse
 
 from serving.settings import Settings
 from serving.source import Source, Version, reference
-from ssad.errors import TrackingError, reason_of, without_password
+from ssad.errors import TrackingError, disk_is_full, reason_of, without_password
 
 BUNDLE_LOADER = "ssad.bundle.pyfunc"
 """The `loader_module` of a logged model that is a bundle of this project."""
@@ -247,7 +247,7 @@ def _serve_questions() -> None:
         try:
             answer = {"found": _answer(question)}
         except Exception as error:  # whatever MLflow raises; the parent makes one sentence of it
-            full = "No space left" in str(error)
+            full = disk_is_full(error)
             advice = "make room for its cache" if full else "train first, or name a version that is there"
             reason = "the disk is full" if full else without_password(reason_of(error, 300))
             answer = {"error": f"{question['uri']} cannot be loaded ({reason}); {advice}."}

@@ -5,6 +5,7 @@ The message of each is one sentence: what came, what was expected, what to do.
 
 from __future__ import annotations
 
+import errno
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -97,6 +98,19 @@ REASON_LENGTH = 200
 def reason_of(error: Exception, length: int = REASON_LENGTH) -> str:
     """What an exception of another library says, on one line of at most so many characters."""
     return " ".join(str(error).split())[:length]
+
+
+FULL_DISK = ("disk is full", "No space left")
+"""What SQLite and the system say of it, where another library repeats their words alone."""
+
+
+def disk_is_full(error: BaseException | None) -> bool:
+    """Whether an exception of another library, or what it came from, says that a disk is full."""
+    while error is not None:
+        if getattr(error, "errno", None) == errno.ENOSPC or any(words in str(error) for words in FULL_DISK):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def without_password(words: str) -> str:

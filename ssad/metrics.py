@@ -107,6 +107,7 @@ def risk_at_coverage(confidence: Floats, labels: Labels, coverage: float) -> flo
         coverage: share of the rows to decide, in (0, 1]; rows as sure as the last of them are decided too.
     """
     sure = np.abs(confidence)
+    # Rounded, as .07 * 100 is a hair above 7.
     last = np.sort(sure)[::-1][int(np.ceil(round(coverage * len(sure), 9))) - 1]
     wrong = (confidence < 0) != (labels == 1)
     return float(wrong[sure >= last].mean())

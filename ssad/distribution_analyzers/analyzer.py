@@ -182,8 +182,14 @@ def region_histogram(scores: Floats, thresholds: Thresholds) -> RegionHistogram:
 
 
 def clear_of(threshold: float, scores: Floats) -> float:
-    """The threshold; beyond the score that it is, if it is one: rows that share it would fall on either side of it."""
-    return beyond(threshold) if (scores == threshold).any() else threshold
+    """The threshold; beyond the score that it is, if it is one: rows that share it would fall on either side of it.
+
+    Args:
+        threshold: where to cut.
+        scores: ascending, shape (n,).
+    """
+    at = np.searchsorted(scores, threshold)
+    return beyond(threshold) if at < len(scores) and scores[at] == threshold else threshold
 
 
 def beyond(score: float) -> float:

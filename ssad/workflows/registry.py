@@ -22,7 +22,16 @@ from mlflow.models import Model, ModelSignature, infer_signature
 import ssad
 from ssad.bundle import Bundle
 from ssad.bundle.bundle import MANIFEST
-from ssad.errors import BundleError, RefusedError, SettingsError, SsadError, TrackingError, reason_of, without_password
+from ssad.errors import (
+    BundleError,
+    RefusedError,
+    SettingsError,
+    SsadError,
+    TrackingError,
+    disk_is_full,
+    reason_of,
+    without_password,
+)
 from ssad.workflows.signature import DescribedRows
 
 CHAMPION, CHALLENGER, PREVIOUS = "champion", "challenger", "previous"
@@ -101,7 +110,7 @@ def fetch_model(uri: str, folder: Path) -> FetchedModel:
     except SsadError:
         raise
     except Exception as error:  # each store has exceptions of its own
-        if "No space left" in str(error):
+        if disk_is_full(error):
             raise TrackingError(f"the disk of {folder} is full; make room and run again.") from error
         raise TrackingError(
             f"the model {uri} cannot be loaded ({without_password(reason_of(error))}); "

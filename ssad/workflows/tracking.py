@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
 import os
@@ -29,7 +28,7 @@ from sqlalchemy import make_url
 from sqlalchemy.exc import SQLAlchemyError
 
 from ssad.datasets.table_rows import TableRows
-from ssad.errors import SsadError, TrackingError, reason_of, without_password
+from ssad.errors import SsadError, TrackingError, disk_is_full, reason_of, without_password
 from ssad.workflows.stopping import Stopped
 
 CONNECT_SECONDS = 15.0
@@ -199,9 +198,8 @@ def _git(*arguments: str) -> str:
 
 def _explained(error: Exception) -> SsadError:
     """What went wrong on the way, as one sentence."""
-    chain = list(_causes(error))
     uri = without_password(mlflow.get_tracking_uri())
-    if any(getattr(cause, "errno", None) == errno.ENOSPC or "disk is full" in str(cause) for cause in chain):
+    if disk_is_full(error):
         return TrackingError(f"the disk that holds {uri} or the temporary folder is full; make room and run again.")
     if isinstance(error, OSError) and error.filename is not None:
         return TrackingError(
@@ -210,9 +208,3 @@ def _explained(error: Exception) -> SsadError:
     return TrackingError(
         f"logging to {uri} failed ({without_password(reason_of(error))}); see what is wrong there, and run again."
     )
-
-
-def _causes(error: BaseException | None) -> Iterator[BaseException]:
-    while error is not None:
-        yield error
-        error = error.__cause__ or error.__context__

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import re
 import subprocess
 import sys
@@ -11,7 +12,7 @@ import pandas as pd
 import pytest
 from mlflow import MlflowClient
 
-from ssad.errors import TrackingError
+from ssad.errors import TrackingError, disk_is_full, without_password
 from ssad.workflows.tracking import _digest, tracked_run
 from tests.conftest import PROJECT
 from tests.ssad.workflows.support import PROCESS_SECONDS, QUIET_LIBRARIES, environment
@@ -52,3 +53,17 @@ def test_a_file_that_cannot_be_used_is_named_and_not_the_server(tmp_path: Path) 
     sentence = r"x{300} cannot be read or written \(File name too long\)"
     with pytest.raises(TrackingError, match=sentence), tracked_run(system_metrics=False):
         (tmp_path / ("x" * 300)).stat()
+
+
+def test_a_full_disk_is_known_by_its_number_and_by_its_words() -> None:
+    by_number, by_words, other = OSError(errno.ENOSPC, ""), RuntimeError("x: No space left on device"), OSError("gone")
+    for error in (by_number, by_words):
+        outer = RuntimeError("failed")
+        outer.__cause__ = error
+        assert disk_is_full(outer)
+    assert not disk_is_full(other)
+    assert not disk_is_full(None)
+
+
+def test_words_for_the_log_hold_no_password() -> None:
+    assert without_password("at http://user:s3cret@host:1/x (failed)") == "at http://host:1/x (failed)"
