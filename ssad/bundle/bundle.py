@@ -14,7 +14,7 @@ import numpy.typing as npt
 import onnxruntime
 
 from ssad.bundle.drift import Reference
-from ssad.bundle.intervals import REGIONS, ConfidenceCurve, Floats, region_names
+from ssad.bundle.intervals import GOLDEN_TOLERANCE, REGIONS, ConfidenceCurve, Floats, region_names
 from ssad.bundle.schema import GraphInputs, Table, TableSchema
 from ssad.errors import BundleError
 
@@ -38,9 +38,6 @@ SCORE_OUTPUT, ERRORS_OUTPUT = "score", "errors"
 
 CHUNK_ROWS = 512
 """Rows that go through the graph at once: what an ensemble makes of so many stays in the processor's cache."""
-
-GOLDEN_TOLERANCE = 1e-5
-"""Relative difference to a golden score up to which a bundle is what it was when it was trained."""
 
 
 @dataclass(frozen=True)

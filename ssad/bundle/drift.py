@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ssad.bundle.intervals import REGIONS, ConfidenceCurve, Floats, Thresholds
+from ssad.bundle.intervals import REGIONS, ConfidenceCurve, Floats, Thresholds, beyond
 from ssad.bundle.schema import MISSING_CATEGORY, GraphInputs, TableSchema
 
 Counts = npt.NDArray[np.int64]
@@ -205,7 +205,8 @@ def reference_document(
         `edges` (k + 1) and `counts` (k) of the scores, `region_shares`, and for each of the `columns` either
         `edges`, `counts` and `missing`, or `categories`, `counts`, `other` and `missing`.
     """
-    edges = bin_edges(scores, SCORE_BINS)
+    # Clear of the scores, which many rows may share: another runtime rounds them to either side of an edge.
+    edges = np.asarray([beyond(edge) for edge in bin_edges(scores, SCORE_BINS)])
     columns: dict[str, Any] = {}
     for column, values in zip(schema.numeric, inputs.numeric.T, strict=True):
         known = values[~np.isnan(values)]

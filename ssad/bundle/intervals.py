@@ -14,6 +14,9 @@ REGIONS = ("normal", "unknown", "abnormal")
 
 _REGION_NAMES = np.asarray(REGIONS)
 
+GOLDEN_TOLERANCE = 1e-5
+"""Relative difference to a golden score up to which a bundle is what it was when it was trained."""
+
 
 @dataclass(frozen=True)
 class Thresholds:
@@ -134,6 +137,11 @@ class ConfidenceCurve:
                 for region, knots in document["confidence"].items()
             },
         )
+
+
+def beyond(score: float) -> float:
+    """The least border that a row of this score does not reach on any runtime, which differ by rounding."""
+    return float(max(np.nextafter(score, np.inf), score + GOLDEN_TOLERANCE * abs(score)))
 
 
 def region_names(codes: npt.NDArray[np.int8]) -> npt.NDArray[np.str_]:

@@ -14,8 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from ssad.bundle import Thresholds
-from ssad.bundle.bundle import GOLDEN_TOLERANCE
-from ssad.bundle.intervals import Floats
+from ssad.bundle.intervals import Floats, beyond
 from ssad.confidence_estimators import ConfidenceIntervalsConfiguration
 from ssad.distribution_analyzers.histogram import spreads
 
@@ -190,8 +189,3 @@ def clear_of(threshold: float, scores: Floats) -> float:
     """
     at = np.searchsorted(scores, threshold)
     return beyond(threshold) if at < len(scores) and scores[at] == threshold else threshold
-
-
-def beyond(score: float) -> float:
-    """The least threshold that a row of this score does not reach on any runtime, which differ by rounding."""
-    return float(max(np.nextafter(score, np.inf), score + GOLDEN_TOLERANCE * abs(score)))

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 
-from ssad.bundle.intervals import Floats
+from ssad.bundle.intervals import Floats, beyond
 from ssad.confidence_estimators import ConfidenceIntervalsConfiguration
-from ssad.distribution_analyzers.analyzer import HistogramPlotAnalyzer, beyond
+from ssad.distribution_analyzers.analyzer import HistogramPlotAnalyzer
 
 ALPHA = 0.05
 """Fisher's level, for want of the user's own."""

@@ -7,9 +7,9 @@ import warnings
 import numpy as np
 from scipy.stats import genpareto
 
-from ssad.bundle.intervals import Floats
+from ssad.bundle.intervals import Floats, beyond
 from ssad.confidence_estimators import ConfidenceIntervalsConfiguration
-from ssad.distribution_analyzers.analyzer import HistogramPlotAnalyzer, beyond, clear_of
+from ssad.distribution_analyzers.analyzer import HistogramPlotAnalyzer, clear_of
 
 MIN_EXCESSES = 10
 """Fewer excesses than this do not fix the two parameters of a generalized Pareto distribution."""

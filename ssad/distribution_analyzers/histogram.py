@@ -6,13 +6,15 @@ import numpy as np
 import numpy.typing as npt
 from scipy.special import gammaln
 
-from ssad.bundle.bundle import GOLDEN_TOLERANCE
-from ssad.bundle.intervals import Floats
+from ssad.bundle.intervals import GOLDEN_TOLERANCE, Floats
 
 Counts = npt.NDArray[np.int64]
 
 FAR = 1e4
 """Interquartile ranges beyond which a score no longer changes that every rule is at `MAX_BINS`."""
+
+LEAST_RULE = "sturges"
+"""Bins where another rule finds but one: NumPy's `auto` does the same [Sturges 1926]."""
 
 MAX_BINS = 250
 """Largest bin count searched: the limit of RADON's published implementation."""
@@ -86,4 +88,7 @@ def score_histogram(scores: Floats, bin_estimator: str) -> tuple[Floats, Floats]
         reach = FAR * (third - first) or np.inf
         near = np.clip(ordered, first - reach, third + reach)
         bins = min(len(np.histogram_bin_edges(near, bin_estimator)) - 1, MAX_BINS)
+        # Where half of the scores are one, a rule that goes by their quartiles finds a single bin.
+        if bins == 1:
+            bins = len(np.histogram_bin_edges(ordered, LEAST_RULE)) - 1
     return _histogram(ordered, bins)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from ssad.bundle.intervals import Floats
+from ssad.bundle.intervals import Floats, beyond
 from ssad.confidence_estimators import ConfidenceIntervalsConfiguration
-from ssad.distribution_analyzers.analyzer import HistogramPlotAnalyzer, beyond
+from ssad.distribution_analyzers.analyzer import HistogramPlotAnalyzer
 from ssad.distribution_analyzers.histogram import score_histogram, spreads
 
 MAJORITY = 0.5

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
 from ssad import metrics
@@ -102,6 +103,8 @@ def score_distribution_figure(history: Sequence[Recalibration]) -> Figure:
     for axes in panels[len(at) :]:
         axes.set_visible(False)
     figure.supxlabel("score (higher is more abnormal)")
+    # Of the colours, not of what is drawn: a region may be empty in the one panel and not in the next.
+    _legend_below(figure, [Patch(color=color, label=region) for region, color in REGION_COLORS.items()])
     return figure
 
 
@@ -139,7 +142,8 @@ def risk_coverage_figure(confidence: Floats, labels: Labels) -> Figure:
     coverage, risk = risk_coverage(confidence, labels)
     figure = Figure(figsize=(6, 6), layout="constrained")
     axes = figure.subplots()
-    axes.plot(coverage, risk, color=BLUE, label="by confidence")
+    alone = "o" if len(risk) == 1 else ""  # a line of one point is not seen: all rows are equally sure
+    axes.plot(coverage, risk, color=BLUE, marker=alone, label="by confidence")
     axes.axhline(risk[-1], color=GREY, linestyle="--", label=f"every row decided: {risk[-1]:.1%}")
     axes.set(xlabel="share of rows decided", ylabel="error among them", xlim=(0, 1), ylim=(0, None))
     axes.set_title("Risk and coverage, test rows")
@@ -171,5 +175,5 @@ def reliability_figure(confidence: Floats, labels: Labels) -> Figure:
     return metrics.reliability_figure({name: metrics.calibration_bins(probability, labels)})
 
 
-def _legend_below(figure: Figure) -> None:
-    figure.legend(loc="outside lower center", ncols=len(REGIONS), frameon=False)
+def _legend_below(figure: Figure, handles: Sequence[Patch] | None = None) -> None:
+    figure.legend(handles=handles, loc="outside lower center", ncols=len(REGIONS), frameon=False)

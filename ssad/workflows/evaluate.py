@@ -44,6 +44,10 @@ CONTRIBUTORS = 3
 ANOTHER_POPULATION = 0.25
 """Stability index from which on a population is another one, by custom [Siddiqi 2006, Credit Risk Scorecards]."""
 
+MIN_ROWS = 200
+"""Unlabelled rows that intervals or a stability index are found by, at least: fewer leave a tail of a twentieth with
+fewer than ten rows, and move the index of ten bins by a twentieth where nothing drifted."""
+
 MAX_CLASSES = 100
 """Label values up to which each has its recall measured; more are no classes."""
 

@@ -17,7 +17,7 @@ from ssad.bundle.intervals import Floats
 from ssad.datasets.labels import check_two_classes
 from ssad.errors import BundleError
 from ssad.metrics import Labels
-from ssad.workflows.evaluate import ScoredTable, state_metrics
+from ssad.workflows.evaluate import MIN_ROWS, ScoredTable, state_metrics
 from ssad.workflows.tracking import log_dataset
 
 if TYPE_CHECKING:
@@ -165,6 +165,7 @@ def _unlabelled(
     drift = state_metrics(candidate.reference.drift(candidate.reference.count(table.scores.score, table.inputs)))
     mlflow.log_metrics(drift)
     checks = [
+        _at_least("unlabelled rows", drift["rows"], MIN_ROWS),
         _at_most("stability index of its scores", drift["score_psi"], settings.max_drift),
         _at_most("stability index of the column that moved most", drift["max_column_psi"], settings.max_drift),
         _at_most("share called abnormal", drift["share_abnormal"], settings.max_abnormal),

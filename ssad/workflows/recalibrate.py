@@ -23,13 +23,10 @@ from ssad.distribution_analyzers import ConformalThresholding
 from ssad.distribution_analyzers.conformal import rows_to_promise
 from ssad.errors import RefusedError, SettingsError, check_settings
 from ssad.loggers.comparison import score_distributions_figure
-from ssad.workflows.evaluate import limit_problems, state_metrics
+from ssad.workflows.evaluate import MIN_ROWS, limit_problems, state_metrics
 from ssad.workflows.registry import FetchedModel, Registered, fetch_model, log_bundle, name_problems, register
 from ssad.workflows.signature import DescribedRows, describe_rows
 from ssad.workflows.tracking import log_dataset, log_new_params, tracked_run
-
-MIN_ROWS = 200
-"""Fewer leave a tail of a twentieth with fewer than ten rows, too few to find its border by."""
 
 
 @dataclass(frozen=True)

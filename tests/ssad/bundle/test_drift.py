@@ -147,6 +147,14 @@ def test_the_training_rows_themselves_have_not_drifted() -> None:
     assert drift.region_shares == THRESHOLDS.shares(scores)
 
 
+def test_scores_that_many_rows_share_have_not_drifted_where_another_runtime_rounds_them_up() -> None:
+    scores, inputs = rows(500)
+    scores = np.round(scores, 1)
+    trained = reference(scores, inputs)
+    drift = trained.drift(trained.count(scores * (1 + 1e-7), inputs))
+    assert (drift.score_psi, drift.score_ks) == (0, 0)
+
+
 def test_other_rows_of_the_same_kind_have_hardly_drifted() -> None:
     trained = reference(*rows(5000))
     drift = trained.drift(trained.count(*rows(5000, seed=1)))

@@ -11,8 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ssad import ConfidenceIntervalsConfiguration, ConformalThresholding
-from ssad.bundle.intervals import Floats
-from ssad.distribution_analyzers.analyzer import beyond
+from ssad.bundle.intervals import Floats, beyond
 from ssad.distribution_analyzers.conformal import conformal_threshold, rows_to_promise
 
 

@@ -21,7 +21,7 @@ from ssad import (
     SupportsDistributionAnalysis,
     TriangularThresholding,
 )
-from ssad.distribution_analyzers.analyzer import beyond
+from ssad.bundle.intervals import beyond
 from ssad.distribution_analyzers.consensus import LOWER_SIGMAS, lower_spread_threshold, otsu_threshold
 
 Make = Callable[[], SupportsDistributionAnalysis]

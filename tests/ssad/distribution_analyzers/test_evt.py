@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from scipy.stats import genpareto
 
 from ssad import EVTThresholding
-from ssad.distribution_analyzers.analyzer import beyond
+from ssad.bundle.intervals import beyond
 from ssad.distribution_analyzers.evt import MIN_EXCESSES, fit_pareto, pareto_quantile
 
 

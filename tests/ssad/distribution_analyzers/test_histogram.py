@@ -95,6 +95,12 @@ def test_every_rule_counts_every_score_in_at_most_the_largest_bin_count(rule: st
     assert (edges[0], edges[-1]) == (scores.min(), scores.max())
 
 
+@pytest.mark.parametrize("rule", ["fd", "auto", "doane", "scott"])
+def test_a_tail_of_few_scores_beside_many_equal_ones_has_bins(rule: str) -> None:
+    scores = np.append(np.zeros(90), np.linspace(1, 10, 10))
+    assert len(score_histogram(scores, rule)[0]) > 3
+
+
 @pytest.mark.parametrize(
     ("scores", "answer"),
     [

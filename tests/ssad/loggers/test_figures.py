@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from matplotlib.figure import Figure
 
-from ssad.bundle import Thresholds
+from ssad.bundle import REGIONS, Thresholds
 from ssad.loggers import figures
 from ssad.loggers.figures import PANELS, SAMPLE, Recalibration, risk_coverage, spread
 
@@ -76,6 +76,7 @@ def test_the_figures_of_a_training_draw_at_any_length(length: int) -> None:
     assert len(titles) == min(length, PANELS)
     assert titles[0].startswith("epoch 0:")
     assert titles[-1].startswith(f"epoch {length - 1}:")
+    assert [text.get_text() for text in panels.legends[0].get_texts()] == list(REGIONS)
 
 
 def test_moves_sum_to_all_rows_and_name_where_they_went() -> None:
@@ -119,6 +120,11 @@ def test_the_reliability_of_a_calibrated_confidence_is_perfect() -> None:
     normal = np.concatenate([np.arange(1600) < 1600 * p for p in share])
     figure = figures.reliability_figure(2 * np.repeat(share, 1600) - 1, (~normal).astype(np.int64))
     assert "expected calibration error 0.000" in written(figure)
+
+
+def test_rows_that_are_all_equally_sure_are_one_point_that_is_seen() -> None:
+    figure = figures.risk_coverage_figure(np.ones(4), LABELS)
+    assert figure.axes[0].lines[0].get_marker() == "o"
 
 
 def test_a_few_rows_are_drawn_too() -> None:

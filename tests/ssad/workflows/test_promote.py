@@ -24,6 +24,7 @@ from ssad.bundle.bundle import GRAPH, NETWORK
 from ssad.datasets.tables import read_table
 from ssad.errors import BundleError, RefusedError, SettingsError, SsadError, TrackingError
 from ssad.workflows import promotion_checks as checks
+from ssad.workflows.evaluate import MIN_ROWS
 from ssad.workflows.promote import PromoteSettings, promote
 from ssad.workflows.promotion_checks import gain_interval
 from ssad.workflows.registry import FetchedModel, claimed, fetch_model, log_bundle, move_champion, register
@@ -171,6 +172,16 @@ def test_without_labels_the_same_scores_pass_and_rows_that_drifted_do_not(
     result = promote(PromoteSettings(dataset=unlabelled))
     assert aliases(own_store)["champion"] == version
     assert {check.name: check.value for check in result.checks}["rank correlation of the scores"] == "1"
+
+
+def test_a_few_unlabelled_rows_promote_nothing(
+    own_store: MlflowClient, champion: Bundle, unlabelled: str, tmp_path: Path
+) -> None:
+    few = tmp_path / "few.csv"
+    read_table(unlabelled).head(MIN_ROWS - 1).to_csv(few, index=False)
+    challenger(champion, tmp_path / "same")
+    with pytest.raises(RefusedError, match="unlabelled rows: 199, expected at least 200"):
+        promote(PromoteSettings(dataset=str(few)))
 
 
 @pytest.mark.every_back_end
