@@ -149,7 +149,7 @@ def test_a_frame_without_a_column_it_was_fitted_on_is_refused() -> None:
         fitted.predict(frame[:0])
 
 
-@pytest.mark.parametrize("far", [1e7, 1e8, 1e10])
+@pytest.mark.parametrize("far", [1e7, 1e8, 1e10, -1e7, -1e8, -1e10])
 def test_one_far_cell_does_not_hide_what_else_its_column_tells(far: float) -> None:
     generator = np.random.default_rng(0)
     values = generator.normal(size=(1500, 6))
@@ -158,6 +158,18 @@ def test_one_far_cell_does_not_hide_what_else_its_column_tells(far: float) -> No
     values[1499, 0] = far
     scores = AnomalyDetector(random_state=0).fit(values).anomaly_score(values)
     assert roc_auc_score(expected[:-1], scores[:-1]) > 0.95
+
+
+@pytest.mark.parametrize("share", [0.01, 0.05, 0.3])
+@pytest.mark.parametrize("mark", [-999.0, 1e9])
+def test_a_number_that_means_missing_does_not_hide_its_column(mark: float, share: float) -> None:
+    generator = np.random.default_rng(0)
+    values = generator.normal(size=(1500, 6))
+    values[:60, 0] += 8
+    marked = np.arange(1500) >= 1500 * (1 - share)
+    values[marked, 0] = mark
+    scores = AnomalyDetector(random_state=0).fit(values).anomaly_score(values)
+    assert roc_auc_score(np.arange(1500)[~marked] < 60, scores[~marked]) > 0.95
 
 
 @pytest.mark.parametrize("share", [0.88, 0.92, 0.95])

@@ -82,6 +82,7 @@ def with_missing_values(generator: np.random.Generator) -> pd.DataFrame:
     table = numeric(generator).assign(kind=generator.choice(["a", "b"], ROWS))
     table["a"] = table["a"].mask(generator.random(ROWS) < 0.3)
     table["b"] = table["b"].where(generator.random(ROWS) > 0.1, np.inf)
+    table["c"] = table["c"].mask(generator.random(ROWS) < 0.2, -999.0)
     table["kind"] = table["kind"].mask(generator.random(ROWS) < 0.2)
     return table
 
