@@ -86,6 +86,8 @@ class AnomalyDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]  # sci
             SettingsError: a setting has a value that cannot be used.
             ValueError: X is not a table of numbers, or has too few rows or columns.
         """
+        if self.__sklearn_is_fitted__():
+            del self.curve_  # if this fails nothing is fitted, least of all to other columns
         rows = self._rows(X, reset=True)
         settings = FitSettings(
             self.detector,
@@ -101,6 +103,12 @@ class AnomalyDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]  # sci
         self._adopt(fitted)
         self._columns, self._by_name = list(rows.columns), isinstance(X, pd.DataFrame)
         return self
+
+    @property
+    def offset_(self) -> float:
+        """`score_samples` where confidence crosses 0."""
+        check_is_fitted(self)
+        return -self.curve_.decision
 
     @property
     def bundle_(self) -> Bundle:
@@ -165,13 +173,15 @@ class AnomalyDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]  # sci
         bundle = Bundle(shutil.copytree(path, detector._new_folder(), dirs_exist_ok=True))
         detector._adopt(bundle)
         detector.n_features_in_ = len(bundle.schema.columns) + len(bundle.schema.dropped)
+        # A bundle does not tell where among the columns those lay that were left out.
+        kept = [column.name for column in bundle.schema.columns]
+        detector._columns = _array_names(detector.n_features_in_) if bundle.schema.dropped else kept
         return detector
 
     def _adopt(self, trained: FittedDetector | Bundle) -> None:
         self._fitted = trained if isinstance(trained, FittedDetector) else None
         self._bundle = trained if isinstance(trained, Bundle) else None
         self.curve_ = trained.curve
-        self.offset_ = -self.curve_.decision
 
     def _rows(self, X: Any, reset: bool) -> pd.DataFrame:  # noqa: N803 - scikit-learn's name
         """Rows as a table: a DataFrame's own columns, or those of an array by position."""
@@ -185,8 +195,7 @@ class AnomalyDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]  # sci
         array = validate_data(
             self, X, reset=reset, dtype=np.float64, ensure_all_finite=False, ensure_min_samples=min_rows
         )
-        names = [f"x{at}" for at in range(array.shape[1])] if reset or self._fitted is None else self._columns
-        return pd.DataFrame(array, columns=names)
+        return pd.DataFrame(array, columns=_array_names(array.shape[1]) if reset else self._columns)
 
     def _names(self, frame: pd.DataFrame, reset: bool) -> list[str]:
         """Names of a frame's columns; those of the fitted array, where none of them was ever named."""
@@ -194,6 +203,9 @@ class AnomalyDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]  # sci
         if reset or self._fitted is None or self._by_name or set(names) >= set(self._columns):
             return names
         return self._columns
+
+    def __sklearn_is_fitted__(self) -> bool:
+        return hasattr(self, "curve_")
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
@@ -223,6 +235,11 @@ class AnomalyDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]  # sci
         folder = tempfile.mkdtemp(prefix="ssad-")
         weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
         return Path(folder)
+
+
+def _array_names(columns: int) -> list[str]:
+    """What the columns of an array are called."""
+    return [f"x{at}" for at in range(columns)]
 
 
 @contextmanager

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Mapping, Sequence
+import signal
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from numbers import Integral, Real
 from pathlib import Path
@@ -346,10 +348,23 @@ def fit_detector(
         datamodule.train.confidence.copy_(chosen.first_confidence(features, plan.seed))
     module = chosen.build(features, plan.every_n_epochs, plan.learning_rate)
     # Notes on hardware, an advertisement, and advice on loaders, which are ours to choose.
-    with quiet("lightning.pytorch.utilities.rank_zero", logging.WARNING, r"lightning\."):
+    with _interruptible(), quiet("lightning.pytorch.utilities.rank_zero", logging.WARNING, r"lightning\."):
         fit = lightning_trainer(plan, **trainer)
         fit.fit(module, datamodule=datamodule, ckpt_path=checkpoint, weights_only=True)
     return FittedDetector(plan, survey, encoder, module)
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """Ctrl-C is a `KeyboardInterrupt`, of which Lightning makes an exit, and ignores every further one."""
+    handler = signal.getsignal(signal.SIGINT)
+    try:
+        yield
+    except SystemExit as stop:
+        if not isinstance(stop.__context__, KeyboardInterrupt):
+            raise
+        signal.signal(signal.SIGINT, handler)
+        raise stop.__context__ from None
 
 
 def lightning_trainer(plan: Plan, callbacks: Sequence[L.Callback] = (), **settings: Any) -> L.Trainer:

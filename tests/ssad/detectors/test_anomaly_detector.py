@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import signal
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -21,7 +22,8 @@ from sklearn.utils.estimator_checks import check_estimator
 
 from ssad import AnomalyDetector
 from ssad.detectors import PRESETS
-from ssad.errors import SettingsError
+from ssad.errors import DatasetError, SettingsError
+from ssad.modules import EnsembleModule
 from tests.ssad.workflows.support import QUIET_LIBRARIES
 
 pytestmark = QUIET_LIBRARIES
@@ -244,6 +246,33 @@ def test_a_loaded_detector_knows_its_number_of_columns_and_saves_over_itself(poi
     before = loaded.score_samples(flat)
     loaded.save(tmp_path / "detector")
     assert (AnomalyDetector.load(tmp_path / "detector").score_samples(flat) == before).all()
+
+
+def test_a_loaded_detector_takes_an_array_by_position(points: Any, tmp_path: Any) -> None:
+    frame = pd.DataFrame(points, columns=["z", "a", "m"])
+    AnomalyDetector(random_state=0, max_epochs=1).fit(frame).save(tmp_path / "m")
+    loaded = AnomalyDetector.load(tmp_path / "m")
+    assert np.array_equal(loaded.anomaly_score(points), loaded.anomaly_score(frame))
+    assert np.array_equal(pickle.loads(pickle.dumps(loaded)).anomaly_score(points), loaded.anomaly_score(frame))
+
+
+def test_a_fit_that_fails_leaves_nothing_fitted(points: Any) -> None:
+    detector = AnomalyDetector(random_state=0, max_epochs=1).fit(points)
+    with pytest.raises(DatasetError):
+        detector.fit(np.ones((50, 2)))
+    with pytest.raises(NotFittedError):
+        detector.predict(points)
+
+
+def test_ctrl_c_interrupts_a_fit_and_is_not_ignored_after_it(points: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(*_: Any) -> None:
+        signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(EnsembleModule, "prepare_scoring", interrupt)
+    handler = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        AnomalyDetector().fit(points)
+    assert signal.getsignal(signal.SIGINT) is handler
 
 
 def test_a_loaded_detector_is_its_own_whatever_becomes_of_the_folder(points: Any, tmp_path: Any) -> None:
