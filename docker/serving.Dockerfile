@@ -23,6 +23,7 @@ WORKDIR /var/cache/ssad
 VOLUME /var/cache/ssad
 EXPOSE 8000
 STOPSIGNAL SIGTERM
+# Unverified, as a certificate names the host and not its own address.
 HEALTHCHECK --interval=10s --timeout=3s --start-period=60s --retries=3 \
-    CMD ["python", "-c", "import urllib.request; urllib.request.urlopen('http://127.0.0.1:8000/readyz', timeout=2)"]
+    CMD ["python", "-c", "import os, ssl; from urllib.request import urlopen; tls = 's' if os.environ.get('SSAD_SERVE_TLS_CERTIFICATE') else ''; urlopen(f'http{tls}://127.0.0.1:8000/readyz', timeout=2, context=ssl._create_unverified_context())"]
 CMD ["ssad", "serve", "--host", "0.0.0.0", "--port", "8000"]

@@ -99,12 +99,14 @@ class Settings(BaseSettings):
     @classmethod
     def _readable_rate(cls, limit: str) -> str:
         if limit:
-            from limits import parse
+            from limits import parse_many
 
             try:
-                parse(limit)
+                (rate,) = parse_many(limit)
             except ValueError:
-                raise ValueError("must be a number of requests and a time, such as 100/second") from None
+                raise ValueError("must be one number of requests and a time, such as 100/second") from None
+            if not rate.amount:
+                raise ValueError("must allow at least one request; empty for any number")
         return limit
 
     @field_validator("tls_key")
@@ -117,7 +119,7 @@ class Settings(BaseSettings):
             try:
                 ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(certificate, key)
             except OSError:  # ssl.SSLError is one
-                raise ValueError("must be the readable PEM key of SSAD_SERVE_TLS_CERTIFICATE") from None
+                raise ValueError("must be the readable PEM key of a readable SSAD_SERVE_TLS_CERTIFICATE") from None
         return key
 
     @field_validator("log_level")

@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml  # type: ignore[import-untyped]  # its types are a package of their own
@@ -18,7 +19,7 @@ from compose_spec import PyCompose
 from serving.main import KEEP_ALIVE_SECONDS
 from serving.settings import listing
 from tests.conftest import PROJECT
-from tests.serving.support import Registry, running_service
+from tests.serving.support import Registry, certificate, running_service
 
 DOCKER = PROJECT / "docker"
 DOCKERFILES = sorted(DOCKER.glob("*.Dockerfile"))
@@ -59,7 +60,7 @@ def test_every_package_of_the_images_is_pinned() -> None:
 
 
 def test_compose_fits_its_specification() -> None:
-    found = PyCompose.from_yaml(compose())
+    found = PyCompose.from_yaml(yaml.safe_dump(yaml.safe_load(compose())))  # it does not know YAML's merge keys
     found.validate()
     assert {"database", "store", "mlflow", "serving", "prometheus"} <= set(yaml.safe_load(compose())["services"])
 
@@ -87,6 +88,27 @@ def test_the_service_stops_by_the_signal_it_drains_at() -> None:
     assert said["STOPSIGNAL"] == "SIGTERM"
     assert "HEALTHCHECK" in said
     assert KEEP_ALIVE_SECONDS > 60
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_the_health_check_asks_as_the_service_listens(
+    registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, scheme: str
+) -> None:
+    said = dict(steps("serving.Dockerfile"))["HEALTHCHECK"]
+    code = json.loads(said[said.index("[") :])[2]
+    settings: dict[str, Any] = certificate(tmp_path) if scheme == "https" else {}
+    if settings:
+        monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "authority.pem"))
+    with running_service(registry.uri, tmp_path, scheme=scheme, **settings) as service:
+        asked = code.replace("8000", str(service.client.base_url.port))
+        for path, status in (("/readyz", 0), ("/nowhere", 1)):
+            found = subprocess.run(
+                [sys.executable, "-c", asked.replace("/readyz", path)],
+                env=os.environ | settings,
+                capture_output=True,
+                check=False,
+            )
+            assert found.returncode == status, found.stderr
 
 
 @pytest.fixture(scope="module")

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import trustme
 from mlflow import MlflowClient
 from mlflow.models import Model
 
@@ -217,6 +218,17 @@ def running_service(
         httpx.Client(base_url=url, timeout=30) as client,
     ):
         yield Running(client, process, cache)
+
+
+def certificate(folder: Path) -> dict[str, str]:
+    """Settings of a certificate for this machine; `authority.pem` in the folder is who issued it."""
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(folder / "authority.pem")
+    issued = authority.issue_cert("127.0.0.1")
+    issued.private_key_pem.write_to_path(folder / "key.pem")
+    issued.cert_chain_pems[0].write_to_path(folder / "certificate.pem")
+    names = {"CERTIFICATE": "certificate.pem", "KEY": "key.pem"}
+    return {f"SSAD_SERVE_TLS_{name}": str(folder / file) for name, file in names.items()}
 
 
 def children(pid: int) -> list[int]:

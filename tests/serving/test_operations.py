@@ -18,7 +18,6 @@ from unittest.mock import Mock
 
 import httpx
 import pytest
-import trustme
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from serving.follower import Follower
@@ -26,7 +25,7 @@ from serving.main import bound_socket, listen
 from serving.settings import read_settings
 from serving.state import Service
 from ssad.errors import SettingsError
-from tests.serving.support import Registry, running_service, service_environment, until
+from tests.serving.support import Registry, certificate, running_service, service_environment, until
 from tests.ssad.workflows.support import free_port, run_python
 
 pytestmark = [
@@ -40,24 +39,13 @@ Rows = list[dict[str, Any]]
 FAKETIME = Path("/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1")
 
 
-@pytest.fixture
-def certificate(tmp_path: Path) -> dict[str, str]:
-    """Settings of a certificate for this machine."""
-    authority = trustme.CA()
-    authority.cert_pem.write_to_path(tmp_path / "authority.pem")
-    issued = authority.issue_cert("127.0.0.1")
-    issued.private_key_pem.write_to_path(tmp_path / "key.pem")
-    issued.cert_chain_pems[0].write_to_path(tmp_path / "certificate.pem")
-    names = {"CERTIFICATE": "certificate.pem", "KEY": "key.pem"}
-    return {f"SSAD_SERVE_TLS_{name}": str(tmp_path / file) for name, file in names.items()}
-
-
 def test_a_client_that_trusts_its_certificate_is_answered_over_tls(
-    registry: Registry, rows: Rows, certificate: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    registry: Registry, rows: Rows, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    issued = certificate(tmp_path)
     with monkeypatch.context() as trusting:
         trusting.setenv("SSL_CERT_FILE", str(tmp_path / "authority.pem"))  # which httpx reads
-        with running_service(registry.uri, tmp_path, (), sys.executable, "https", **certificate) as service:
+        with running_service(registry.uri, tmp_path, (), sys.executable, "https", **issued) as service:
             assert service.client.post("/v1/score", json={"records": rows}).status_code == 200
             url = service.client.base_url
             with pytest.raises(httpx.TransportError):
@@ -68,9 +56,9 @@ def test_a_client_that_trusts_its_certificate_is_answered_over_tls(
 
 
 def test_a_certificate_that_cannot_be_used_is_named_before_anything_starts(
-    certificate: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name, value in certificate.items():
+    for name, value in certificate(tmp_path).items():
         monkeypatch.setenv(name, value)
     read_settings()
     (tmp_path / "key.pem").write_text("no key")

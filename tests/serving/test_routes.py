@@ -695,6 +695,13 @@ def test_settings_that_cannot_be_used_are_all_named(monkeypatch: pytest.MonkeyPa
     assert "in clear" not in str(raised.value)
 
 
+@pytest.mark.parametrize("limit", ["0/second", "1/second; 20/minute", "5 per fortnight"])
+def test_a_rate_limit_is_one_and_lets_somebody_in(monkeypatch: pytest.MonkeyPatch, limit: str) -> None:
+    monkeypatch.setenv("SSAD_SERVE_RATE_LIMIT", limit)
+    with pytest.raises(SettingsError, match=r"SSAD_SERVE_RATE_LIMIT: .*(one number of requests|at least one request)"):
+        read_settings()
+
+
 @pytest.mark.parametrize("name", ["POLL", "REGISTRY_TIMEOUT", "FETCH_TIMEOUT", "TIMEOUT", "DRAIN"])
 def test_a_time_without_end_is_refused(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     monkeypatch.setenv(f"SSAD_SERVE_{name}_SECONDS", "inf")
