@@ -292,7 +292,7 @@ def _read(values: Any, column: Column, strict: bool, problems: list[CellProblem]
         array = _objects(values) if column.kind == "categorical" else _flat(values)
         read = convert(array)
         wrong = _not_finite(array, read) if strict and column.kind == "numeric" else []
-    except (TypeError, ValueError, OverflowError):
+    except (TypeError, ValueError, ArithmeticError):
         read, wrong = np.empty(len(values), dtype=object), _unreadable(values, convert)
     room = max(0, MAX_REPORTED_PROBLEMS + 1 - len(problems))
     problems.extend(CellProblem(row, column.name, expected) for row in wrong[:room])
@@ -323,7 +323,7 @@ def _convert(convert: Callable[[npt.NDArray[Any]], npt.NDArray[Any]], values: li
     """Whether all of the values can be converted."""
     try:
         convert(_flat(values))
-    except (TypeError, ValueError, OverflowError):
+    except (TypeError, ValueError, ArithmeticError):
         return False
     return True
 
@@ -348,12 +348,18 @@ def _objects(values: Any) -> npt.NDArray[np.object_]:
 
 def _numbers(values: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
     if values.dtype == object:
-        values = np.asarray([np.nan if _is_missing(value) else float(value) for value in values.tolist()])
+        values = np.asarray([np.nan if _is_missing(value) else _number(value) for value in values.tolist()])
     elif values.dtype.kind == "M":
         raise ValueError("a moment is no number")
     numbers = values.astype(np.float64, copy=False)
     finite = np.isfinite(numbers)
     return numbers if finite.all() else np.where(finite, numbers, np.nan)
+
+
+def _number(value: Any) -> float:
+    if isinstance(value, str) and "_" in value:
+        raise ValueError("to Python, 1_000 is a thousand")
+    return float(value)
 
 
 _BOOLEAN_WORDS = {"true": 1.0, "false": 0.0, "yes": 1.0, "no": 0.0}

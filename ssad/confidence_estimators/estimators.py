@@ -159,7 +159,7 @@ class HybridEstimator(SupportsConfidenceEstimation):
         `training_dataset` is taken for programs that pass one; estimators learn from scores, by `fit`.
 
         Raises:
-            ValueError: no estimator, another number of weights, a negative one, or none above zero.
+            ValueError: no estimator, another number of weights, a negative or infinite one, or none above zero.
         """
         self.training_dataset = training_dataset
         self.estimators = list(estimators)
@@ -169,8 +169,8 @@ class HybridEstimator(SupportsConfidenceEstimation):
                 f"expected one weight for each of at least one estimator, got {len(self.weights)} weights "
                 f"for {len(self.estimators)} estimators"
             )
-        if min(self.weights) < 0 or sum(self.weights) <= 0:
-            raise ValueError(f"weights must not be negative and not all zero, got {self.weights}")
+        if not (min(self.weights) >= 0 and 0 < sum(self.weights) < np.inf):
+            raise ValueError(f"weights must be finite, none negative and not all zero, got {self.weights}")
 
     @property
     def configuration(self) -> ConfidenceIntervalsConfiguration | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -18,6 +19,9 @@ from ssad.errors import DatasetError, reason_of
 
 PARQUET = (".parquet", ".pq")
 SEPARATORS = {".csv": ",", ".tsv": "\t"}
+ROW = re.compile(r"(Expected \d+ columns, got \d+):.*")
+"""What Arrow says of a row of text, which it then repeats: a run's tags are no place for whole rows."""
+
 STREAMED_COMPRESSION = (".gz", ".bz2", ".zst", ".lz4")
 
 
@@ -47,9 +51,8 @@ class TableStream:
         try:
             yield from _evenly(self.read(skip))
         except (pa.ArrowException, OSError) as error:
-            raise DatasetError(
-                f"the table cannot be read to its end ({reason_of(error)}); mend it and run again."
-            ) from error
+            reason = ROW.sub(r"\1", reason_of(error))
+            raise DatasetError(f"the table cannot be read to its end ({reason}); mend it and run again.") from error
 
 
 def open_stream(location: str, schema: TableSchema, keep: Sequence[str] = ()) -> TableStream:
@@ -68,7 +71,8 @@ def open_stream(location: str, schema: TableSchema, keep: Sequence[str] = ()) ->
         try:
             stream = _parquet(path, wanted) if suffix(path) in PARQUET else _text(path, schema, wanted)
         except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
-            raise DatasetError(f"{path} cannot be read ({reason_of(error)}); expected {FORMATS}.") from error
+            reason = ROW.sub(r"\1", reason_of(error))
+            raise DatasetError(f"{path} cannot be read ({reason}); expected {FORMATS}.") from error
     twice = sorted(name for name, count in Counter(stream.names).items() if count > 1)
     lost = [name for name in keep if name not in stream.names]
     if twice or lost:

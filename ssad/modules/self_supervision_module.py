@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Sequence, Sized
 from dataclasses import asdict
 from functools import partial
 from inspect import signature
+from numbers import Integral
 from typing import Any, Literal, Protocol, cast, runtime_checkable
 
 import lightning as L
@@ -113,10 +114,11 @@ class SelfSupervisionModule(L.LightningModule, ABC, SupportsSelfSupervision):
             ValueError: a value out of its range.
         """
         super().__init__()
-        if every_n_epochs < 1 or threshold_strategy not in ("auto", "manual"):
+        whole = isinstance(every_n_epochs, Integral) and every_n_epochs >= 1
+        if not (whole and threshold_strategy in ("auto", "manual") and 0 < learning_rate < np.inf):
             raise ValueError(
-                "every_n_epochs must be at least 1 and threshold_strategy auto or manual, got "
-                f"{every_n_epochs} and {threshold_strategy!r}"
+                "every_n_epochs must be a whole number of at least 1, threshold_strategy auto or manual, and "
+                f"learning_rate above 0, got {every_n_epochs}, {threshold_strategy!r} and {learning_rate}"
             )
         self.model = model
         self.every_n_epochs = every_n_epochs

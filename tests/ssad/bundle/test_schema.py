@@ -6,6 +6,7 @@ import json
 import logging
 import math
 from datetime import date, datetime, timedelta, timezone
+from decimal import Decimal
 from typing import Any
 
 import numpy as np
@@ -177,7 +178,9 @@ def test_what_is_no_date_is_refused_and_not_guessed_at(value: Any) -> None:
         numbers("date", ["2020-01-01", value, None])
 
 
-@pytest.mark.parametrize("value", ["many", {}, [1.0], 10**400, 1j, datetime(2020, 1, 1)], ids=str)
+@pytest.mark.parametrize(
+    "value", ["many", "1_000", {}, [1.0], 10**400, 1j, Decimal("sNaN"), datetime(2020, 1, 1)], ids=str
+)
 def test_what_is_no_number_is_refused(value: Any) -> None:
     column = pd.Series([1.0, value, None], dtype=object)
     with pytest.raises(RowsError, match="row 1, column 'x': expected a number or null"):

@@ -177,7 +177,16 @@ def test_a_hybrid_gives_its_intervals_to_every_estimator() -> None:
 
 
 @pytest.mark.parametrize(
-    ("parts", "weights"), [(0, None), (1, [1.0, 2.0]), (2, [1.0]), (2, [1.0, -1.0]), (2, [0.0, 0.0])]
+    ("parts", "weights"),
+    [
+        (0, None),
+        (1, [1.0, 2.0]),
+        (2, [1.0]),
+        (2, [1.0, -1.0]),
+        (2, [0.0, 0.0]),
+        (2, [1.0, math.inf]),
+        (2, [math.nan, 1.0]),
+    ],
 )
 def test_a_hybrid_refuses_weights_that_mean_nothing(parts: int, weights: list[float] | None) -> None:
     with pytest.raises(ValueError, match="weight"):

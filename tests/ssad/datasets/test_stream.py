@@ -115,7 +115,7 @@ def test_a_number_that_is_none_in_a_text_file_is_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize("rows", ["1,a,\n2,b,\n", "1,a\n2,b,x\n", "1,a\n2\n"])
 def test_rows_of_more_or_fewer_fields_than_names_are_refused(tmp_path: Path, rows: str) -> None:
     (tmp_path / "t.csv").write_text("count,kind\n" + rows)
-    with pytest.raises(DatasetError, match=r"t\.csv .*Expected 2 columns, got [13]"):
+    with pytest.raises(DatasetError, match=r"t\.csv .*Expected 2 columns, got [13]\);"):
         open_stream(str(tmp_path / "t.csv"), TableSchema((Column("count", "numeric"),)))
 
 

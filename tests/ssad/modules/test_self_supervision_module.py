@@ -328,9 +328,20 @@ def test_the_loss_of_a_region_has_one_value_a_row(build: Build) -> None:
         assert loss(rows, torch.full((6,), confidence)).shape == (6,)
 
 
-@pytest.mark.parametrize("settings", [{"every_n_epochs": 0}, {"threshold_strategy": "median"}, {"every_n_epochs": -3}])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"every_n_epochs": 0},
+        {"every_n_epochs": -3},
+        {"every_n_epochs": 1.5},
+        {"threshold_strategy": "median"},
+        {"learning_rate": -1.0},
+        {"learning_rate": float("inf")},
+    ],
+    ids=str,
+)
 def test_a_setting_out_of_its_range_is_refused(settings: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match="every_n_epochs must be at least 1 and threshold_strategy auto or manual"):
+    with pytest.raises(ValueError, match="every_n_epochs must be a whole number of at least 1"):
         cosine(**settings)
 
 
