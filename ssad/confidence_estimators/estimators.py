@@ -55,7 +55,7 @@ class BaseConfidenceEstimator(ABC, SupportsConfidenceEstimation):
             scores_batch: shape (n,), finite.
 
         Returns:
-            Shape (n,), dtype of the scores, in [-1, 1].
+            Shape (n,), dtype of the scores, float64 for whole ones, in [-1, 1].
 
         Raises:
             RuntimeError: no intervals have been set yet.
@@ -64,6 +64,8 @@ class BaseConfidenceEstimator(ABC, SupportsConfidenceEstimation):
             raise RuntimeError(
                 "no intervals are set; assign a ConfidenceIntervalsConfiguration to `configuration` first"
             )
+        if not scores_batch.is_floating_point():  # whole numbers have no room for a confidence
+            scores_batch = scores_batch.double()
         confidence = torch.zeros_like(scores_batch)
         for interval, rule in (
             (self.configuration.normal, self._confidence_normal),

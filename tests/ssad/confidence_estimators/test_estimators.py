@@ -64,6 +64,12 @@ def test_confidence_has_the_shape_and_the_dtype_of_the_scores(make: Make, dtype:
 
 
 @every_estimator
+def test_whole_scores_have_the_confidence_of_the_same_numbers(make: Make) -> None:
+    made, scores = estimator(make, [0.0, 1.0, 2.0], 1.0, 3.0), torch.arange(5)
+    assert torch.equal(made.estimate_confidence(scores), made.estimate_confidence(scores.double()))
+
+
+@every_estimator
 @given(training=SCORES, scores=SCORES, first=THRESHOLD, second=THRESHOLD)
 def test_confidence_is_within_minus_one_and_one_and_never_contradicts_the_region(
     make: Make, training: list[float], scores: list[float], first: float, second: float
