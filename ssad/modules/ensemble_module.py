@@ -195,10 +195,6 @@ class EnsembleModule(SelfSupervisionModule):
     def _uncertain_loss(self, data: torch.Tensor, confidence: torch.Tensor) -> torch.Tensor:
         return torch.zeros_like(confidence)
 
-    def may_stop(self) -> bool:
-        """No: the learning rate's cycle ends with the last epoch, and settles the weights there."""
-        return False
-
     def configure_optimizers(self) -> Any:
         """Adam with one cycle of the learning rate over the whole training."""
         optimizer = torch.optim.Adam(self.parameters(), lr=self.learning_rate)

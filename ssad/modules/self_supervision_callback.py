@@ -70,7 +70,7 @@ class SelfSupervisionCallback(L.Callback):
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Train no further if the checkpoint that training goes on from was the last."""
-        if self._has_settled(cast("SelfSupervisionModule", pl_module)):
+        if self._has_settled:
             trainer.should_stop = True
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -97,7 +97,7 @@ class SelfSupervisionCallback(L.Callback):
         last = epoch + 1 == trainer.max_epochs  # after which `on_train_end` recalibrates
         if epoch != 0 and epoch % module.every_n_epochs == 0 and not last:
             self._recalibrate(trainer, module, epoch, torch.float32)
-            if self._has_settled(module):
+            if self._has_settled:
                 trainer.should_stop = True
             to_mlflow.log_checkpoint(trainer, epoch // module.every_n_epochs)
 
@@ -109,8 +109,9 @@ class SelfSupervisionCallback(L.Callback):
         if mlf_logger is not None and self._history:
             to_mlflow.log_history(self._history, mlf_logger)
 
-    def _has_settled(self, module: SelfSupervisionModule) -> bool:
-        return self.stop_when_settled and self._settled >= SETTLED_RECALIBRATIONS and module.may_stop()
+    @property
+    def _has_settled(self) -> bool:
+        return self.stop_when_settled and self._settled >= SETTLED_RECALIBRATIONS
 
     def _recalibrate(
         self, trainer: L.Trainer, module: SelfSupervisionModule, epoch: int, dtype: torch.dtype | None = None

@@ -197,10 +197,6 @@ class SelfSupervisionModule(L.LightningModule, ABC, SupportsSelfSupervision):
     def prepare_scoring(self, datamodule: SelfSupervisionDataModule) -> None:
         """Learn from the training rows what scoring compares a row with; by default nothing."""
 
-    def may_stop(self) -> bool:
-        """Whether training may end here, with these weights; a module that plans its epochs to the end says no."""
-        return True
-
     # Scores and intervals.
 
     def score_rows(self, batches: Iterable[Any], dtype: torch.dtype | None = None) -> torch.Tensor:

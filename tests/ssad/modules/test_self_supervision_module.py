@@ -370,17 +370,6 @@ def test_training_ends_when_regions_have_settled_if_it_may(stop: bool, epochs: i
     assert used.current_epoch == epochs  # recalibrated after epochs 1, 2 and 3: two in a row changed nothing
 
 
-def test_training_goes_on_when_the_module_says_that_it_may_not_stop() -> None:
-    class Plans(CosineReconstructionModule):
-        def may_stop(self) -> bool:
-            return False
-
-    module = Plans(Autoencoder(DIM, [4], 2), 1, BinaryConfidence(), Still())
-    used = trainer(9, callbacks=[SelfSupervisionCallback(stop_when_settled=True)])
-    used.fit(module, datamodule=wrapped())
-    assert used.current_epoch == 9
-
-
 class Counting(CosineReconstructionModule):
     """Says beside the test metrics how many rows they are of."""
 
