@@ -99,7 +99,11 @@ class AutoencoderEnsemble(nn.Module):
         return inputs, units
 
     def _activated(self, layer: int, units: torch.Tensor) -> torch.Tensor:
-        return units if layer == self.latent_layer else F.leaky_relu(units, NEGATIVE_SLOPE)
+        if layer == self.latent_layer:
+            return units
+        if units.dtype == torch.float64:  # for which onnxruntime has no leaky ReLU
+            return torch.maximum(units, NEGATIVE_SLOPE * units)
+        return F.leaky_relu(units, NEGATIVE_SLOPE)
 
 
 def _moments(rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch.optim.lr_scheduler import LambdaLR
 
+from ssad.bundle.intervals import GOLDEN_TOLERANCE
 from ssad.confidence_estimators import SupportsConfidenceEstimation
 from ssad.datamodules import SelfSupervisionDataModule
 from ssad.distribution_analyzers import SupportsDistributionAnalysis
@@ -61,6 +62,12 @@ same, and the heavy upper tail does not."""
 SPREAD_FLOOR = 0.2
 """Least unit: where nine rows in ten are alike the two quantiles are one, and what differs would all be beyond
 `LARGEST_LOG`, which ranks nothing."""
+
+
+PRECISION_ROWS = 1000
+PRECISION_MARGIN = 3.0
+"""Rows that tell whether single precision suffices, and how many times better than the tolerance it must be on them:
+all rows are more, and a runtime's rounding is another one."""
 
 
 class EnsembleModule(SelfSupervisionModule):
@@ -137,6 +144,18 @@ class EnsembleModule(SelfSupervisionModule):
             deviations = torch.stack(self._log_deviations(rows))
             zero, unit = torch.quantile(deviations, deviations.new_tensor(SPREAD_QUANTILES), dim=1)
             self.deviation_center, self.deviation_width = zero, (unit - zero).clamp_min(SPREAD_FLOOR)
+            self.scoring_dtype = self._precision(spread_rows(rows, PRECISION_ROWS))
+
+    def _precision(self, rows: torch.Tensor) -> torch.dtype:
+        """What scores must be computed in for another runtime to find the same: single where that is enough.
+
+        Where next to nothing is unexplained, as in a table of one column, whitening blows the rounding up.
+        """
+        if self.device.type == "mps":  # which has no other
+            return torch.float32
+        single, double = (self._score_in(dtype)(rows.to(dtype)).double() for dtype in (torch.float32, torch.float64))
+        worst = ((single - double).abs() / double).max()
+        return torch.float32 if worst <= GOLDEN_TOLERANCE / PRECISION_MARGIN else torch.float64
 
     def _training_rows(self, datamodule: SelfSupervisionDataModule, at: torch.Tensor) -> torch.Tensor:
         """Features of the training rows at these positions, `REFERENCE_ROWS` of them at most."""

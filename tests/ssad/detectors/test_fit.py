@@ -59,6 +59,14 @@ def one_column(generator: np.random.Generator) -> pd.DataFrame:
     return pd.DataFrame({"a": generator.normal(size=ROWS)})
 
 
+def rare_flags(generator: np.random.Generator) -> pd.DataFrame:
+    return pd.DataFrame(generator.random((2000, 3)) < 0.02, columns=["a", "b", "c"])
+
+
+def mostly_equal(generator: np.random.Generator) -> pd.DataFrame:
+    return pd.DataFrame(generator.normal(size=(2000, 6)) * (generator.random((2000, 1)) < 0.1)).add_prefix("x")
+
+
 def one_categorical_column(generator: np.random.Generator) -> pd.DataFrame:
     return pd.DataFrame({"kind": generator.choice(["a", "b", "c"], ROWS)})
 
@@ -109,6 +117,8 @@ Make = Callable[[np.random.Generator], pd.DataFrame]
 TABLES: list[Make] = [
     numeric,
     one_column,
+    rare_flags,
+    mostly_equal,
     one_categorical_column,
     only_categorical,
     with_dates,
