@@ -18,7 +18,7 @@ from ssad.bundle.intervals import GOLDEN_TOLERANCE, REGIONS, ConfidenceCurve, Fl
 from ssad.bundle.schema import GraphInputs, Table, TableSchema
 from ssad.errors import BundleError
 
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
 
 MANIFEST = "manifest.json"
 GRAPH = "detector.onnx"

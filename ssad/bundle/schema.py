@@ -11,6 +11,7 @@ from collections.abc import Callable, Container, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import date, datetime, timezone
 from functools import cached_property
+from itertools import chain
 from operator import itemgetter
 from typing import Any, Literal, Protocol
 
@@ -80,6 +81,7 @@ class Column:
         minimum: the lowest finite training value; None for a categorical column.
         maximum: the highest finite training value; None for a categorical column.
         categories: known values of a categorical column, most frequent first.
+        marks: numbers that mean missing, as -999 does.
     """
 
     name: str
@@ -87,6 +89,7 @@ class Column:
     minimum: float | None = None
     maximum: float | None = None
     categories: tuple[str, ...] = ()
+    marks: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -147,9 +150,8 @@ class TableSchema:
     @classmethod
     def from_json(cls, document: dict[str, Any]) -> TableSchema:
         """The inverse of `to_json`."""
-        columns = tuple(
-            Column(**{**column, "categories": tuple(column["categories"])}) for column in document["columns"]
-        )
+        lists = ("categories", "marks")
+        columns = tuple(Column(**{**column, **{n: tuple(column[n]) for n in lists}}) for column in document["columns"])
         return cls(columns, dict(document["dropped"]))
 
     def inputs(self, table: Table, strict: bool = False) -> GraphInputs:
@@ -160,7 +162,7 @@ class TableSchema:
             strict: whether infinity, and the word nan, are refused; else they are missing values.
 
         Returns:
-            The arrays; a missing or infinite number is NaN, a missing category `MISSING_CATEGORY`.
+            The arrays; a missing or infinite number and a mark are NaN, a missing category `MISSING_CATEGORY`.
 
         Raises:
             RowsError: columns are missing or values cannot be read; one error names them all.
@@ -182,6 +184,9 @@ class TableSchema:
         self._check_names(keys)
         names, truths = self._plain
         read = _plain_numbers(rows, [keys[name] for name in names], truths)
+        if read is not None:
+            for at, marks in self._marks:
+                read[:, at] = unmarked(read[:, at], marks)
         if read is not None and len(names) == len(self.columns):
             return GraphInputs(read, np.empty((len(rows), 0), dtype=object))
         done = {} if read is None else dict(zip(names, read.T, strict=True))
@@ -217,6 +222,12 @@ class TableSchema:
             raise RowsError("the columns have different lengths; send one value a row in every column.")
         rows = lengths.pop()
         return GraphInputs(_stack(numeric, rows, np.dtype(np.float64)), _stack(categorical, rows, np.dtype(object)))
+
+    @cached_property
+    def _marks(self) -> list[tuple[int, tuple[float, ...]]]:
+        """Where among the columns of `_plain` some have marks, and these."""
+        plain = [column for column in self.numeric if column.kind != "date"]
+        return [(at, column.marks) for at, column in enumerate(plain) if column.marks]
 
     @cached_property
     def _plain(self) -> tuple[list[str], list[int]]:
@@ -271,8 +282,8 @@ def _plain_numbers(rows: Sequence[Any], keys: list[Any], truths: list[int]) -> n
         numbers = np.array(picked, dtype=np.float64)
     except (KeyError, TypeError, ValueError, OverflowError):
         return None
-    if numbers.ndim != 2:
-        return None  # a list in a cell
+    if numbers.ndim != 2 or str in map(type, chain.from_iterable(picked)):
+        return None  # a list in a cell, or a number as text, which Python reads in more ways than one writes it
     finite = np.isfinite(numbers)
     if not finite.all() and numbers.size - np.count_nonzero(finite) != sum(row.count(None) for row in picked):
         return None  # a word for nan or infinity
@@ -294,9 +305,18 @@ def _read(values: Any, column: Column, strict: bool, problems: list[CellProblem]
         wrong = _not_finite(array, read) if strict and column.kind == "numeric" else []
     except (TypeError, ValueError, ArithmeticError):
         read, wrong = np.empty(len(values), dtype=object), _unreadable(values, convert)
+    if column.marks and not wrong:
+        read = unmarked(read, column.marks)
     room = max(0, MAX_REPORTED_PROBLEMS + 1 - len(problems))
     problems.extend(CellProblem(row, column.name, expected) for row in wrong[:room])
     return read
+
+
+def unmarked(numbers: npt.NDArray[np.float64], marks: Sequence[float]) -> npt.NDArray[np.float64]:
+    """The numbers, shape (n,), NaN for each that is one of the marks, in whichever precision it was kept."""
+    with np.errstate(over="ignore"):
+        marked = np.isin(numbers.astype(np.float32), np.asarray(marks).astype(np.float32))
+    return np.where(marked, np.nan, numbers)
 
 
 def _not_finite(array: npt.NDArray[Any], read: npt.NDArray[np.float64]) -> list[int]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter, defaultdict
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,7 @@ import pandas as pd
 from pandas.api import types
 
 from ssad.bundle import Column, TableSchema
-from ssad.bundle.schema import MISSING_CATEGORY, GraphInputs, Kind
+from ssad.bundle.schema import MISSING_CATEGORY, GraphInputs, Kind, unmarked
 from ssad.datasets.table_rows import TableRows
 from ssad.errors import DatasetError, RowsError
 
@@ -34,6 +34,15 @@ IDENTIFIER_DISTINCT = 50
 """Text with more distinct values than this, and in more than half of the rows, identifies rows."""
 
 IDENTIFIER_NAME = re.compile(r"(^|[_\s])(id|uuid|guid|index|row)$", re.IGNORECASE)
+
+MARK_SHARE = 0.005
+MARK_ROWS = 5
+"""Share of the rows, and number of them, from which on a far number that they share means missing, as -999 does. What
+fewer have is held to a few deviations by the default's network, whose scale more would widen until it shows nothing."""
+
+MARK_DISTANCE = 3.0
+MARK_BULK = (0.05, 0.95)
+"""How far such a number lies from all others, in widths of what is between these quantiles of them."""
 
 KINDS: tuple[Kind, ...] = ("boolean", "numeric", "date", "categorical")
 """A column is of the first kind that all of its values can be read as."""
@@ -86,10 +95,40 @@ def survey_rows(rows: TableRows) -> Survey:
         raise DatasetError(
             f"no numeric or categorical column is left to learn from ({why}); bring columns whose values differ."
         )
-    schema = TableSchema(columns, dropped)
-    gaps = frozenset(column.name for column in schema.numeric if surveys[column.name].numbers.missing)
+    schema = _marked(TableSchema(columns, dropped), sample)
+    gaps = frozenset(c.name for c in schema.numeric if surveys[c.name].numbers.missing or c.marks)
     whole = frozenset(name for name, survey in surveys.items() if survey.whole)
     return Survey(schema, gaps, whole, sampled, schema.inputs(sample))
+
+
+def _marked(schema: TableSchema, sample: pd.DataFrame) -> TableSchema:
+    """The schema with the numbers that mean missing; they are in no column's range, which then is the sample's."""
+    values = dict(zip(schema.graph_order, schema.inputs(sample).numeric.T, strict=False))
+    columns = []
+    for column in schema.columns:
+        marks = missing_marks(values[column.name]) if column.kind == "numeric" else ()
+        if marks:
+            known = unmarked(values[column.name], marks)
+            column = replace(column, minimum=float(np.nanmin(known)), maximum=float(np.nanmax(known)), marks=marks)
+        columns.append(column)
+    return replace(schema, columns=tuple(columns))
+
+
+def missing_marks(values: npt.NDArray[np.float64]) -> tuple[float, ...]:
+    """The numbers that mean missing among a column's training values, shape (n,), finite or NaN.
+
+    They are the least and the highest of them, if many rows but less than half share it, see `MARK_SHARE`, and it
+    lies far from the next, see `MARK_DISTANCE`.
+    """
+    known, marks = values[~np.isnan(values)], []
+    for mark in (known.min(), known.max()) if len(known) else ():
+        others = known[~np.isnan(unmarked(known, [mark]))]
+        if max(MARK_ROWS, MARK_SHARE * len(known)) <= len(known) - len(others) < len(others):
+            low, high = np.quantile(others, MARK_BULK)
+            with np.errstate(over="ignore"):
+                if np.abs(others - mark).min() > MARK_DISTANCE * (high - low) > 0:
+                    marks.append(float(mark))
+    return tuple(marks)
 
 
 def _sampled_positions(rows: int) -> npt.NDArray[np.int64]:

@@ -21,27 +21,17 @@ would make every later row abnormal."""
 LIMIT = 10.0
 """Scaled values are held to plus or minus this: finite, and far beyond the training rows' [0, 1]."""
 
-
+BULK = (0.05, 0.5, 0.95)
 CROWDED = 1e-3
-"""Share of a column's range: where its median lies nearer to the upper end than this, as above a single -1e8, features
-near 1 would have lost the digits of most rows, and the scale runs down from that end."""
-
-MARK_SHARE = 0.005
-"""Share of the rows from which on a far number that they share means missing, as -999 does. What fewer rows have is
-held to a few deviations by the network's own scale, which more would widen until it shows nothing else."""
-
-MARK_DISTANCE = 3.0
-"""How far such a number lies from all others, in widths of their bulk, `MARK_BULK` of them."""
-
-MARK_BULK = (0.01, 0.99)
+"""Where these quantiles of a column lie closer together than this share of the way up to them from the least value, as
+where one row has a -1e9, features would have lost the digits of most rows in single precision: 0 is at the median."""
 
 
 class TableEncoder(nn.Module):
     """Imputes, scales to [0, 1] and one-hot encodes; the training rows decide how.
 
     A missing number becomes the training median, with a feature of its own that says so where training
-    rows had missing ones too; so does the least or highest number of a column if it is a mark of that, see
-    `missing_mark`. A date becomes sine and cosine of its place in day and week. A category
+    rows had missing ones too. A date becomes sine and cosine of its place in day and week. A category
     becomes one feature of its column; those not listed in the schema share the column's last one.
 
     Attributes:
@@ -49,16 +39,14 @@ class TableEncoder(nn.Module):
         feature_columns: for each feature, the position of its column in `schema.graph_order`.
         plain: positions of the columns that are numbers; `dates` likewise.
         gaps: positions among `plain` of those with missing training values.
-        mark: number that means missing in each plain column, NaN where none does.
         median: training median of each plain column.
         center: value of each plain column whose feature is 0, the training minimum or else see `CROWDED`.
-        width: what is 1 from there, less than 0 where the scale runs down.
+        width: difference that is 1.
     """
 
     plain: torch.Tensor
     dates: torch.Tensor
     gaps: torch.Tensor
-    mark: torch.Tensor
     median: torch.Tensor
     center: torch.Tensor
     width: torch.Tensor
@@ -79,20 +67,12 @@ class TableEncoder(nn.Module):
         self.widths = [len(column.categories) + 1 for column in schema.categorical]
         self._buffer("plain", np.flatnonzero(~dates))
         self._buffer("dates", np.flatnonzero(dates))
-        known = sample.numeric[:, ~dates]
-        mark = np.asarray([missing_mark(values[~np.isnan(values)]) for values in known.T], np.float64)
-        self.has_marks = not np.isnan(mark).all()
-        if self.has_marks:
-            known = np.where(known == mark, np.nan, known)
-            low = np.where(np.isnan(mark), low, np.nanmin(known, axis=0, initial=np.inf))
-            high = np.where(np.isnan(mark), high, np.nanmax(known, axis=0, initial=-np.inf))
-        median, width = _median(known, low), _positive(high - low)
-        crowded = (median < high) & (high - median < CROWDED * width)
+        lower, median, upper = _quantiles(sample.numeric[:, ~dates], low)
+        crowded = (lower < upper) & (upper - lower < CROWDED * (median - low))
         self._buffer("median", median)
-        self._buffer("center", np.where(crowded, high, low))
-        self._buffer("width", np.where(crowded, -width, width))
-        self._buffer("mark", mark)
-        self._buffer("gaps", np.flatnonzero(~np.isnan(mark) | np.isin([column.name for column in plain], list(gaps))))
+        self._buffer("center", np.where(crowded, median, low))
+        self._buffer("width", _positive(high - low))
+        self._buffer("gaps", np.flatnonzero([column.name in gaps for column in plain]))
         self.feature_columns = self._feature_columns()
 
     def _buffer(self, name: str, values: npt.NDArray[np.generic]) -> None:
@@ -136,8 +116,6 @@ class TableEncoder(nn.Module):
         if numeric is not None and len(self.plain):
             values = numeric[:, self.plain] if len(self.dates) else numeric
             missing = torch.isnan(values)
-            if self.has_marks:
-                missing = missing | (values == self.mark)
             parts.append(torch.where(missing, self._scaled(self.median), self._scaled(values)))
             if len(self.gaps):
                 parts.append(missing[:, self.gaps].float())
@@ -168,29 +146,13 @@ def column_matrix(feature_columns: Sequence[int], columns: int) -> torch.Tensor:
     return F.one_hot(torch.tensor(feature_columns), columns).double()
 
 
-def missing_mark(values: npt.NDArray[np.float64]) -> float:
-    """The number that means missing among a column's training values, shape (n,), finite; NaN if none seems to.
-
-    It is the least or the highest of them, shared by at least `MARK_SHARE` of the rows and by less than half, and
-    farther from the next than `MARK_DISTANCE` widths of what the others are.
-    """
-    for mark in (values.min(), values.max()) if len(values) else ():
-        others = values[values != mark]
-        if MARK_SHARE * len(values) <= len(values) - len(others) < len(others):
-            low, high = np.quantile(others, MARK_BULK)
-            with np.errstate(over="ignore"):
-                if np.abs(others - mark).min() > MARK_DISTANCE * (high - low) > 0:
-                    return float(mark)
-    return math.nan
-
-
-def _median(values: npt.NDArray[np.float64], otherwise: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """Median of each column of (n, p); where all are missing, what is given."""
+def _quantiles(values: npt.NDArray[np.float64], otherwise: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """`BULK` of each column of (n, p), shape (3, p); where all are missing, what is given."""
     known = ~np.isnan(values).all(axis=0)
-    median = otherwise.copy()
+    quantiles = np.tile(otherwise, (len(BULK), 1))
     if known.any():
-        median[known] = np.nanmedian(values[:, known], axis=0)
-    return median
+        quantiles[:, known] = np.nanquantile(values[:, known], BULK, axis=0)
+    return quantiles
 
 
 def _positive(widths: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:

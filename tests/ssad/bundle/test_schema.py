@@ -187,6 +187,28 @@ def test_what_is_no_number_is_refused(value: Any) -> None:
         numbers("numeric", column)
 
 
+def test_a_mark_is_missing_however_it_comes() -> None:
+    marked = TableSchema(
+        (Column("x", "numeric", 0, 1, marks=(float(np.float32(-999.9)), 1e300)), Column("y", "numeric"))
+    )
+    marked = TableSchema.from_json(json.loads(json.dumps(marked.to_json())))
+    rows = [[-999.9, -999.9], [0.5, 1e300], [1e300, 1.0], [None, 2.0]]
+    columns: dict[str, Any] = dict(zip("xy", zip(*rows, strict=True), strict=True))
+    expected = [[NAN, -999.9], [0.5, 1e300], [NAN, 1.0], [NAN, 2.0]]
+    for found in (marked.row_inputs(rows, {"x": 0, "y": 1}), marked.inputs(columns)):
+        assert np.array_equal(found.numeric, np.asarray(expected), equal_nan=True)
+    single = np.asarray([-999.9, 0.5], np.float32)
+    assert np.isnan(marked.inputs({"x": single, "y": single}).numeric).tolist() == [[True, False], [False, False]]
+    assert single[0] < 0  # the caller's own
+
+
+def test_text_of_a_number_is_read_in_rows_as_it_is_in_columns() -> None:
+    schema = TableSchema((Column("x", "numeric"), Column("y", "numeric")))
+    assert schema.row_inputs([{"x": " 1.5", "y": 2}], {"x": "x", "y": "y"}).numeric.tolist() == [[1.5, 2.0]]
+    with pytest.raises(RowsError, match="row 0, column 'x': expected a number or null"):
+        schema.row_inputs([{"x": "1_000", "y": 2}], {"x": "x", "y": "y"})
+
+
 @pytest.mark.parametrize("value", ["maybe", {}, 7, -1, 0.5], ids=str)
 def test_what_is_neither_true_nor_false_is_refused(value: Any) -> None:
     with pytest.raises(RowsError, match="row 1, column 'x': expected true, false or null"):

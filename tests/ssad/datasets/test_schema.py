@@ -126,6 +126,47 @@ def test_the_range_of_dates_is_in_seconds_since_1970() -> None:
     assert (found.minimum, found.maximum) == (0, 86_400)
 
 
+@pytest.mark.parametrize(
+    ("values", "marks"),
+    [
+        ([*range(100), *[-999.0] * 5], (-999.0,)),
+        ([*range(100), *[9999.0] * 40], (9999.0,)),
+        ([*range(100), *[-999.0] * 5, *[99999.0] * 5], (-999.0, 99999.0)),
+        ([*np.linspace(0, 1, 100, dtype=np.float32), *[np.float32(-999.9)] * 5], (float(np.float32(-999.9)),)),
+    ],
+    ids=["least", "highest", "both", "single precision"],
+)
+def test_far_numbers_that_many_rows_share_mean_missing_and_are_in_no_range(
+    values: list[float], marks: tuple[float, ...]
+) -> None:
+    found = column(values)
+    assert found is not None
+    others = [value for value in values if float(value) not in marks]
+    assert (found.marks, found.minimum, found.maximum) == (marks, min(others), max(others))
+    survey = survey_rows(table_rows(pd.DataFrame({"x": values})))
+    assert survey.gaps == {"x"}
+    assert int(np.isnan(survey.sample.numeric).sum()) == len(values) - len(others)
+
+
+NO_MARKS: dict[str, list[float]] = {
+    "two values": [0.0] * 90 + [1.0] * 10,
+    "too few share it": [*range(100), *[-999.0] * 4],
+    "too small a share": [*range(2000), *[-99999.0] * 9],
+    "most rows share it": [*range(50), *[900.0] * 60],
+    "not far from the others": [*range(100), *[-200.0] * 5],
+    "the end of a scale": [*range(100), *[99.0] * 10],
+    "no other in single precision": [*(1e9 + np.arange(100) / 100), *[1e9 + 10] * 5],
+}
+
+
+@pytest.mark.parametrize("name", NO_MARKS)
+def test_other_numbers_do_not_mean_missing(name: str) -> None:
+    found = column(NO_MARKS[name])
+    assert found is not None
+    assert found.marks == ()
+    assert (found.minimum, found.maximum) == (min(NO_MARKS[name]), max(NO_MARKS[name]))
+
+
 def test_categories_come_most_frequent_first_and_ties_by_the_alphabet() -> None:
     found = column(["c", "b", "a", "b", None, "c", "d", "c"])
     assert found is not None
