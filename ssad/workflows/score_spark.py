@@ -152,23 +152,32 @@ def _read(spark: SparkSession, location: str) -> DataFrame:
     if path and kind in PARQUET:
         return spark.read.parquet(str(path.absolute()))
     if path and kind in SEPARATORS:
-        # A row of more or fewer fields than the header is an error, as it is in `engine=local`, whichever are scored.
-        strict = spark.read.options(sep=SEPARATORS[kind], header=True, mode="FAILFAST", columnPruning=False)
-        return strict.csv(str(path.absolute()))
+        return _read_text(spark, str(path.absolute()), SEPARATORS[kind])
     return spark.createDataFrame(read_table(location))
 
 
+def _read_text(spark: SparkSession, path: str, separator: str) -> DataFrame:
+    """A file of text as `engine=local` reads it: rows of one width, quotes doubled in quotes, words for nothing."""
+    from pyspark.sql import functions as F
+
+    reader = spark.read.options(sep=separator, header=True, mode="FAILFAST", columnPruning=False, escape='"')
+    frame = reader.csv(path)
+    columns = [F.col(_quoted(name)) for name in frame.columns]
+    return frame.select(
+        *(F.when(~F.trim(c).isin(*MISSING_WORDS), c).alias(n) for n, c in zip(frame.columns, columns, strict=True))
+    )
+
+
 def _typed(frame: DataFrame, schema: TableSchema) -> list[Column]:
-    """The columns that are scored; words for nothing are nothing, and numbers written as text are numbers."""
+    """The columns that are scored; numbers written as text are numbers."""
     from pyspark.sql import functions as F
     from pyspark.sql.types import StringType
 
     columns = []
     for expected in schema.columns:
         column = F.col(_quoted(expected.name))
-        if isinstance(frame.schema[expected.name].dataType, StringType):
-            column = F.when(~F.trim(column).isin(*MISSING_WORDS), column)
-            column = column.cast("double") if expected.kind == "numeric" else column
+        if expected.kind == "numeric" and isinstance(frame.schema[expected.name].dataType, StringType):
+            column = F.when(F.trim(column) != "", column).cast("double")
         columns.append(column.alias(expected.name))
     return columns
 

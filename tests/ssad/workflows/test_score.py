@@ -362,7 +362,7 @@ def test_spark_reads_gaps_moments_and_truth_values_as_the_local_engine_does(
     generator = np.random.default_rng(0)
     trained = pd.DataFrame({"size": generator.normal(size=300), "tries": generator.integers(0, 50, 300)})
     trained["when"] = pd.Timestamp("2024-01-01") + pd.to_timedelta(generator.integers(0, 10**6, 300), unit="s")
-    trained["open"], trained["kind"] = generator.random(300) < 0.5, generator.choice(["tcp", "udp"], 300)
+    trained["open"], trained["kind"] = generator.random(300) < 0.5, generator.choice(["tcp", 'a "b"', "NA"], 300)
     AnomalyDetector(random_state=0, max_epochs=1).fit(trained).save(tmp_path / "bundle")
     described = describe_rows(Bundle(tmp_path / "bundle").schema, trained)
     with mlflow.start_run():
