@@ -358,10 +358,10 @@ def _read_job(partial: Path) -> Any:
 
 def _finish(partial: Path, output: Path) -> None:
     """Give a folder whose parts are all there its name."""
-    (partial / JOB).unlink()
-    (partial / LOCK).unlink(missing_ok=True)
     (partial / SUCCESS).touch()
-    partial.rename(output)
+    partial.rename(output)  # what fails until here leaves what the same job goes on with
+    for name in (JOB, LOCK):
+        (output / name).unlink(missing_ok=True)
 
 
 def _bar(progress: bool) -> Progress:

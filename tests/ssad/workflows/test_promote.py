@@ -265,6 +265,8 @@ def test_columns_that_the_champions_clients_do_not_send_are_refused(champion: Bu
     refused = checks._schema(more, champion)
     assert not refused.passed
     assert refused.value == f"more is new, {first.name} is boolean"
+    found = checks.find_checks(champion, more, PromoteSettings())  # and no row is scored by both
+    assert [(check.name, check.passed) for check in found] == [("golden rows", True), ("columns", False)]
 
 
 @pytest.mark.every_back_end

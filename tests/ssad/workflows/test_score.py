@@ -220,6 +220,26 @@ def test_another_job_does_not_go_on_with_what_is_there(
     assert ("number" in pd.read_parquet(tmp_path / "scores")) == (change == "keep")
 
 
+@pytest.mark.usefixtures("small_parts")
+def test_a_scoring_whose_last_step_failed_goes_on(
+    bundle: Bundle, rows: pd.DataFrame, dataset: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rename = Path.rename
+
+    def full(self: Path, target: Path) -> Path:
+        if self.name == "scores.partial":
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return rename(self, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "rename", full)
+        with pytest.raises((SsadError, OSError), match="No space left|disk is full"):
+            score(settings(dataset, tmp_path), progress=False)
+    score(settings(dataset, tmp_path), progress=False)
+    assert_scores(tmp_path / "scores", bundle, rows)
+    assert not {"_job.json", "_lock"} & {path.name for path in (tmp_path / "scores").iterdir()}
+
+
 @pytest.mark.usefixtures("bundle")
 def test_what_somebody_else_put_in_the_way_is_not_deleted(dataset: str, tmp_path: Path) -> None:
     (tmp_path / "scores.partial").mkdir()
