@@ -218,6 +218,9 @@ class _ColumnSurvey:
         if self.kinds[0] == "categorical":
             distinct = sample.nunique()
             if distinct > IDENTIFIER_DISTINCT and distinct > len(sample) / 2:
+                numbers = pd.to_numeric(sample.dropna().astype(str), errors="coerce").notna().mean()
+                if numbers > 0.5:
+                    return f"holds words, but {numbers:.1%} of its values are numbers: mend the others"
                 return f"identifies rows: {distinct} distinct values in {len(sample)} rows"
         return None
 

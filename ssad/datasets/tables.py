@@ -178,7 +178,7 @@ def _read_npz(path: Path) -> pd.DataFrame:
 OTHER_SEPARATORS = (";", "\t", "|", ",")
 """One of them in the only name of a header is no part of it."""
 
-FORMATS = "CSV, TSV or Parquet, a folder of Parquet files, or .npz with X and y"
+FORMATS = "CSV or TSV in UTF-8 with a header, Parquet, a folder of Parquet files, or .npz with X and y"
 _READERS: dict[str, Callable[[Any], pd.DataFrame]] = {
     ".csv": lambda path: _read_text(path, ","),
     ".tsv": lambda path: _read_text(path, "\t"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 import tempfile
@@ -25,6 +26,8 @@ from ssad.bundle import Bundle
 from ssad.bundle.intervals import Floats
 from ssad.detectors.fit import FitSettings, FittedDetector, fit_detector
 from ssad.errors import DatasetError
+
+logger = logging.getLogger(__name__)
 
 MIN_FIT_ROWS = 2
 """One row has no distribution."""
@@ -100,6 +103,9 @@ class AnomalyDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]  # sci
         )
         with _TORCH, _process_as_it_was():
             fitted = fit_detector(rows, settings)
+        if fitted.schema.dropped:
+            dropped = "; ".join(f"{name} {reason}" for name, reason in fitted.schema.dropped.items())
+            logger.warning("columns were left out: %s", dropped)
         self._adopt(fitted)
         self._columns, self._by_name = list(rows.columns), isinstance(X, pd.DataFrame)
         return self
@@ -176,6 +182,7 @@ class AnomalyDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]  # sci
         # A bundle does not tell where among the columns those lay that were left out.
         kept = [column.name for column in bundle.schema.columns]
         detector._columns = _array_names(detector.n_features_in_) if bundle.schema.dropped else kept
+        detector._by_name = not set(kept) <= set(_array_names(detector.n_features_in_))
         return detector
 
     def _adopt(self, trained: FittedDetector | Bundle) -> None:
@@ -200,7 +207,7 @@ class AnomalyDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]  # sci
     def _names(self, frame: pd.DataFrame, reset: bool) -> list[str]:
         """Names of a frame's columns; those of the fitted array, where none of them was ever named."""
         names = list(frame.columns.map(str))
-        if reset or self._fitted is None or self._by_name or set(names) >= set(self._columns):
+        if reset or self._by_name or set(names) >= set(self._columns) or len(names) != len(self._columns):
             return names
         return self._columns
 

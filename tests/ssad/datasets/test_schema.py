@@ -114,6 +114,12 @@ def test_a_dropped_column_has_its_reason() -> None:
     }
 
 
+def test_numbers_with_a_word_among_them_are_dropped_for_that_reason() -> None:
+    values = [*np.random.default_rng(0).normal(size=99).tolist(), "n/a?"]
+    schema = survey_rows(table_rows(pd.DataFrame({"x": values, "keep": np.resize(KEEP, 100)}))).schema
+    assert schema.dropped == {"x": "holds words, but 99.0% of its values are numbers: mend the others"}
+
+
 def test_the_range_is_that_of_the_finite_values() -> None:
     found = column([3.0, np.nan, -1.5, np.inf])
     assert found is not None

@@ -248,12 +248,26 @@ def test_a_loaded_detector_knows_its_number_of_columns_and_saves_over_itself(poi
     assert (AnomalyDetector.load(tmp_path / "detector").score_samples(flat) == before).all()
 
 
+def test_columns_that_are_left_out_are_said_with_the_reason(points: Any, caplog: pytest.LogCaptureFixture) -> None:
+    AnomalyDetector(random_state=0, max_epochs=1).fit(np.c_[points, np.ones(len(points))])
+    assert "columns were left out: x3 has one value in every row" in caplog.text
+
+
 def test_a_loaded_detector_takes_an_array_by_position(points: Any, tmp_path: Any) -> None:
     frame = pd.DataFrame(points, columns=["z", "a", "m"])
     AnomalyDetector(random_state=0, max_epochs=1).fit(frame).save(tmp_path / "m")
     loaded = AnomalyDetector.load(tmp_path / "m")
     assert np.array_equal(loaded.anomaly_score(points), loaded.anomaly_score(frame))
     assert np.array_equal(pickle.loads(pickle.dumps(loaded)).anomaly_score(points), loaded.anomaly_score(frame))
+
+
+def test_a_loaded_detector_of_an_array_takes_a_frame_by_position(points: Any, tmp_path: Any) -> None:
+    AnomalyDetector(random_state=0, max_epochs=1).fit(points).save(tmp_path / "m")
+    loaded = AnomalyDetector.load(tmp_path / "m")
+    frame = pd.DataFrame(points, columns=["z", "a", "m"])
+    assert np.array_equal(loaded.anomaly_score(frame), loaded.anomaly_score(points))
+    with pytest.raises(DatasetError, match="lack 3 of the detector's 3 columns"):
+        loaded.anomaly_score(frame.assign(more=1.0))
 
 
 def test_a_fit_that_fails_leaves_nothing_fitted(points: Any) -> None:

@@ -233,7 +233,7 @@ def test_a_scoring_whose_last_step_failed_goes_on(
 
     with monkeypatch.context() as patch:
         patch.setattr(Path, "rename", full)
-        with pytest.raises((SsadError, OSError), match="No space left|disk is full"):
+        with pytest.raises((SsadError, OSError), match=r"No space left|disk is full"):
             score(settings(dataset, tmp_path), progress=False)
     score(settings(dataset, tmp_path), progress=False)
     assert_scores(tmp_path / "scores", bundle, rows)
