@@ -25,7 +25,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from ssad.bundle import Bundle
 from ssad.bundle.intervals import Floats
 from ssad.detectors.fit import FitSettings, FittedDetector, fit_detector
-from ssad.errors import DatasetError
+from ssad.errors import DatasetError, SettingsError
 
 logger = logging.getLogger(__name__)
 
@@ -160,7 +160,13 @@ class AnomalyDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]  # sci
         return np.where(self.decision_function(X) < 0, -1, 1)
 
     def save(self, path: str | Path) -> None:
-        """Write the bundle into a folder, which `Bundle`, `load` and the service read."""
+        """Write the bundle into a folder, which `Bundle`, `load` and the service read.
+
+        Raises:
+            SettingsError: the path is that of a file.
+        """
+        if Path(path).is_file():
+            raise SettingsError(f"{path} is a file; name a folder to save the detector in.")
         if self.bundle_.path.resolve() != Path(path).resolve():
             shutil.copytree(self.bundle_.path, path, dirs_exist_ok=True)
 

@@ -309,6 +309,13 @@ def test_saving_does_not_change_its_scores(points: Any, tmp_path: Any) -> None:
     assert refitted.bundle_.manifest["training_rows"] == 100
 
 
+def test_it_is_not_saved_over_a_file(detector: AnomalyDetector, tmp_path: Any) -> None:
+    (tmp_path / "notes").write_text("precious")
+    with pytest.raises(SettingsError, match="notes is a file; name a folder"):
+        detector.save(tmp_path / "notes")
+    assert (tmp_path / "notes").read_text() == "precious"
+
+
 def test_it_survives_pickling(detector: AnomalyDetector, points: Any) -> None:
     copy = pickle.loads(pickle.dumps(detector))
     assert copy.score_samples(points) == pytest.approx(detector.score_samples(points))
