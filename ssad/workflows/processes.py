@@ -22,6 +22,11 @@ ENDING_SECONDS = 5.0
 """How long one that broke off the connection may take to end."""
 
 
+WATCH_SECONDS = 1.0
+HANGING_SECONDS = 60.0
+"""How often the other processes are looked at, and how long a failed one may go unnoticed."""
+
+
 def trains_along(num_nodes: int) -> bool:
     """Whether another process is the first of this training: Lightning started this one, or it is on another machine.
 
@@ -33,7 +38,10 @@ def trains_along(num_nodes: int) -> bool:
 
 
 class Processes(L.Callback):
-    """Ends the other processes when training fails in the first one.
+    """Looks after the other processes, and ends them when training fails in the first one.
+
+    Lightning's own observer, which looks every five seconds, kills the first process when it finds another one dead:
+    often before that one has told why and closed its run.
 
     Attributes:
         ended: status of one that ended before this process did; 0 if none.
@@ -41,6 +49,7 @@ class Processes(L.Callback):
 
     def __init__(self) -> None:
         self.ended = 0
+        self._others: list[subprocess.Popen[bytes]] = []
         self._on_sigterm = signal.getsignal(signal.SIGTERM)
         self._signals = Postponed()
 
@@ -49,26 +58,41 @@ class Processes(L.Callback):
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, self._on_sigterm)
             self._signals.begin()
+        started: list[subprocess.Popen[bytes]] = getattr(trainer.strategy.launcher, "procs", [])
+        self._others = started.copy()
+        started.clear()  # which ends Lightning's observer
+        if self._others:
+            threading.Thread(target=_watch, args=(self._others,), daemon=True).start()
 
     def on_train_batch_end(self, *_: Any) -> None:
         """End training between two batches if a signal asked for it."""
         self._signals.check()
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """The last place to do so."""
+        """The last place to do so; from here on the others end by themselves."""
         self._signals.check()
         self._signals.end()
+        self._others.clear()
 
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
         """See whether another process failed first, and end those that are left."""
-        others: list[subprocess.Popen[bytes]] = getattr(trainer.strategy.launcher, "procs", [])
-        if others and not isinstance(exception, SsadError | Stopped):
-            self.ended = _first_status(others)
-        left = others.copy()
-        others.clear()  # Lightning looks after them, and would kill this process before it has closed its run
+        if self._others and not isinstance(exception, SsadError | Stopped):
+            self.ended = _first_status(self._others)
+        left = self._others.copy()
+        self._others.clear()
         for process in left:
             process.kill()
             process.wait()
+
+
+def _watch(others: list[subprocess.Popen[bytes]]) -> None:
+    """End this process if it goes on waiting for one that is dead, as it may where no connection tells."""
+    while others and not any(process.poll() for process in others):
+        time.sleep(WATCH_SECONDS)
+    if others:
+        time.sleep(HANGING_SECONDS)
+        if others:  # nobody has noticed
+            os.kill(os.getpid(), signal.SIGKILL)
 
 
 def _first_status(processes: list[subprocess.Popen[bytes]]) -> int:
