@@ -104,7 +104,8 @@ def score_distribution_figure(history: Sequence[Recalibration]) -> Figure:
         axes.set_visible(False)
     figure.supxlabel("score (higher is more abnormal)")
     # Of the colours, not of what is drawn: a region may be empty in the one panel and not in the next.
-    _legend_below(figure, [Patch(color=color, label=region) for region, color in REGION_COLORS.items()])
+    colors = [Patch(color=color, label=region) for region, color in REGION_COLORS.items()]
+    figure.legend(handles=colors, loc="outside upper center", ncols=len(colors), frameon=False)
     return figure
 
 
@@ -175,5 +176,5 @@ def reliability_figure(confidence: Floats, labels: Labels) -> Figure:
     return metrics.reliability_figure({name: metrics.calibration_bins(probability, labels)})
 
 
-def _legend_below(figure: Figure, handles: Sequence[Patch] | None = None) -> None:
-    figure.legend(handles=handles, loc="outside lower center", ncols=len(REGIONS), frameon=False)
+def _legend_below(figure: Figure) -> None:
+    figure.legend(loc="outside lower center", ncols=len(REGIONS), frameon=False)
