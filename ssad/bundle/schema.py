@@ -182,10 +182,10 @@ class TableSchema:
             RowsError: as for `inputs`.
         """
         self._check_names(keys)
-        names, truths = self._plain
+        names, truths, marked = self._plain
         read = _plain_numbers(rows, [keys[name] for name in names], truths)
         if read is not None:
-            for at, marks in self._marks:
+            for at, marks in marked:
                 read[:, at] = unmarked(read[:, at], marks)
         if read is not None and len(names) == len(self.columns):
             return GraphInputs(read, np.empty((len(rows), 0), dtype=object))
@@ -224,16 +224,11 @@ class TableSchema:
         return GraphInputs(_stack(numeric, rows, np.dtype(np.float64)), _stack(categorical, rows, np.dtype(object)))
 
     @cached_property
-    def _marks(self) -> list[tuple[int, tuple[float, ...]]]:
-        """Where among the columns of `_plain` some have marks, and these."""
+    def _plain(self) -> tuple[list[str], list[int], list[tuple[int, tuple[float, ...]]]]:
+        """Names of the columns of numbers and truth values, which of them are the latter, and which have marks."""
         plain = [column for column in self.numeric if column.kind != "date"]
-        return [(at, column.marks) for at, column in enumerate(plain) if column.marks]
-
-    @cached_property
-    def _plain(self) -> tuple[list[str], list[int]]:
-        """Names of the columns of numbers and truth values, and which of them are the latter."""
-        plain = [column for column in self.numeric if column.kind != "date"]
-        return [column.name for column in plain], [at for at, c in enumerate(plain) if c.kind == "boolean"]
+        truths = [at for at, column in enumerate(plain) if column.kind == "boolean"]
+        return [column.name for column in plain], truths, [(at, c.marks) for at, c in enumerate(plain) if c.marks]
 
     @cached_property
     def _names(self) -> frozenset[str]:

@@ -95,15 +95,18 @@ def survey_rows(rows: TableRows) -> Survey:
         raise DatasetError(
             f"no numeric or categorical column is left to learn from ({why}); bring columns whose values differ."
         )
-    schema = _marked(TableSchema(columns, dropped), sample)
+    plain = TableSchema(columns, dropped)
+    inputs = plain.inputs(sample)
+    schema = _marked(plain, inputs)
+    inputs = inputs if schema == plain else schema.inputs(sample)
     gaps = frozenset(c.name for c in schema.numeric if surveys[c.name].numbers.missing or c.marks)
     whole = frozenset(name for name, survey in surveys.items() if survey.whole)
-    return Survey(schema, gaps, whole, sampled, schema.inputs(sample))
+    return Survey(schema, gaps, whole, sampled, inputs)
 
 
-def _marked(schema: TableSchema, sample: pd.DataFrame) -> TableSchema:
+def _marked(schema: TableSchema, sample: GraphInputs) -> TableSchema:
     """The schema with the numbers that mean missing; they are in no column's range, which then is the sample's."""
-    values = dict(zip(schema.graph_order, schema.inputs(sample).numeric.T, strict=False))
+    values = dict(zip(schema.graph_order, sample.numeric.T, strict=False))
     columns = []
     for column in schema.columns:
         marks = missing_marks(values[column.name]) if column.kind == "numeric" else ()

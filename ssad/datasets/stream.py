@@ -51,8 +51,9 @@ class TableStream:
         try:
             yield from _evenly(self.read(skip))
         except (pa.ArrowException, OSError) as error:
-            reason = ROW.sub(r"\1", reason_of(error))
-            raise DatasetError(f"the table cannot be read to its end ({reason}); mend it and run again.") from error
+            raise DatasetError(
+                f"the table cannot be read to its end ({_told(error)}); mend it and run again."
+            ) from error
 
 
 def open_stream(location: str, schema: TableSchema, keep: Sequence[str] = ()) -> TableStream:
@@ -71,8 +72,7 @@ def open_stream(location: str, schema: TableSchema, keep: Sequence[str] = ()) ->
         try:
             stream = _parquet(path, wanted) if suffix(path) in PARQUET else _text(path, schema, wanted)
         except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
-            reason = ROW.sub(r"\1", reason_of(error))
-            raise DatasetError(f"{path} cannot be read ({reason}); expected {FORMATS}.") from error
+            raise DatasetError(f"{path} cannot be read ({_told(error)}); expected {FORMATS}.") from error
     twice = sorted(name for name, count in Counter(stream.names).items() if count > 1)
     lost = [name for name in keep if name not in stream.names]
     if twice or lost:
@@ -80,6 +80,11 @@ def open_stream(location: str, schema: TableSchema, keep: Sequence[str] = ()) ->
         problems += [f"no column {', '.join(map(repr, lost))} to keep"] if lost else []
         raise DatasetError(f"{location} has {' and '.join(problems)}; its columns are {', '.join(stream.names[:20])}.")
     return stream
+
+
+def _told(error: Exception) -> str:
+    """What Arrow says, without the row that it is about."""
+    return ROW.sub(r"\1", reason_of(error))
 
 
 def suffix(path: Path) -> str:
