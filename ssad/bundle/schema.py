@@ -428,7 +428,10 @@ def _word(value: Any) -> str:
     """A category as text; a whole number is the same one whether its column was of integers or not."""
     if isinstance(value, dict | list | tuple | set | np.ndarray):
         raise TypeError("no single value")
-    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
+    word = str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
+    if not word.isascii():
+        word.encode()  # half of a surrogate pair is no text, and no bundle can hold it
+    return word
 
 
 def _is_missing(value: Any) -> bool:

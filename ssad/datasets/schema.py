@@ -257,7 +257,10 @@ def _kinds(values: pd.Series) -> tuple[Kind, ...]:
         return KINDS
     if known.map(lambda value: isinstance(value, bool)).all():
         return ("boolean", "categorical")
-    words = known.astype(str)
+    try:
+        words = known.astype(str)
+    except UnicodeEncodeError:  # half of a surrogate pair
+        return ()
     if pd.to_numeric(words, errors="coerce").notna().all():
         return ("numeric", "categorical")
     return ("date", "categorical") if _are_dates(words) else ("categorical",)

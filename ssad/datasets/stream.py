@@ -14,15 +14,19 @@ import pyarrow.csv as pacsv
 from ssad.bundle import TableSchema
 from ssad.bundle.schema import MISSING_WORDS
 from ssad.datasets.parquet import BATCH_ROWS, after, parquet_files
-from ssad.datasets.tables import FORMATS, check_separator, local_path, read_table
+from ssad.datasets.tables import (
+    FORMATS,
+    SEPARATORS,
+    STREAMED_COMPRESSION,
+    check_separator,
+    local_path,
+    read_table,
+)
 from ssad.errors import DatasetError, reason_of
 
 PARQUET = (".parquet", ".pq")
-SEPARATORS = {".csv": ",", ".tsv": "\t"}
 ROW = re.compile(r"(Expected \d+ columns, got \d+):.*")
 """What Arrow says of a row of text, which it then repeats: a run's tags are no place for whole rows."""
-
-STREAMED_COMPRESSION = (".gz", ".bz2", ".zst", ".lz4")
 
 
 @dataclass(frozen=True)

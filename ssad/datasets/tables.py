@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -14,6 +16,7 @@ from urllib.request import url2pathname
 import mlflow
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import requests
 
 from ssad.datasets import catalogue
@@ -26,6 +29,11 @@ LABEL = "label"
 HTTP_SCHEMES = ("http://", "https://")
 FETCHED_SCHEMES = (*HTTP_SCHEMES, "runs:/", "models:/", "mlflow-artifacts:/")
 """How a URI begins that nothing but this project reads; other stores Spark reaches itself."""
+
+SEPARATORS = {".csv": ",", ".tsv": "\t"}
+
+STREAMED_COMPRESSION = (".gz", ".bz2", ".zst", ".lz4")
+"""Suffixes of compressed text that Arrow opens."""
 
 SILENT_SECONDS = 30.0
 """How long a web server may send nothing before that is an error."""
@@ -127,6 +135,7 @@ def _read_text(path: Path, separator: str) -> pd.DataFrame:
         )
     table = pd.read_csv(path, sep=separator, low_memory=False)
     check_fields(path, table)
+    _check_short_rows(path, separator, table)
     # pandas makes x.1 of a second x.
     return table.set_axis(header, axis=1) if header.duplicated().any() else table
 
@@ -145,6 +154,24 @@ def check_fields(path: Path, table: pd.DataFrame) -> None:
             f"{path} names {names} columns, but its rows have {names + table.index.nlevels} fields; name every field, "
             "or take off the separator at the end of each row."
         )
+
+
+def _check_short_rows(path: Path, separator: str, table: pd.DataFrame) -> None:
+    """Refuse text with a row of fewer fields than there are names, which pandas fills up: a file may be cut off.
+
+    Raises:
+        DatasetError: there is one, in a file that Arrow can open; says on which line.
+    """
+    if not table.iloc[:, -1:].isna().any(axis=None) or path.suffix.lower() not in (*SEPARATORS, *STREAMED_COMPRESSION):
+        return
+    with io.TextIOWrapper(pa.input_stream(path), encoding="utf-8-sig", newline="") as text:
+        rows = csv.reader(text, delimiter=separator)
+        short = next((row for row in rows if 0 < len(row) < table.shape[1]), None)
+        if short:
+            raise DatasetError(
+                f"{path} names {table.shape[1]} columns, but the row that ends on its line {rows.line_num} has "
+                f"{len(short)} field(s), as where a file was cut off; write it whole."
+            )
 
 
 def check_separator(path: Path, names: Sequence[str]) -> None:
@@ -180,8 +207,8 @@ OTHER_SEPARATORS = (";", "\t", "|", ",")
 
 FORMATS = "CSV or TSV in UTF-8 with a header, Parquet, a folder of Parquet files, or .npz with X and y"
 _READERS: dict[str, Callable[[Any], pd.DataFrame]] = {
-    ".csv": lambda path: _read_text(path, ","),
-    ".tsv": lambda path: _read_text(path, "\t"),
+    ".csv": lambda path: _read_text(path, SEPARATORS[".csv"]),
+    ".tsv": lambda path: _read_text(path, SEPARATORS[".tsv"]),
     ".parquet": _read_parquet,
     ".pq": _read_parquet,
     ".npz": _read_npz,

@@ -148,7 +148,7 @@ def risk_coverage_figure(confidence: Floats, labels: Labels) -> Figure:
     axes.axhline(risk[-1], color=GREY, linestyle="--", label=f"every row decided: {risk[-1]:.1%}")
     axes.set(xlabel="share of rows decided", ylabel="error among them", xlim=(0, 1), ylim=(0, None))
     axes.set_title("Risk and coverage, test rows")
-    axes.legend(loc="upper left")
+    figure.legend(loc="outside lower center", ncols=2, frameon=False)
     return figure
 
 

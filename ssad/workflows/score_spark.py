@@ -18,8 +18,8 @@ from mlflow.models.model import MLMODEL_FILE_NAME
 from ssad.bundle import REGIONS
 from ssad.bundle.explain import CONTRIBUTOR_SHARES, CONTRIBUTORS
 from ssad.bundle.schema import MISSING_WORDS
-from ssad.datasets.stream import PARQUET, SEPARATORS, suffix
-from ssad.datasets.tables import FETCHED_SCHEMES, fetched, local_path, read_table
+from ssad.datasets.stream import PARQUET, suffix
+from ssad.datasets.tables import FETCHED_SCHEMES, SEPARATORS, fetched, local_path, read_table
 from ssad.errors import DatasetError, SettingsError, SsadError
 from ssad.workflows.score import ScoreSettings, no_rows, partial_folder
 

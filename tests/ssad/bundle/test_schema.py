@@ -94,6 +94,12 @@ def test_a_missing_category_has_its_own_name(missing: Any) -> None:
     assert words(pd.Series(["a", missing], dtype=object)) == ["a", MISSING_CATEGORY]
 
 
+def test_half_of_a_surrogate_pair_is_no_word() -> None:
+    assert words(["\U0001f600"]) == ["\U0001f600"]
+    with pytest.raises(RowsError, match="row 1, column 'x'"):
+        words(["a", "\ud83d"])
+
+
 @pytest.mark.parametrize("kind", ["numeric", "boolean", "date"])
 def test_a_column_without_any_value_is_all_nan(kind: Kind) -> None:
     for values in ([None, None], pd.Series([NAN, NAN]), pd.Series([None, None], dtype=object)):

@@ -120,6 +120,12 @@ def test_numbers_with_a_word_among_them_are_dropped_for_that_reason() -> None:
     assert schema.dropped == {"x": "holds words, but 99.0% of its values are numbers: mend the others"}
 
 
+def test_what_is_no_text_cannot_be_learned_from() -> None:
+    values = pd.Series([*"abab", "\ud83d"], dtype=object)
+    schema = survey_rows(table_rows(pd.DataFrame({"x": values, "keep": np.resize(KEEP, 5)}))).schema
+    assert list(schema.dropped) == ["x"]
+
+
 def test_the_range_is_that_of_the_finite_values() -> None:
     found = column([3.0, np.nan, -1.5, np.inf])
     assert found is not None
