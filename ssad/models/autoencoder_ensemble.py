@@ -56,7 +56,9 @@ class ClippedStandardizer(nn.Module):
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
         """Features of rows, shape (n, d), standardized."""
-        return ((features - self.center) / self.width).clamp(self.low, self.high)
+        # A feature a row: one number for all of a row's values takes a runtime less time than one for each.
+        center, width, low, high = (part[:, None] for part in (self.center, self.width, self.low, self.high))
+        return ((features.T - center) / width).clamp(low, high).T
 
 
 class AutoencoderEnsemble(nn.Module):
@@ -93,10 +95,14 @@ class AutoencoderEnsemble(nn.Module):
         """Standardized features (d, n) of rows (n, d), and what the last layer is given (members, units, n)."""
         inputs = self.standardize(features).T
         first = torch.addmm(self.biases[0].flatten(0, 1), self.weights[0].flatten(0, 1), inputs)
-        units = self._activated(0, first.reshape(*self.biases[0].shape[:2], -1))
+        units = self._activated(0, first).reshape(*self.biases[0].shape[:2], -1)
         for layer in range(1, len(self.weights) - 1):
             units = self._activated(layer, torch.baddbmm(self.biases[layer], self.weights[layer], units))
         return inputs, units
+
+    def mean_last_layer(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Weights (d, members * units) and biases (d, 1) of the members' mean reconstruction."""
+        return self.weights[-1].transpose(0, 1).flatten(1) / self.members, self.biases[-1].mean(dim=0)
 
     def _activated(self, layer: int, units: torch.Tensor) -> torch.Tensor:
         if layer == self.latent_layer:

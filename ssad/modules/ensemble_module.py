@@ -38,7 +38,7 @@ RIDGE = 0.05
 REFERENCE_ROWS = 10_000
 """Confident-normal rows that fix the residuals' covariance, at most."""
 
-SAMPLES = 16
+SAMPLES = 8
 SAMPLE_ROWS = 16
 """Samples of confident-normal rows to which distances are taken, and the rows of each, at most: small, so that a
 few anomalies among them are missed by most samples [LeSiNN: Pang, Ting & Albrecht, ICDMW 2015]."""
@@ -64,6 +64,9 @@ SPREAD_FLOOR = 0.2
 `LARGEST_LOG`, which ranks nothing."""
 
 
+LEAST_ROOT = 1e-15
+"""Of what is divided by: nothing is divided by nothing, and a number whose root is less is 0 but for its sign."""
+
 PRECISION_ROWS = 1000
 PRECISION_MARGIN = 3.0
 """Rows that tell whether single precision suffices, and how many times better than the tolerance it must be on them:
@@ -73,9 +76,9 @@ all rows are more, and a runtime's rounding is another one."""
 class EnsembleModule(SelfSupervisionModule):
     """Scores rows by two deviations from confident-normal rows: exp of the mean of their standardized logarithms.
 
-    The first is each feature's residual given all the others, in standard deviations: the residual of an
-    autoencoder, whitened by the covariance it has on confident-normal rows, mean over features, geometric
-    mean over members. The second is the squared distance to the nearest row of a small sample of
+    The first is each feature's residual given all the others, in standard deviations, mean over features: what
+    the members' mean reconstruction [bagging: Breiman 1996] leaves, whitened by the covariance that this has on
+    confident-normal rows. The second is the squared distance to the nearest row of a small sample of
     confident-normal rows, geometric mean over the samples, on signed square roots of the features: squared,
     it adds differences up like an L1 distance and is still one matrix product. Numbers weigh 1 in it, words
     and flags what makes them differ by `WORD_DIFFERENCE`. Both references are taken anew before every
@@ -85,15 +88,15 @@ class EnsembleModule(SelfSupervisionModule):
     on the logarithm of their error, beyond `MARGIN` above the normal ones; undecided ones are left out.
 
     Attributes:
-        whitening: residuals to standard deviations given the others, shape (members, d, d).
-        shift: added to those, so that confident-normal rows have mean 0, shape (members, d, 1).
+        whitening: residuals to standard deviations given the others, shape (d, d).
+        shift: added to those, so that confident-normal rows have mean 0, shape (d, 1).
         samples: confident-normal rows, as signed square roots, shape (samples, rows, d).
         weights: of the features in distances, shape (d,).
         deviation_center: zero of the two deviations' logarithms, shape (2,); `deviation_width` their unit.
     """
 
     scoring_dtype = torch.float32
-    scoring_values = SCORING_VALUES // 4  # each member holds its own reconstruction
+    scoring_values = SCORING_VALUES // 4  # each member's units lie beside them
 
     whitening: torch.Tensor
     shift: torch.Tensor
@@ -115,9 +118,9 @@ class EnsembleModule(SelfSupervisionModule):
         """Put the parts together; `push` weighs the loss of confident-abnormal rows, at least 0."""
         super().__init__(model, every_n_epochs, confidence_estimator, distr_analyzer, **settings)
         self.push = push
-        members, input_dim = model.members, model.weights[0].shape[2]
-        self.register_buffer("whitening", torch.eye(input_dim).repeat(members, 1, 1))
-        self.register_buffer("shift", torch.zeros(members, input_dim, 1))
+        input_dim = model.weights[0].shape[2]
+        self.register_buffer("whitening", torch.eye(input_dim))
+        self.register_buffer("shift", torch.zeros(input_dim, 1))
         self.register_buffer("samples", torch.zeros(1, 1, input_dim))
         self.register_buffer("weights", torch.ones(input_dim))
         self.register_buffer("deviation_center", torch.zeros(2))
@@ -136,7 +139,7 @@ class EnsembleModule(SelfSupervisionModule):
         with torch.no_grad():
             rows = self._training_rows(datamodule, normal)
             inputs, reconstructions = self.model(rows)
-            residuals = (inputs - reconstructions).double()
+            residuals = (inputs - reconstructions.mean(dim=0)).double()
             self.whitening, self.shift = (part.float() for part in whitening(residuals))
             self.samples = disjoint_samples(_signed_root(inputs).T)
             rows = self._training_rows(datamodule, torch.arange(len(datamodule.train)))
@@ -163,18 +166,17 @@ class EnsembleModule(SelfSupervisionModule):
         return batch["data"].to(self.device)
 
     def _whitened(self, data: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Standardized rows (d, n), and the size of each feature's residual given the others (members, d, n)."""
+        """Standardized rows (d, n), and the size of each feature's residual given the others (d, n)."""
         inputs, units = self.model.last_units(data)
         # A residual is linear in the inputs and in the last units: whitened, it is one product with each.
-        weight, bias = (-self.whitening @ last[-1] for last in (self.model.weights, self.model.biases))
-        expected = torch.baddbmm(self.shift + bias, weight, units)
-        whitened = expected.flatten(0, 1).addmm_(self.whitening.flatten(0, 1), inputs)
-        return inputs, whitened.abs_().reshape(*self.shift.shape[:2], -1)
+        weight, bias = (-self.whitening @ part for part in self.model.mean_last_layer())
+        expected = torch.addmm(self.shift + bias, weight, units.flatten(0, 1))
+        return inputs, expected.addmm_(self.whitening, inputs).abs_()
 
     def _log_deviations(self, data: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Logarithms of what is unexplained and of the distance to normal rows, both of shape (n,)."""
         inputs, whitened = self._whitened(data)
-        unexplained = torch.log(whitened.mean(dim=1) + RESIDUAL_FLOOR).mean(dim=0)
+        unexplained = torch.log(whitened.mean(dim=0) + RESIDUAL_FLOOR)
         return unexplained, log_distance(_signed_root(inputs), self.samples, self.weights)
 
     def _prediction_score(self, data: torch.Tensor) -> torch.Tensor:
@@ -184,8 +186,13 @@ class EnsembleModule(SelfSupervisionModule):
         return torch.exp(mean.clamp_max(LARGEST_LOG))
 
     def feature_errors(self, data: torch.Tensor) -> torch.Tensor:
-        """Size of each feature's whitened residual, mean over the members, shape (n, d)."""
-        return self._whitened(data)[1].mean(dim=0).T
+        """Size of each feature's residual in standard deviations, shape (n, d).
+
+        As it is and not given the others: one value that is wrong shows in what all others are expected to be.
+        """
+        inputs, reconstructions = self.model(data)
+        residuals: torch.Tensor = inputs - reconstructions.mean(dim=0)
+        return residuals.abs().T
 
     def compute_loss(self, data: torch.Tensor, confidence: torch.Tensor, batch_idx: int) -> torch.Tensor:
         """Mean normal loss plus `push` times the mean abnormal loss, from one pass over the batch.
@@ -236,21 +243,20 @@ def member_errors(inputs: torch.Tensor, reconstructions: torch.Tensor) -> torch.
 
 
 def whitening(residuals: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """The map from residuals (members, d, n) to deviations given the others, and its shift to mean 0.
+    """The map from residuals (d, n) to deviations given the others, and its shift to mean 0.
 
     With P the inverse of their covariance, (P r)_j / sqrt(P_jj) is the residual of feature j less its
     regression on all other residuals, in standard deviations of that regression.
 
     Returns:
-        Shapes (members, d, d) and (members, d, 1).
+        Shapes (d, d) and (d, 1).
     """
-    center = residuals.mean(dim=2, keepdim=True)
+    center = residuals.mean(dim=1, keepdim=True)
     centered = residuals - center
-    covariance = centered @ centered.mT / max(1, residuals.shape[2] - 1)
-    variance = covariance.diagonal(dim1=1, dim2=2).mean(dim=1)[:, None, None]
-    identity = torch.eye(residuals.shape[1], dtype=residuals.dtype, device=residuals.device)
-    precision = torch.linalg.inv(covariance + (RIDGE * variance + ERROR_FLOOR) * identity)
-    to_deviations = precision / precision.diagonal(dim1=1, dim2=2).sqrt()[:, :, None]
+    covariance = centered @ centered.T / max(1, residuals.shape[1] - 1)
+    ridge = RIDGE * covariance.diagonal().mean() + ERROR_FLOOR
+    precision = torch.linalg.inv(covariance + ridge * torch.eye(len(residuals)).to(covariance))
+    to_deviations = precision / precision.diagonal().sqrt()[:, None]
     return to_deviations, -to_deviations @ center
 
 
@@ -290,7 +296,7 @@ def log_distance(rows: torch.Tensor, samples: torch.Tensor, weights: torch.Tenso
     weighted = known * weights
     constant = (weighted * known).sum(dim=1, keepdim=True) + DISTANCE_FLOOR * len(rows)
     beyond = torch.addmm(constant, -2 * weighted, rows)
-    nearest = beyond.reshape(*samples.shape[:2], -1).amin(dim=1) + weights @ rows**2
+    nearest = beyond.reshape(*samples.shape[:2], -1).amin(dim=1) + weights @ (rows * rows)
     distances = torch.log(nearest)
     if len(samples) == 1:
         return distances[0]
@@ -298,7 +304,8 @@ def log_distance(rows: torch.Tensor, samples: torch.Tensor, weights: torch.Tenso
 
 
 def _signed_root(rows: torch.Tensor) -> torch.Tensor:
-    return rows.sign() * rows.abs().sqrt()
+    # A sign, which is what it comes to, takes a runtime four times as long as a quotient.
+    return rows / rows.abs().sqrt().clamp_min(LEAST_ROOT)
 
 
 def _hinge(errors: torch.Tensor, reference: torch.Tensor) -> torch.Tensor:

@@ -101,6 +101,16 @@ def test_the_ensemble_is_its_members_one_by_one() -> None:
         torch.testing.assert_close(together[member], hidden)
 
 
+def test_the_last_layer_of_the_mean_reconstruction_is_the_mean_of_the_members() -> None:
+    features = torch.rand(40, 6)
+    ensemble = AutoencoderEnsemble(features, [5], 2, members=4)
+    for bias in ensemble.biases:
+        torch.nn.init.normal_(bias)
+    weight, bias = ensemble.mean_last_layer()
+    units = ensemble.last_units(features)[1]
+    torch.testing.assert_close(weight @ units.flatten(0, 1) + bias, ensemble(features)[1].mean(dim=0))
+
+
 def test_standardized_training_rows_have_mean_zero_and_variance_one() -> None:
     features = torch.randn(500, 3).exp()
     standardized = ClippedStandardizer(features)(features)
