@@ -45,7 +45,7 @@ class Preset:
 ENSEMBLE_STEPS = 150
 """Batches after which the ensemble's ranking has settled; small tables see theirs in more epochs."""
 
-ENSEMBLE_MEMBERS = 4
+ENSEMBLE_MEMBERS = 6
 ENSEMBLE_HIDDEN = 32
 ENSEMBLE_LATENT = 8
 

@@ -20,7 +20,7 @@ ERROR_FLOOR = 1e-4
 """Added to a squared error before its logarithm: standardized features repeat no better than to 1 %."""
 
 RESIDUAL_FLOOR = 1e-2
-"""Added to a whitened residual before its logarithm, in deviations: less is none."""
+"""Added to a squared whitened residual before its logarithm: a tenth of a deviation is none."""
 
 DISTANCE_FLOOR = 1e-2
 """Added to a squared distance a feature before its logarithm: a tenth of a deviation is no distance, and below it
@@ -76,9 +76,9 @@ all rows are more, and a runtime's rounding is another one."""
 class EnsembleModule(SelfSupervisionModule):
     """Scores rows by two deviations from confident-normal rows: exp of the mean of their standardized logarithms.
 
-    The first is each feature's residual given all the others, in standard deviations, mean over features: what
-    the members' mean reconstruction [bagging: Breiman 1996] leaves, whitened by the covariance that this has on
-    confident-normal rows. The second is the squared distance to the nearest row of a small sample of
+    The first is each feature's squared residual given all the others, in standard deviations, mean over features:
+    what the members' mean reconstruction [bagging: Breiman 1996] leaves, whitened by the covariance that this has
+    on confident-normal rows. The second is the squared distance to the nearest row of a small sample of
     confident-normal rows, geometric mean over the samples, on signed square roots of the features: squared,
     it adds differences up like an L1 distance and is still one matrix product. Numbers weigh 1 in it, words
     and flags what makes them differ by `WORD_DIFFERENCE`. Both references are taken anew before every
@@ -166,17 +166,17 @@ class EnsembleModule(SelfSupervisionModule):
         return batch["data"].to(self.device)
 
     def _whitened(self, data: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Standardized rows (d, n), and the size of each feature's residual given the others (d, n)."""
+        """Standardized rows (d, n), and each feature's residual given the others, in deviations (d, n)."""
         inputs, units = self.model.last_units(data)
         # A residual is linear in the inputs and in the last units: whitened, it is one product with each.
         weight, bias = (-self.whitening @ part for part in self.model.mean_last_layer())
         expected = torch.addmm(self.shift + bias, weight, units.flatten(0, 1))
-        return inputs, expected.addmm_(self.whitening, inputs).abs_()
+        return inputs, expected.addmm_(self.whitening, inputs)
 
     def _log_deviations(self, data: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Logarithms of what is unexplained and of the distance to normal rows, both of shape (n,)."""
         inputs, whitened = self._whitened(data)
-        unexplained = torch.log(whitened.mean(dim=0) + RESIDUAL_FLOOR)
+        unexplained = torch.log((whitened * whitened).mean(dim=0) + RESIDUAL_FLOOR)
         return unexplained, log_distance(_signed_root(inputs), self.samples, self.weights)
 
     def _prediction_score(self, data: torch.Tensor) -> torch.Tensor:
@@ -186,13 +186,15 @@ class EnsembleModule(SelfSupervisionModule):
         return torch.exp(mean.clamp_max(LARGEST_LOG))
 
     def feature_errors(self, data: torch.Tensor) -> torch.Tensor:
-        """Size of each feature's residual in standard deviations, shape (n, d).
+        """Geometric mean of each feature's residual as it is and given the others, in deviations, shape (n, d).
 
-        As it is and not given the others: one value that is wrong shows in what all others are expected to be.
+        Its square is what the feature adds to the residual's squared Mahalanobis distance, but for the feature's
+        unit. Given the others alone, one value that is wrong shows in all that are expected of it.
         """
         inputs, reconstructions = self.model(data)
         residuals: torch.Tensor = inputs - reconstructions.mean(dim=0)
-        return residuals.abs().T
+        given_others = self.whitening @ residuals + self.shift
+        return (residuals * given_others).abs().sqrt().T
 
     def compute_loss(self, data: torch.Tensor, confidence: torch.Tensor, batch_idx: int) -> torch.Tensor:
         """Mean normal loss plus `push` times the mean abnormal loss, from one pass over the batch.
