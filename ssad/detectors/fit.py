@@ -33,7 +33,7 @@ from ssad.detectors.presets import Preset, preset
 from ssad.detectors.scoring_graph import export_onnx
 from ssad.distribution_analyzers import ConformalThresholding
 from ssad.distribution_analyzers.conformal import rows_to_promise
-from ssad.errors import DatasetError, RowsError, check_settings, nearest
+from ssad.errors import DatasetError, RowsError, SettingsError, check_settings, nearest
 from ssad.loggers.logging_config import quiet
 from ssad.models import TableEncoder
 from ssad.modules import SelfSupervisionCallback, SelfSupervisionModule
@@ -327,6 +327,7 @@ def fit_detector(
 
     Raises:
         DatasetError: nothing to learn from, or the confidence does not fit the rows.
+        SettingsError: the checkpoint is of another network.
         TrainingError: the loss or a score is not finite.
     """
     rows = table_rows(rows)
@@ -350,8 +351,23 @@ def fit_detector(
     # Notes on hardware, an advertisement, and advice on loaders, which are ours to choose.
     with _interruptible(), quiet("lightning.pytorch.utilities.rank_zero", logging.WARNING, r"lightning\."):
         fit = lightning_trainer(plan, **trainer)
-        fit.fit(module, datamodule=datamodule, ckpt_path=checkpoint, weights_only=True)
+        with _same_network(checkpoint):
+            fit.fit(module, datamodule=datamodule, ckpt_path=checkpoint, weights_only=True)
     return FittedDetector(plan, survey, encoder, module)
+
+
+@contextmanager
+def _same_network(checkpoint: Path | None) -> Iterator[None]:
+    """Say so where a checkpoint does not fit the network, of which torch tells by a RuntimeError."""
+    try:
+        yield
+    except RuntimeError as error:
+        if checkpoint is None or "state_dict" not in str(error):
+            raise
+        raise SettingsError(
+            "the checkpoint is of another network than the detector has now; train without resume, or by the version "
+            "of the detector that wrote it."
+        ) from error
 
 
 @contextmanager

@@ -344,9 +344,10 @@ class SelfSupervisionModule(L.LightningModule, ABC, SupportsSelfSupervision):
         self.confidence_estimator.configuration = (
             None if ends is None else ConfidenceIntervalsConfiguration.from_thresholds(**ends)
         )
-        for name, _ in list(self.named_buffers()):
+        known = checkpoint["state_dict"]
+        for name in [name for name, _ in self.named_buffers() if name in known]:
             owner, _, leaf = name.rpartition(".")
-            setattr(self.get_submodule(owner), leaf, torch.empty_like(checkpoint["state_dict"][name]))
+            setattr(self.get_submodule(owner), leaf, torch.empty_like(known[name]))
 
     def validation_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
         """Score one batch."""

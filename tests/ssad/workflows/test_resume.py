@@ -86,6 +86,17 @@ def test_a_checkpoint_cut_off_while_it_was_written_gives_way_to_the_one_before(
     assert {newest.name, other.name} == {Path(name).name for name in CHECKPOINTS}
 
 
+def test_a_checkpoint_of_another_network_is_told_in_a_sentence(
+    blobs: pd.DataFrame, tracking: str, tmp_path: Path
+) -> None:
+    logger = MLFlowLogger(tracking_uri=tracking)
+    fit_detector(blobs, FitSettings("radon", max_epochs=3, every_n_epochs=1), logger=logger)
+    checkpoint = newest_checkpoint(str(logger.run_id), tmp_path)
+    assert checkpoint is not None
+    with pytest.raises(SettingsError, match="of another network"):
+        fit_detector(blobs, FitSettings(max_epochs=3, every_n_epochs=1), checkpoint=checkpoint)
+
+
 @pytest.mark.slow
 def test_a_killed_run_is_resumed_to_the_same_bundle(small: Path, tracking: str) -> None:
     settings = TrainSettings(str(small), fit=FitSettings("grand", max_epochs=8, every_n_epochs=1))
