@@ -349,10 +349,10 @@ def fit_detector(
         datamodule.train.confidence.copy_(chosen.first_confidence(features, plan.seed))
     module = chosen.build(features, plan.every_n_epochs, plan.learning_rate)
     # Notes on hardware, an advertisement, and advice on loaders, which are ours to choose.
-    with _interruptible(), quiet("lightning.pytorch.utilities.rank_zero", logging.WARNING, r"lightning\."):
+    notes = quiet("lightning.pytorch.utilities.rank_zero", logging.WARNING, r"lightning\.")
+    with _interruptible(), notes, _same_network(checkpoint):
         fit = lightning_trainer(plan, **trainer)
-        with _same_network(checkpoint):
-            fit.fit(module, datamodule=datamodule, ckpt_path=checkpoint, weights_only=True)
+        fit.fit(module, datamodule=datamodule, ckpt_path=checkpoint, weights_only=True)
     return FittedDetector(plan, survey, encoder, module)
 
 

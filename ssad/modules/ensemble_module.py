@@ -138,9 +138,8 @@ class EnsembleModule(SelfSupervisionModule):
             return
         with torch.no_grad():
             rows = self._training_rows(datamodule, normal)
-            inputs, reconstructions = self.model(rows)
-            residuals = (inputs - reconstructions.mean(dim=0)).double()
-            self.whitening, self.shift = (part.float() for part in whitening(residuals))
+            inputs, residuals = self._residuals(rows)
+            self.whitening, self.shift = (part.float() for part in whitening(residuals.double()))
             self.samples = disjoint_samples(_signed_root(inputs).T)
             rows = self._training_rows(datamodule, torch.arange(len(datamodule.train)))
             self.weights = distance_weights(self.model.standardize(rows))
@@ -164,6 +163,11 @@ class EnsembleModule(SelfSupervisionModule):
         """Features of the training rows at these positions, `REFERENCE_ROWS` of them at most."""
         batch = datamodule.train.__getitems__(spread_rows(at, REFERENCE_ROWS).tolist())
         return batch["data"].to(self.device)
+
+    def _residuals(self, data: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Standardized rows, and what the members' mean reconstruction leaves of them, both (d, n)."""
+        inputs, reconstructions = self.model(data)
+        return inputs, inputs - reconstructions.mean(dim=0)
 
     def _whitened(self, data: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Standardized rows (d, n), and each feature's residual given the others, in deviations (d, n)."""
@@ -191,8 +195,7 @@ class EnsembleModule(SelfSupervisionModule):
         Its square is what the feature adds to the residual's squared Mahalanobis distance, but for the feature's
         unit. Given the others alone, one value that is wrong shows in all that are expected of it.
         """
-        inputs, reconstructions = self.model(data)
-        residuals: torch.Tensor = inputs - reconstructions.mean(dim=0)
+        residuals = self._residuals(data)[1]
         given_others = self.whitening @ residuals + self.shift
         return (residuals * given_others).abs().sqrt().T
 

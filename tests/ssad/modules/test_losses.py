@@ -14,8 +14,6 @@ from ssad.modules import EnsembleModule
 from ssad.modules.ensemble_module import (
     DISTANCE_FLOOR,
     MARGIN,
-    SAMPLE_ROWS,
-    SAMPLES,
     WORD_DIFFERENCE,
     disjoint_samples,
     distance_weights,
@@ -197,9 +195,9 @@ def test_a_rare_word_is_no_farther_from_others_than_a_common_one(share: float) -
     assert weights.tolist() == pytest.approx([WORD_DIFFERENCE * words.std().item(), 1.0, 1.0])
 
 
-@pytest.mark.parametrize("rows", [1, 5, 8, 9, 63, 127, 10_000])
+@pytest.mark.parametrize("rows", [1, 5, 8, 9, 16, 17, 63, 127, 255, 10_000])
 def test_no_row_is_in_two_samples(rows: int) -> None:
     samples = disjoint_samples(torch.arange(float(rows))[:, None])
-    assert samples.shape[0] == min(SAMPLES, rows)
-    assert samples.shape[1] == min(SAMPLE_ROWS, rows // samples.shape[0])
+    assert samples.shape[0] == min(8, rows)
+    assert samples.shape[1] == min(16, rows // samples.shape[0])
     assert len(set(samples.flatten().tolist())) == samples.numel()
