@@ -26,18 +26,22 @@ class ConsensusThresholding(HistogramPlotAnalyzer):
 
     They fail differently: Rosin's corner needs a peak with a tail [Rosin 2001], Otsu's split two masses
     [Otsu 1979], lower deviations above the median a symmetric bulk, and a standard deviation above the mean
-    anomalies that are far. If every row must be decided, the median of the four decides.
+    anomalies that are far. If every row must be decided, abnormal is what most, three of the four, call so.
     """
 
     def _thresholds(self, scores: Floats, current_conf: ConfidenceIntervalsConfiguration | None) -> Cut:
-        votes = [
-            corner_right_of_peak(*score_histogram(scores, BIN_RULE)),
-            otsu_threshold(scores),
-            lower_spread_threshold(scores),
-            float(scores.mean() + MEAN_SIGMAS * scores.std()),
-        ]
-        votes = [clear_of(vote, scores) for vote in votes]
-        return min(votes), max(votes), float(np.median(votes))
+        normal, _, majority, abnormal = sorted(clear_of(cut, scores) for cut in four_cuts(scores))
+        return normal, abnormal, majority
+
+
+def four_cuts(scores: Floats) -> list[float]:
+    """Where each of the four would cut ascending scores, shape (n,), that are not all equal."""
+    return [
+        corner_right_of_peak(*score_histogram(scores, BIN_RULE)),
+        otsu_threshold(scores),
+        lower_spread_threshold(scores),
+        float(scores.mean() + MEAN_SIGMAS * scores.std()),
+    ]
 
 
 def otsu_threshold(scores: Floats) -> float:

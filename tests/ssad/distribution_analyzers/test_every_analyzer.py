@@ -22,7 +22,7 @@ from ssad import (
     TriangularThresholding,
 )
 from ssad.bundle.intervals import beyond
-from ssad.distribution_analyzers.consensus import LOWER_SIGMAS, lower_spread_threshold, otsu_threshold
+from ssad.distribution_analyzers.consensus import LOWER_SIGMAS, four_cuts, lower_spread_threshold, otsu_threshold
 
 Make = Callable[[], SupportsDistributionAnalysis]
 
@@ -196,6 +196,17 @@ def test_otsus_threshold_is_the_best_of_every_split_and_lies_on_no_score(scores:
 def test_the_lower_spread_of_a_normal_distribution_is_its_standard_deviation() -> None:
     scores = np.random.default_rng(0).normal(10, 3, 100_000)
     assert lower_spread_threshold(scores) == pytest.approx(10 + LOWER_SIGMAS * 3, abs=0.1)
+
+
+@given(st.integers(0, 1000), st.floats(0.3, 1.5))
+def test_the_consensus_is_what_all_four_cuts_say_and_a_forced_decision_what_most_do(seed: int, sigma: float) -> None:
+    scores = np.sort(np.random.default_rng(seed).lognormal(0, sigma, 300))
+    found = analyze(ConsensusThresholding, scores)
+    votes = (scores[:, None] > four_cuts(scores)).sum(axis=1)
+    expected = np.select([votes == 0, votes == 4], ["normal", "abnormal"], "unknown")
+    assert found.thresholds.regions(scores).tolist() == expected.tolist()
+    assert found.decision is not None
+    assert (scores > found.decision).tolist() == (votes >= 3).tolist()
 
 
 @pytest.mark.parametrize("make", [ConsensusThresholding, EVTThresholding, ConformalThresholding])
