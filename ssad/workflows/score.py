@@ -30,7 +30,15 @@ from ssad.bundle.intervals import Floats
 from ssad.datasets.parquet import BATCH_ROWS
 from ssad.datasets.stream import TableStream, open_stream
 from ssad.datasets.tables import fetched, local_path
-from ssad.errors import DatasetError, SettingsError, check_settings, nearest, reason_of
+from ssad.errors import (
+    DatasetError,
+    RowsError,
+    SettingsError,
+    check_settings,
+    nearest,
+    reason_of,
+    without_password,
+)
 from ssad.workflows.registry import FetchedModel, fetch_model
 from ssad.workflows.tracking import log_new_params, tracked_run
 
@@ -73,7 +81,7 @@ class ScoreSettings:
         engine: `local` or `spark`.
         explain: how many of the columns that contribute most are written with each row.
         keep: columns of the table to write along, by commas.
-        spark_master: where Spark runs.
+        spark_master: where Spark runs, unless this process has a session already.
     """
 
     model: str
@@ -178,9 +186,10 @@ def _write_parts(
         DatasetError: the table cannot be read to its end, holds no rows, or a row does not fit the detector.
     """
     done = len(list(partial.glob(PARTS)))
+    start = done * PART_BATCHES * BATCH_ROWS
     with progress as bar:
-        task = bar.add_task("scoring", total=stream.rows, completed=done * PART_BATCHES * BATCH_ROWS)
-        scored = _scored(stream.batches(done * PART_BATCHES * BATCH_ROWS), settings, model)
+        task = bar.add_task("scoring", total=stream.rows, completed=start)
+        scored = _scored(stream.batches(start), start, settings, model)
         for number, part in enumerate(_groups(scored, PART_BATCHES), start=done):
             with _part_writer(partial / f"part-{number:05}.parquet") as write:
                 for batch in part:
@@ -221,19 +230,27 @@ def check_free(output: Path) -> None:
         raise SettingsError(f"{output.absolute()} exists already; name another output, or delete it first.")
 
 
-def score_batch(batch: pa.RecordBatch, settings: ScoreSettings, model: FetchedModel) -> pa.RecordBatch:
-    """The kept columns of a batch, and what the model says of each row."""
+def score_batch(batch: pa.RecordBatch, start: int, settings: ScoreSettings, model: FetchedModel) -> pa.RecordBatch:
+    """The kept columns of a batch, and what the model says of each row.
+
+    Raises:
+        RowsError: a row does not fit the detector; says which of the table, whose row `start` is the batch's first.
+    """
     bundle, columns = model.bundle, {}
     for name in batch.schema.names:
         columns[name] = batch.column(name).to_numpy(zero_copy_only=False)
-    chunks = [slice(start, start + READ_ROWS) for start in range(0, len(batch), READ_ROWS)]
-    scored = [_score_rows(bundle, {n: v[rows] for n, v in columns.items()}, settings.explain) for rows in chunks]
-    score = np.concatenate([scores for scores, _ in scored])
-    regions = pa.array(bundle.curve.thresholds.codes(score))
+    scored = []
+    for at in range(0, len(batch), READ_ROWS):
+        rows = {name: values[at : at + READ_ROWS] for name, values in columns.items()}
+        try:
+            scored.append(_score_rows(bundle, rows, settings.explain))
+        except RowsError as error:
+            raise error.moved(start + at) from error
+    decided = bundle.decide(np.concatenate([scores for scores, _ in scored]))
     answers: dict[str, Any] = {
-        "score": score,
-        "confidence": bundle.curve(score),
-        "region": pa.DictionaryArray.from_arrays(regions, list(REGIONS)),
+        "score": decided.score,
+        "confidence": decided.confidence,
+        "region": pa.DictionaryArray.from_arrays(pa.array(decided.codes), list(REGIONS)),
         "model_version": pa.repeat(pa.scalar(model.version, pa.string()), len(batch)),
     }
     for name in scored[0][1]:
@@ -262,13 +279,14 @@ def region_counts(output: Path) -> dict[str, int]:
 
 
 def _scored(
-    batches: Iterator[pa.RecordBatch], settings: ScoreSettings, model: FetchedModel
+    batches: Iterator[pa.RecordBatch], start: int, settings: ScoreSettings, model: FetchedModel
 ) -> Iterator[pa.RecordBatch]:
-    """The batches scored in order, as many at a time as there are cores."""
+    """The batches from the table's row `start` on, scored in order, as many at a time as there are cores."""
     with ThreadPoolExecutor(CORES) as pool:
         waiting: deque[Future[pa.RecordBatch]] = deque()
         for batch in batches:
-            waiting.append(pool.submit(score_batch, batch, settings, model))
+            waiting.append(pool.submit(score_batch, batch, start, settings, model))
+            start += len(batch)
             if len(waiting) > CORES:
                 yield waiting.popleft().result()
         while waiting:
@@ -292,9 +310,12 @@ def _part_writer(path: Path) -> Iterator[Callable[[pa.RecordBatch], None]]:
         writer = writer or pq.ParquetWriter(aside, batch.schema, **PARQUET)
         writer.write_batch(batch)
 
-    yield write
+    try:
+        yield write
+    finally:
+        if writer is not None:
+            writer.close()
     if writer is not None:
-        writer.close()
         aside.rename(path)
 
 
@@ -307,7 +328,7 @@ def _job(settings: ScoreSettings, model: FetchedModel, table: str) -> dict[str, 
     else:  # a copy, whose path and time are new each time
         known = [[str(file.relative_to(table)), digest(file)] for file in files if file.is_file()]
     return {
-        "dataset": settings.dataset,
+        "dataset": without_password(settings.dataset),
         "files": known,
         "explain": settings.explain,
         "keep": settings.kept,
@@ -326,7 +347,7 @@ def partial_folder(output: Path, job: dict[str, Any]) -> Iterator[Path]:
     partial.mkdir(parents=True, exist_ok=True)
     if _left_in(partial) and not (partial / JOB).is_file():
         raise SettingsError(
-            f"{partial} is in the way and not what a scoring left; move it away, or name another output."
+            f"{partial} exists and is not what an interrupted scoring left; move it away, or name another output."
         )
     try:
         with FileLock(partial / LOCK, blocking=False):

@@ -6,7 +6,8 @@ import os
 import shutil
 import sys
 import tempfile
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -45,10 +46,14 @@ def score_by_spark(settings: ScoreSettings, model: FetchedModel) -> dict[str, in
     """
     if model.logged is None:
         raise SettingsError(f"engine=spark needs a logged model, {model.uri} is a bundle's folder; use engine=local.")
-    spark = _session(settings.spark_master)
+    with _session(settings.spark_master) as spark:
+        return _scored_by(spark, settings, model, model.logged)
+
+
+def _scored_by(spark: SparkSession, settings: ScoreSettings, model: FetchedModel, logged: Path) -> dict[str, int]:
     try:
         with tempfile.TemporaryDirectory() as folder, _reachable(settings.dataset) as table:
-            lenient = _without_input_types(model.logged, Path(folder) / "model")
+            lenient = _without_input_types(logged, Path(folder) / "model")
             scored = _scored(spark, replace(settings, dataset=table), model, lenient)
             if "://" in settings.output:
                 return _written(spark, scored, settings.output)
@@ -63,8 +68,6 @@ def score_by_spark(settings: ScoreSettings, model: FetchedModel) -> dict[str, in
         raise
     except Exception as error:  # Py4J's and PySpark's own, with whole tracebacks of executors in them
         raise DatasetError(f"Spark could not score {settings.dataset} ({_reason(error)}).") from error
-    finally:
-        spark.stop()
 
 
 def _written(spark: SparkSession, scored: DataFrame, folder: str) -> dict[str, int]:
@@ -87,22 +90,34 @@ def _without_input_types(logged: Path, folder: Path) -> Path:
     return folder
 
 
-def _session(master: str) -> SparkSession:
+@contextmanager
+def _session(master: str) -> Iterator[SparkSession]:
+    """A session at a master, ended afterwards; one beside that of a notebook, which goes on, if there is one."""
     try:
         from pyspark.sql import SparkSession
     except ImportError as error:
         raise SettingsError(
             'engine=spark needs PySpark; install it by pip install -c constraints.txt -e ".[spark]".'
         ) from error
+    # Moments reach Python in the session's time zone; without one of their own they are read as UTC.
+    zone = ("spark.sql.session.timeZone", "UTC")
+    running = SparkSession.getActiveSession()
+    if running is not None:
+        spark = running.newSession()
+        spark.conf.set(*zone)
+        yield spark
+        return
     os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
     builder = SparkSession.builder.master(master).appName("ssad score").config("spark.ui.enabled", "false")
     try:
-        # Moments reach Python in the session's time zone; without one of their own they are read as UTC.
-        spark = builder.config("spark.sql.session.timeZone", "UTC").getOrCreate()
+        spark = builder.config(*zone).getOrCreate()
     except Exception as error:  # Java is missing, or the master does not answer
         raise SettingsError(f"Spark does not start at {master} ({_reason(error)}).") from error
     spark.sparkContext.setLogLevel("ERROR")
-    return spark
+    try:
+        yield spark
+    finally:
+        spark.stop()
 
 
 def _scored(spark: SparkSession, settings: ScoreSettings, model: FetchedModel, logged: Path) -> DataFrame:

@@ -7,6 +7,8 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +22,7 @@ from mlflow import MlflowClient
 
 from ssad import AnomalyDetector
 from ssad.bundle import Bundle
-from ssad.bundle.intervals import GOLDEN_TOLERANCE
+from ssad.bundle.intervals import SCORE_TOLERANCE
 from ssad.datasets import stream as streams
 from ssad.errors import DatasetError, RowsError, SettingsError, SsadError
 from ssad.workflows import score as scoring
@@ -78,7 +80,7 @@ def assert_scores(output: Path, bundle: Bundle, rows: pd.DataFrame) -> None:
     at_once = vars(streams)["BATCH_ROWS"]  # of fewer rows a product is added up otherwise
     batches = [bundle.score(rows.iloc[start : start + at_once]) for start in range(0, len(rows), at_once)]
     assert found["score"].to_numpy() == pytest.approx(np.concatenate([b.score for b in batches]), rel=1e-12)
-    assert found["score"].to_numpy() == pytest.approx(expected.score, rel=GOLDEN_TOLERANCE)
+    assert found["score"].to_numpy() == pytest.approx(expected.score, rel=SCORE_TOLERANCE)
     assert found["confidence"].to_numpy() == pytest.approx(np.concatenate([b.confidence for b in batches]), abs=1e-12)
     assert found["region"].tolist() == expected.region.tolist()
 
@@ -248,7 +250,7 @@ def test_a_scoring_whose_last_step_failed_goes_on(
 def test_what_somebody_else_put_in_the_way_is_not_deleted(dataset: str, tmp_path: Path) -> None:
     (tmp_path / "scores.partial").mkdir()
     (tmp_path / "scores.partial" / "notes.txt").write_text("precious")
-    with pytest.raises(SettingsError, match=r"scores\.partial is in the way and not what a scoring left; move it"):
+    with pytest.raises(SettingsError, match=r"scores\.partial exists and is not what an interrupted"):
         score(settings(dataset, tmp_path), progress=False)
     assert (tmp_path / "scores.partial" / "notes.txt").read_text() == "precious"
 
@@ -344,6 +346,18 @@ def test_a_table_without_rows_or_without_a_column_leaves_nothing(rows: pd.DataFr
     assert not (tmp_path / "scores").exists()
 
 
+@pytest.mark.usefixtures("client")
+@pytest.mark.parametrize("row", [0, 5000, 70_000])
+def test_a_row_that_does_not_fit_is_named_by_its_place_in_the_table(
+    rows: pd.DataFrame, tmp_path: Path, row: int
+) -> None:
+    many = pd.concat([rows] * 71, ignore_index=True).astype({"mean radius": object})
+    many.loc[row, "mean radius"] = "wide"
+    many.astype({"mean radius": str}).to_parquet(tmp_path / "many.parquet")
+    with pytest.raises(RowsError, match=f"^row {row}, column 'mean radius'"):
+        score(settings(str(tmp_path / "many.parquet"), tmp_path), progress=False)
+
+
 @pytest.fixture
 def spark_cluster(monkeypatch: pytest.MonkeyPatch) -> str:
     """Where Spark has two worker processes."""
@@ -352,6 +366,21 @@ def spark_cluster(monkeypatch: pytest.MonkeyPatch) -> str:
         pytest.skip("Spark needs Java")
     monkeypatch.setenv("SPARK_LOCAL_IP", "127.0.0.1")
     return "local-cluster[2,1,1024]"
+
+
+@contextmanager
+def running_session() -> Iterator[dict[str, Any]]:
+    """A session that is there already; says afterwards whether it still works, and in which time zone."""
+    from pyspark.sql import SparkSession
+
+    spark = SparkSession.builder.master("local[1]").config("spark.ui.enabled", "false").getOrCreate()
+    spark.conf.set("spark.sql.session.timeZone", "Asia/Tokyo")
+    told: dict[str, Any] = {}
+    try:
+        yield told
+        told |= {"time zone": spark.conf.get("spark.sql.session.timeZone"), "counted": spark.range(3).count()}
+    finally:
+        spark.stop()
 
 
 @pytest.mark.slow
@@ -373,8 +402,9 @@ def test_spark_workers_give_the_same_rows_the_same_scores(dataset: str, tmp_path
 
     without = pd.read_parquet(dataset).drop(columns="mean radius")
     without.to_parquet(tmp_path / "without.parquet")
-    with pytest.raises(DatasetError, match="mean radius"):
+    with running_session() as spark_of_a_notebook, pytest.raises(DatasetError, match="mean radius"):
         score(ScoreSettings(CHAMPION, str(tmp_path / "without.parquet"), str(tmp_path / "no"), "spark"))
+    assert spark_of_a_notebook == {"time zone": "Asia/Tokyo", "counted": 3}
     assert not list(tmp_path.glob("no*"))
 
 
