@@ -51,7 +51,12 @@ def load(name: str) -> pd.DataFrame:
                 f"data set {name!r} is not at {path}; download {source.filename} from {source.home} and put it there, "
                 "or name a table of your own."
             )
-        return source.read(path)
+        try:
+            return source.read(path)
+        except Exception as error:  # a page that was saved in its place, or half of the file
+            raise DatasetError(
+                f"{path} cannot be read ({reason_of(error)}); download {source.filename} again from {source.home}."
+            ) from error
     try:
         return _FETCHED[name]()
     except Exception as error:  # urllib, OpenML and a wrong checksum each raise their own

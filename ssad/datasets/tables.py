@@ -21,7 +21,7 @@ import requests
 
 from ssad.datasets import catalogue
 from ssad.datasets.parquet import parquet_files
-from ssad.errors import DatasetError, SsadError, reason_of
+from ssad.errors import DatasetError, SsadError, reason_of, without_password
 
 LABEL = "label"
 """The label column of tables that this project makes itself."""
@@ -78,6 +78,7 @@ def fetched(location: str) -> Iterator[str]:
     if location.startswith("file://") or not ("://" in location or location.startswith(FETCHED_SCHEMES)):
         yield location
         return
+    shown = without_password(location)
     with tempfile.TemporaryDirectory(prefix="ssad-") as folder:
         copy = _fetch(location, Path(folder))
         try:
@@ -85,7 +86,7 @@ def fetched(location: str) -> Iterator[str]:
         except SsadError as error:
             if copy not in str(error):
                 raise
-            raise type(error)(str(error).replace(copy, location)) from error  # the copy is of no use to the user
+            raise type(error)(str(error).replace(copy, shown)) from error  # the copy is of no use to the user
 
 
 def _fetch(location: str, folder: Path) -> str:
@@ -100,7 +101,8 @@ def _fetch(location: str, folder: Path) -> str:
         return str(copy)
     except Exception as error:  # each store has exceptions of its own
         raise DatasetError(
-            f"{location} cannot be fetched ({reason_of(error)}); check the address and its credentials."
+            f"{without_password(location)} cannot be fetched ({without_password(reason_of(error))}); "
+            "check the address and its credentials."
         ) from error
 
 
@@ -125,9 +127,10 @@ def local_path(location: str) -> Path | None:
 
 
 def _read_text(path: Path, separator: str) -> pd.DataFrame:
-    header = pd.read_csv(path, sep=separator, header=None, nrows=1, dtype=str).iloc[0]
-    check_separator(path, header.dropna().tolist())
-    unnamed = [str(at) for at, name in enumerate(header, start=1) if pd.isna(name)]
+    # A column may be called NA.
+    header = pd.read_csv(path, sep=separator, header=None, nrows=1, dtype=str, keep_default_na=False).iloc[0]
+    check_separator(path, header.tolist())
+    unnamed = [str(at) for at, name in enumerate(header, start=1) if not name]
     if unnamed:
         raise DatasetError(
             f"{path} has no name for column {', '.join(unnamed[:10])}; name it, or leave it out, as pandas does by "

@@ -78,7 +78,7 @@ def tracked_run(system_metrics: bool = True, resumable: bool = False) -> Iterato
             try:
                 yield run
             except SsadError as error:
-                mlflow.set_tag(ERROR, str(error))
+                mlflow.set_tag(ERROR, without_password(str(error)))
                 raise
             except (Stopped, KeyboardInterrupt) as stop:
                 mlflow.set_tag(ERROR, str(stop) or "stopped by SIGINT")
@@ -138,7 +138,8 @@ def git_state() -> dict[str, str]:
 def log_new_params(run: Run, params: Mapping[str, Any]) -> None:
     """Log parameters that the run does not have yet: `mlflow run` logs its own, and they cannot change."""
     known = mlflow.get_run(run.info.run_id).data.params
-    mlflow.log_params({name: value for name, value in params.items() if name not in known})
+    new = {name: without_password(str(value)) for name, value in params.items() if name not in known}
+    mlflow.log_params(new)
 
 
 def log_dataset(rows: pd.DataFrame, source: str, context: str) -> None:
@@ -149,6 +150,7 @@ def log_dataset(rows: pd.DataFrame, source: str, context: str) -> None:
         source: where it came from: a name, path or URI.
         context: what it was used for: training, test, evaluation, recalibration, promotion.
     """
+    source = without_password(source)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # hints on whole numbers and on sources MLflow cannot resolve
         dataset = from_pandas(rows, source=source, name=Path(source).stem or source, digest=_digest(rows))
@@ -173,7 +175,7 @@ def log_rows(rows: TableRows, source: str, context: str) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # hints on whole numbers and on sources MLflow can read in two ways
         schema = infer_signature(rows.head(TYPED_ROWS)).inputs
-        origin = resolve_dataset_source(source)
+        origin = resolve_dataset_source(without_password(source))
     dataset = _RowsInFiles(origin, Path(source).stem, digest[:DIGEST_LENGTH], schema)
     dataset.rows = len(rows)
     mlflow.log_input(dataset, context=context)

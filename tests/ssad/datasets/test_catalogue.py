@@ -63,3 +63,11 @@ def test_nsl_kdd_is_read_from_its_place_without_the_difficulty(cache: Path) -> N
 def test_unsw_nb15_is_read_from_its_place_without_the_kind_of_attack(cache: Path) -> None:
     (cache / "UNSW_NB15_training-set.csv").write_text("id,dur,attack_cat,label\n1,0.5,Normal,0\n2,0.7,DoS,1\n")
     assert read_table("unsw-nb15").columns.tolist() == ["dur", "label"]
+
+
+def test_a_page_saved_in_place_of_a_set_is_told(cache: Path) -> None:
+    (cache / "KDDTrain+.txt").write_text("<html>\n<body>a form, to be filled in, first</body>\n</html>\n")
+    with pytest.raises(
+        DatasetError, match=r"KDDTrain\+.txt cannot be read .*; download KDDTrain\+.txt again from https"
+    ):
+        read_table("nsl-kdd")

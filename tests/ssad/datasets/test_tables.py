@@ -81,6 +81,18 @@ def test_an_artifact_of_a_run_is_fetched_and_its_copy_is_removed(
     assert not list(temporary.iterdir())
 
 
+def test_the_password_of_an_address_is_in_no_message(tmp_path: Path) -> None:
+    with file_server(tmp_path) as (address, _), pytest.raises(DatasetError) as raised:
+        read_table(address.replace("//", "//user:s3cret@") + "/none.csv")
+    assert str(raised.value).startswith(f"{address}/none.csv cannot be fetched")
+    assert "s3cret" not in str(raised.value)
+
+
+def test_a_column_may_have_the_name_of_a_gap(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("NA,null,None,x\n1,2,3,\n4,5,6,7\n")
+    assert list(read_table(str(tmp_path / "t.csv"))) == ["NA", "null", "None", "x"]
+
+
 class CutOff(BaseHTTPRequestHandler):
     """Ends before all that it promised is sent."""
 

@@ -6,14 +6,15 @@ import errno
 import re
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import pandas as pd
 import pytest
 from mlflow import MlflowClient
 
-from ssad.errors import TrackingError, disk_is_full, without_password
-from ssad.workflows.tracking import _digest, tracked_run
+from ssad.errors import DatasetError, TrackingError, disk_is_full, without_password
+from ssad.workflows.tracking import ERROR, _digest, log_dataset, log_new_params, tracked_run
 from tests.conftest import PROJECT
 from tests.ssad.workflows.support import PROCESS_SECONDS, QUIET_LIBRARIES, environment
 
@@ -63,6 +64,18 @@ def test_a_full_disk_is_known_by_its_number_and_by_its_words() -> None:
         assert disk_is_full(outer)
     assert not disk_is_full(other)
     assert not disk_is_full(None)
+
+
+def test_the_store_is_told_no_password_of_a_table(tracking: str) -> None:
+    uri = "https://user:s3cret@host/t.csv"
+    with suppress(DatasetError), tracked_run(system_metrics=False) as run:
+        log_new_params(run, {"dataset": uri})
+        log_dataset(pd.DataFrame({"x": [1.0]}), uri, "training")
+        raise DatasetError(f"{uri} is gone.")
+    told = MlflowClient(tracking).get_run(run.info.run_id)
+    assert told.data.params["dataset"] == "https://host/t.csv"
+    assert told.data.tags[ERROR] == "https://host/t.csv is gone."
+    assert "s3cret" not in str(told.to_dictionary())
 
 
 def test_words_for_the_log_hold_no_password() -> None:
