@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 import os
 import shutil
@@ -120,12 +121,13 @@ class AnomalyDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]  # sci
     def bundle_(self) -> Bundle:
         """The trained detector as a bundle, in a folder that lives as long as this object."""
         check_is_fitted(self)
-        if self._bundle is None:
-            assert self._fitted is not None  # one of the two is there
-            folder = self._new_folder()
-            self._fitted.write_bundle(folder)
-            self._bundle = Bundle(folder)
-        return self._bundle
+        with _TORCH:
+            if self._bundle is None:
+                assert self._fitted is not None  # one of the two is there
+                folder = self._new_folder()
+                self._fitted.write_bundle(folder)
+                self._bundle = Bundle(folder)
+            return self._bundle
 
     def anomaly_score(self, X: Any) -> Floats:  # noqa: N803 - scikit-learn's name
         """Score of each row, shape (n,), float64; higher is more abnormal."""
@@ -231,7 +233,8 @@ class AnomalyDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]  # sci
         bundle = state.pop("_bundle", None)
         if state.get("_fitted") is None and bundle is not None:
             state["_bundle"] = {path.name: path.read_bytes() for path in bundle.path.iterdir()}
-        return state
+        with _TORCH:  # a network that scores meanwhile is in another precision
+            return copy.deepcopy(state)
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         files = state.pop("_bundle", None)

@@ -6,6 +6,7 @@ import os
 import pickle
 import signal
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -216,6 +217,26 @@ def test_threads_fit_and_score_as_one_thread_does(detector: AnomalyDetector, poi
         fitted = list(pool.map(lambda _: clone(detector).fit(points).score_samples(points).tolist(), range(4)))
     assert scored == [expected] * 16
     assert fitted == [expected] * 4
+
+
+def test_a_detector_is_saved_and_pickled_while_others_score_by_it(
+    detector: AnomalyDetector, points: Any, tmp_path: Path
+) -> None:
+    expected = detector.score_samples(points).tolist()
+    many = np.tile(points, (50, 1))
+
+    def saved(at: int) -> list[float]:
+        fresh = pickle.loads(pickle.dumps(detector))
+        with ThreadPoolExecutor(2) as scoring:
+            scored = scoring.map(fresh.score_samples, [many] * 8)
+            copies = [pickle.loads(pickle.dumps(fresh)) for _ in range(3)]
+            fresh.save(tmp_path / str(at))
+            list(scored)
+        assert all(copy.score_samples(points).tolist() == expected for copy in copies)
+        loaded: list[float] = AnomalyDetector.load(tmp_path / str(at)).score_samples(points).tolist()
+        return loaded
+
+    assert saved(0) == saved(1) == pytest.approx(expected, rel=1e-5)
 
 
 def test_another_number_of_columns_is_refused(detector: AnomalyDetector, points: Any) -> None:
