@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -112,15 +112,16 @@ def _write_parquet(answered: Answered) -> bytes:
 TABLE_WRITERS: dict[str, Writer] = {CSV: _write_csv, ARROW: _write_arrow, PARQUET: _write_parquet}
 
 
-def writer_for(accept: str, json_writer: Writer) -> tuple[str, Writer]:
-    """The content type that an `Accept` header [RFC 9110, 12.5.1] likes best, and its writer.
+def liked(accept: str, writers: Mapping[str, Writer]) -> str:
+    """The content type among those of the writers that an `Accept` header [RFC 9110, 12.5.1] likes best.
 
-    Of two that it likes the same it is the one that is named first.
+    Of two that it likes the same it is the one that is named first; the first writer's, if there is no header.
 
     Raises:
         RefusalError: it likes none.
     """
-    writers = {JSON: json_writer, **TABLE_WRITERS}
+    if not accept:
+        return next(iter(writers))
     ranges = _ranges(accept)
 
     def liking(known: str) -> tuple[float, int]:
@@ -130,7 +131,7 @@ def writer_for(accept: str, json_writer: Writer) -> tuple[str, Writer]:
     best = max(writers, key=liking)
     if liking(best)[0] <= 0:
         raise RefusalError(406, f"an answer can be {', '.join(writers)}; accept one of them.", "accept")
-    return best, writers[best]
+    return best
 
 
 def _ranges(accept: str) -> dict[str, tuple[float, int]]:

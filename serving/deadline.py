@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from typing import Any
 
 from serving.problems import RefusalError
@@ -23,8 +24,11 @@ class Deadline:
             self._watch(loop, self._seconds)
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        late = self._ends.pop(asyncio.current_task(), None) is None
+        task = asyncio.current_task()
+        late = self._ends.pop(task, None) is None
         if late and kind is asyncio.CancelledError:
+            if sys.version_info >= (3, 11) and task is not None:
+                task.uncancel()  # or the next time limit in this task would take it for its own
             raise RefusalError(408, "the body did not arrive in time; send it faster or in parts.", "slow_body")
 
     def _watch(self, loop: asyncio.AbstractEventLoop, seconds: float) -> None:

@@ -11,7 +11,7 @@ import uuid
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from serving.keys import given_key
+from serving.keys import given_key, hash_of
 from serving.limits import RateLimit
 from serving.logs import AccessLog
 from serving.problems import FAILED, RefusalError, busy, problem_body, problem_type, rows_refusal_body
@@ -118,7 +118,7 @@ class Gate:
             self._check(path, headers, scope)
             endpoint = self._hot.get(path) if scope["method"] == "POST" else None
             if endpoint is None:
-                await self._app(scope, receive, exchange.send)
+                await self._app(_as_get(scope), receive, exchange.send)
             else:
                 await exchange.answer(200, *await endpoint.answer(scope, headers, receive))
         except RefusalError as refusal:
@@ -156,9 +156,14 @@ class Gate:
         if self._running > self.service.settings.max_concurrency:
             raise busy("too many requests at once; try again soon.", "concurrency")
         if self._rate.on:
-            self._rate.check(key.decode("latin-1") or (scope.get("client") or ("",))[0])
+            self._rate.check(hash_of(key) if key else (scope.get("client") or ("",))[0])
 
     def _count(self, method: str, path: str, status: int, seconds: float, request_id: bytes) -> None:
         handler = path if path in KNOWN else "/v2/models" if path.startswith("/v2/models/") else "other"
         self.service.metrics.count_request(method if method in METHODS else "other", handler, status, seconds)
         self._log.write(method, handler, status, seconds, request_id)
+
+
+def _as_get(scope: Scope) -> Scope:
+    """What is done for a HEAD is what a GET does [RFC 9110, 9.3.2]; the server leaves the body out."""
+    return {**scope, "method": "GET"} if scope["method"] == "HEAD" else scope

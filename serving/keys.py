@@ -72,11 +72,16 @@ def _hashes_of(path: Path) -> tuple[str, ...]:
 
 def _matches(key: bytes, hashes: Iterable[str]) -> bool:
     """Whether a key has one of the hashes; every one is compared, so that the time tells nothing."""
-    given = hashlib.sha256(key).hexdigest()
+    given = hash_of(key)
     found = False
     for known in hashes:
         found |= hmac.compare_digest(given, known)
     return found
+
+
+def hash_of(key: bytes) -> str:
+    """SHA-256 of a key, in hexadecimal: what is kept of it."""
+    return hashlib.sha256(key).hexdigest()
 
 
 def given_key(headers: dict[bytes, bytes]) -> bytes:

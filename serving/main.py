@@ -38,8 +38,6 @@ def run(model: str, host: str, port: int) -> None:
     settings = read_settings(model=model, host=host, port=port)
     setup_logs(settings.log_level)
     with closing(bound_socket(settings)) as listener:
-        scheme = "https" if settings.tls_certificate else "http"
-        print(f"serving {model} at {scheme}://{host}:{listener.getsockname()[1]}/docs", flush=True)
         if settings.workers > 1:
             _run_workers(settings, listener)
             return
@@ -81,7 +79,7 @@ def bound_socket(settings: Settings) -> socket.socket:
 
 
 def listen(bound: socket.socket, settings: Settings) -> None:
-    """Let clients come.
+    """Let clients come, and tell where.
 
     Raises:
         SettingsError: another process has begun to listen there meanwhile.
@@ -90,6 +88,9 @@ def listen(bound: socket.socket, settings: Settings) -> None:
         bound.listen()
     except OSError as error:
         raise _taken(settings, error) from error
+    scheme = "https" if settings.tls_certificate else "http"
+    host = f"[{settings.host}]" if ":" in settings.host else settings.host
+    print(f"serving {settings.model} at {scheme}://{host}:{bound.getsockname()[1]}/docs", flush=True)
 
 
 def _taken(settings: Settings, error: OSError) -> SettingsError:

@@ -15,7 +15,7 @@ from urllib.parse import parse_qs
 import numpy as np
 from starlette.types import Receive, Scope, Send
 
-from serving.answers import JSON, Answered, Reasons, Writer, writer_for
+from serving.answers import JSON, Answered, Reasons, Writer, liked
 from serving.bodies import Decoder
 from serving.deadline import Deadline
 from serving.problems import RefusalError, busy
@@ -41,7 +41,7 @@ PARTS_AHEAD = 4
 
 
 @dataclass(frozen=True)
-class Request:
+class Wishes:
     """What a request asks for, apart from its rows.
 
     Attributes:
@@ -65,13 +65,13 @@ class Scoring:
 
     Attributes:
         served: what scores it.
-        request: what was asked for.
+        wishes: what was asked for.
         ends: when it must have been scored, on the performance counter.
         started: when scoring began, on the same.
     """
 
     served: Served
-    request: Request
+    wishes: Wishes
     ends: float
     started: float = field(default_factory=time.perf_counter)
 
@@ -79,12 +79,12 @@ class Scoring:
 class ScoringEndpoint:
     """An ASGI application that scores the rows of a body."""
 
-    def __init__(self, service: Service, decoders: dict[str, Decoder], write_json: Writer) -> None:
-        """Answer bodies of these content types; the first is that of a body that names none."""
+    def __init__(self, service: Service, decoders: dict[str, Decoder], writers: dict[str, Writer]) -> None:
+        """Read bodies and write answers of these content types; the first of each is for a request that names none."""
         self._service = service
         self._decoders = decoders
         self._default = next(iter(decoders))
-        self._write_json = write_json
+        self._writers = writers
         self._known = lru_cache(KNOWN_WISHES)(self._read_wishes)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -102,25 +102,25 @@ class ScoringEndpoint:
         """
         service = self._service
         served = service.current()
-        request = self._asked(scope, headers)
+        wishes = self._wishes(scope, headers)
         ends = time.perf_counter() + service.settings.timeout_seconds
         body = await read_body(receive, headers, service.deadline, service.settings.max_body_bytes)
-        if len(body) > INLINE_BYTES or request.explained:
+        if len(body) > INLINE_BYTES or wishes.explained:
             loop = asyncio.get_running_loop()
-            arguments = (Scoring(served, request, ends), body, service.scorers)
+            arguments = (Scoring(served, wishes, ends), body, service.scorers)
             answer = await loop.run_in_executor(service.pool, self._answer, *arguments)
-        elif request.at_once:
-            answer = await self._answer_gathered(Scoring(served, request, ends), body)
+        elif wishes.at_once:
+            answer = await self._answer_gathered(Scoring(served, wishes, ends), body)
         else:
-            answer = self._answer(Scoring(served, request, ends), body, None)
-        return [request.content_type, (b"content-length", b"%d" % len(answer)), *served.headers], answer
+            answer = self._answer(Scoring(served, wishes, ends), body, None)
+        return [wishes.content_type, (b"content-length", b"%d" % len(answer)), *served.headers], answer
 
-    def _asked(self, scope: Scope, headers: dict[bytes, bytes]) -> Request:
+    def _wishes(self, scope: Scope, headers: dict[bytes, bytes]) -> Wishes:
         sent = headers.get
-        wishes = sent(b"content-type", b""), sent(b"content-encoding", b""), sent(b"accept", b"")
-        return self._known(*wishes, scope["query_string"])
+        named = sent(b"content-type", b""), sent(b"content-encoding", b""), sent(b"accept", b"")
+        return self._known(*named, scope["query_string"])
 
-    def _read_wishes(self, sent_type: bytes, encoding: bytes, accepted: bytes, query: bytes) -> Request:
+    def _read_wishes(self, sent_type: bytes, encoding: bytes, accepted: bytes, query: bytes) -> Wishes:
         """What these headers and this query ask for; clients send the same ones again and again."""
         sent = sent_type.partition(b";")[0].strip().lower().decode("latin-1") or self._default
         decode = self._decoders.get(sent)
@@ -128,18 +128,17 @@ class ScoringEndpoint:
             raise RefusalError(415, f"a body can be {', '.join(self._decoders)}; send one of them.", "content_type")
         if encoding not in (b"", b"identity"):
             raise RefusalError(415, "a body cannot have a content encoding; send it as it is.", "content_encoding")
-        accept = accepted.decode("latin-1")
-        content_type, write = writer_for(accept, self._write_json) if accept else (JSON, self._write_json)
-        explained = _explained(query)
-        asked = Request(decode, "json" in sent, (b"content-type", content_type.encode()), write, explained)
-        if explained:
-            check_explainable(asked)
-        return asked
+        answered = liked(accepted.decode("latin-1"), self._writers)
+        header = b"content-type", answered.encode()
+        wishes = Wishes(decode, "json" in sent, header, self._writers[answered], _explained(query))
+        if wishes.explained:
+            check_explainable(wishes)
+        return wishes
 
     async def _answer_gathered(self, scoring: Scoring, body: bytes) -> bytes:
         """Score the rows together with those of other requests."""
         served = scoring.served
-        (inputs,) = scoring.request.decode(body, served.bundle.schema, self._service.settings)
+        (inputs,) = scoring.wishes.decode(body, served.bundle.schema, self._service.settings)
         read = time.perf_counter() - scoring.started
         decided = await served.gathering.score(inputs)
         served.window.add(finite(decided.score, 0), inputs)
@@ -147,28 +146,29 @@ class ScoringEndpoint:
 
     def _answer(self, scoring: Scoring, body: bytes, scorers: Executor | None) -> bytes:
         """Score part by part, of a large body holding only the scores; then write them."""
-        served, request = scoring.served, scoring.request
+        served, wishes = scoring.served, scoring.wishes
+        scoring.started = time.perf_counter()  # which does not count the wait for a thread
         scores: list[Floats] = []
         reasons: Reasons = []
         rows = 0
-        parts = Timed(request.decode(body, served.bundle.schema, self._service.settings), scoring.started)
+        parts = Timed(wishes.decode(body, served.bundle.schema, self._service.settings), scoring.started)
         for inputs, scored in scored_parts(served.bundle, parts, scorers):
             if time.perf_counter() > scoring.ends:
                 raise busy("scoring took too long; send fewer rows at a time.", "timeout")
             scores.append(finite(scored, rows))
             rows += len(inputs)
             served.window.add(scored, inputs)
-            if request.explained:
-                check_explained(request.explained * rows, self._service.settings)
-                found = explain(served.bundle, inputs, request.explained)
+            if wishes.explained:
+                check_explained(wishes.explained * rows, self._service.settings)
+                found = explain(served.bundle, inputs, wishes.explained)
                 reasons += [{"features": features} for features in found]
         decided = served.bundle.decide(np.concatenate(scores))
-        return self._write(scoring, decided, parts.seconds, reasons if request.explained else None)
+        return self._write(scoring, decided, parts.seconds, reasons if wishes.explained else None)
 
     def _write(self, scoring: Scoring, decided: Scores, read: float, reasons: Reasons | None) -> bytes:
         """The answer, counted; `read` are the seconds that decoding took."""
         scored = time.perf_counter()
-        answer = scoring.request.write(Answered(scoring.served, decided, reasons))
+        answer = scoring.wishes.write(Answered(scoring.served, decided, reasons))
         seconds = (read, scored - scoring.started - read, time.perf_counter() - scored)
         self._service.metrics.count_scores(scoring.served, decided, seconds)
         return answer
@@ -215,7 +215,7 @@ def finite(scores: Floats, before: int) -> Floats:
     """The scores themselves.
 
     Raises:
-        RowsError: one is not finite: its row holds numbers too large to reckon with.
+        RowsError: one is not finite: its row holds numbers too large to compute with.
     """
     if math.isfinite(scores.item()) if len(scores) == 1 else np.isfinite(scores).all():
         return scores
@@ -223,9 +223,9 @@ def finite(scores: Floats, before: int) -> Floats:
     raise RowsError(f"the numbers of row {', '.join(map(str, rows.tolist()))} are too large to be scored.")
 
 
-def check_explainable(asked: Request) -> None:
+def check_explainable(wishes: Wishes) -> None:
     """Refuse (406) explanations in anything but JSON."""
-    if asked.content_type[1] != JSON.encode():
+    if wishes.content_type[1] != JSON.encode():
         raise RefusalError(406, "explanations are answered in JSON alone; accept application/json.", "accept")
 
 

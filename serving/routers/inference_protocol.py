@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import orjson
@@ -89,13 +90,12 @@ class InferEndpoint(scoring.ScoringEndpoint):
     """`POST /v2/models/{name}/infer`."""
 
     def __init__(self, service: Service) -> None:
-        super().__init__(service, {"application/json": bodies.score_rows}, answers.write_score)
+        super().__init__(service, {answers.JSON: bodies.score_rows}, {answers.JSON: answers.write_score})
 
-    def _asked(self, scope: Scope, headers: dict[bytes, bytes]) -> scoring.Request:
+    def _wishes(self, scope: Scope, headers: dict[bytes, bytes]) -> scoring.Wishes:
         named(self._service, scope["path_params"]["name"], scope["path_params"].get("version"))
         inference = Inference()
-        asked = super()._asked(scope, headers)
-        return scoring.Request(inference.rows, asked.at_once, asked.content_type, inference.write, 0)
+        return replace(super()._wishes(scope, headers), decode=inference.rows, write=inference.write, explained=0)
 
 
 class Inference:

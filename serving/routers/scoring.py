@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from starlette.types import Scope
 
 from serving import answers, bodies, tables
-from serving.scoring import Request, ScoringEndpoint, check_explainable, check_explained
+from serving.scoring import ScoringEndpoint, Wishes, check_explainable, check_explained
 from serving.settings import Settings
 from serving.state import Service
 from ssad.bundle import TableSchema
@@ -25,12 +27,12 @@ def scoring_endpoints(service: Service) -> dict[str, ScoringEndpoint]:
         **dict.fromkeys(ARROW_TYPES, tables.arrow_rows),
     }
     score: dict[str, bodies.Decoder] = {
-        "application/json": bodies.score_rows,
+        answers.JSON: bodies.score_rows,
         **dict.fromkeys(NDJSON_TYPES, bodies.ndjson_rows),
         **table_decoders,
     }
     return {
-        "/v1/score": ScoringEndpoint(service, score, answers.write_score),
+        "/v1/score": ScoringEndpoint(service, score, {answers.JSON: answers.write_score, **answers.TABLE_WRITERS}),
         "/invocations": InvocationsEndpoint(service, table_decoders),
     }
 
@@ -40,21 +42,22 @@ class InvocationsEndpoint(ScoringEndpoint):
 
     def __init__(self, service: Service, table_decoders: dict[str, bodies.Decoder]) -> None:
         # That JSON is taken; what decodes it is each request's own.
-        super().__init__(service, {"application/json": bodies.score_rows, **table_decoders}, answers.write_invocations)
+        decoders = {answers.JSON: bodies.score_rows, **table_decoders}
+        super().__init__(service, decoders, {answers.JSON: answers.write_invocations, **answers.TABLE_WRITERS})
 
-    def _asked(self, scope: Scope, headers: dict[bytes, bytes]) -> Request:
-        asked = super()._asked(scope, headers)
-        if not asked.at_once:
-            return asked  # a table has no params
-        invocation = Invocation(asked)
-        return Request(invocation.rows, True, asked.content_type, invocation.write, asked.explained)
+    def _wishes(self, scope: Scope, headers: dict[bytes, bytes]) -> Wishes:
+        wishes = super()._wishes(scope, headers)
+        if not wishes.at_once:
+            return wishes  # a table has no params
+        invocation = Invocation(wishes)
+        return replace(wishes, decode=invocation.rows, write=invocation.write)
 
 
 class Invocation:
     """One request in JSON: the `params` beside its rows may ask for explanations, answered as the logged model does."""
 
-    def __init__(self, asked: Request) -> None:
-        self._asked = asked
+    def __init__(self, wishes: Wishes) -> None:
+        self._wishes = wishes
         self._explained = 0
         self._inputs: GraphInputs
 
@@ -64,7 +67,7 @@ class Invocation:
         self._inputs = bodies.invocation_rows(document, schema, settings)
         self._explained = bodies.explained_by(document.get("params"))
         if self._explained:
-            check_explainable(self._asked)
+            check_explainable(self._wishes)
             check_explained(self._explained * len(self._inputs), settings)
         return [self._inputs]
 
@@ -75,4 +78,4 @@ class Invocation:
             named = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
             others = answered.reasons or [{}] * len(named)
             answered.reasons = [one | other for one, other in zip(named, others, strict=True)]
-        return self._asked.write(answered)
+        return self._wishes.write(answered)

@@ -367,8 +367,16 @@ def test_nothing_else_opens(client_of: Client, sent: dict[str, str], path: str) 
 
 
 @pytest.mark.parametrize("path", ["/livez", "/readyz", "/startupz", "/ping", "/health", "/version", "/docs"])
-def test_probes_need_no_key(client_of: Client, path: str) -> None:
-    assert client_of(api_keys=(hashed("one"),)).get(path).status_code == 200
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+def test_probes_need_no_key(client_of: Client, method: str, path: str) -> None:
+    assert client_of(api_keys=(hashed("one"),)).request(method, path).status_code == 200
+
+
+def test_a_head_has_no_more_rights_than_a_get(client_of: Client) -> None:
+    client = client_of(api_keys=(hashed("one"),))
+    assert client.head("/v1/model").status_code == 401
+    assert client.head("/v1/model", headers={"X-API-Key": "one"}).status_code == 200
+    assert client.head("/v1/score", headers={"X-API-Key": "one"}).status_code == 405
 
 
 def test_an_api_key_is_no_admin_key(client_of: Client) -> None:
@@ -483,6 +491,8 @@ def test_params_explain_an_invocation_as_the_logged_model_does(client: TestClien
     model = PyFuncDetector(service_of(client).current().bundle)
     given = [{**row, "day": None, "amount": row["amount"] or 1.0} for row in rows]
     plain, told = (model.predict(pd.DataFrame(given), params).to_dict("records") for params in (None, {"explain": 2}))
+    with pytest.raises(SettingsError, match="explain must be at least 0, got -1"):
+        model.predict(pd.DataFrame(given), {"explain": -1})
     for params, wanted in ((None, plain), ({}, plain), ({"explain": 0}, plain), ({"explain": 2}, told)):
         answer = client.post("/invocations", json={"dataframe_records": given, "params": params})
         assert answer.json() == {"predictions": wanted}
@@ -511,6 +521,16 @@ def tensors(rows: Rows) -> list[dict[str, Any]]:
     return [
         {"name": name, "shape": [len(rows)], "datatype": "BYTES", "data": [row[name] for row in rows]} for name in KINDS
     ]
+
+
+@pytest.mark.parametrize("accept", ["text/csv", PARQUET, ARROW])
+def test_the_inference_protocol_answers_in_json_alone(client: TestClient, rows: Rows, accept: str) -> None:
+    asked = {"inputs": tensors(rows)}
+    refused = client.post("/v2/models/payments/infer", json=asked, headers={"Accept": accept})
+    assert refused.status_code == 406
+    answer = client.post("/v2/models/payments/infer", json=asked, headers={"Accept": f"{accept}, */*;q=0.1"})
+    assert answer.headers["content-type"] == "application/json"
+    assert answer.json()["model_name"] == "payments"
 
 
 def test_the_inference_protocol_scores_as_json_does(client: TestClient, rows: Rows) -> None:
