@@ -22,6 +22,7 @@ import torch
 from matplotlib.figure import Figure
 
 from ssad.bundle import Bundle
+from ssad.bundle.intervals import same_scores
 from ssad.confidence_estimators import (
     ConfidenceIntervalsConfiguration,
     SupportsConfidenceEstimation,
@@ -29,9 +30,6 @@ from ssad.confidence_estimators import (
 )
 from ssad.detectors import FitSettings, FittedDetector, fit_detector
 from ssad.distribution_analyzers import SupportsDistributionAnalysis
-
-PARITY = 1e-5
-"""Relative difference that the bundle's scores may have from the network's."""
 
 THRESHOLDS = ((0.0, 2.0), (1.0, 1.0), (0.0, math.inf), (-math.inf, 2.0), (-math.inf, math.inf))
 """Intervals to estimate under: all three, none unknown, none abnormal, none normal, all unknown."""
@@ -146,11 +144,11 @@ def check_detector(detector: str) -> None:
 def _check_bundle(bundle: Bundle, rows: pd.DataFrame, fitted: FittedDetector) -> None:
     scores = bundle.score(rows).score
     _require(
-        np.allclose(scores, fitted.training_scores, rtol=PARITY, atol=PARITY**2),
+        same_scores(scores, fitted.training_scores),
         f"the bundle's scores differ from the network's by up to {np.abs(scores - fitted.training_scores).max():.3g}",
     )
     alone = np.concatenate([bundle.score(rows.iloc[[at]]).score for at in range(10)])
-    _require(np.allclose(alone, scores[:10], rtol=PARITY), "the score of a row depends on the rows beside it")
+    _require(same_scores(alone, scores[:10]), "the score of a row depends on the rows beside it")
     errors = bundle.errors(rows)
     _require(errors.shape == (len(rows), len(bundle.schema.columns)), f"the columns' errors have shape {errors.shape}")
     _require(bool(np.isfinite(errors).all() and (errors >= 0).all()), "a column's error is negative or not finite")

@@ -14,7 +14,7 @@ import numpy.typing as npt
 import onnxruntime
 
 from ssad.bundle.drift import Reference
-from ssad.bundle.intervals import GOLDEN_TOLERANCE, REGIONS, ConfidenceCurve, Floats, region_names
+from ssad.bundle.intervals import REGIONS, ConfidenceCurve, Floats, region_names, same_scores
 from ssad.bundle.schema import GraphInputs, Table, TableSchema
 from ssad.errors import BundleError
 
@@ -139,7 +139,7 @@ class Bundle:
         """
         expected = np.asarray(self.golden["scores"], dtype=np.float64)
         found = self.score(self.golden["rows"]).score
-        if not np.allclose(found, expected, rtol=GOLDEN_TOLERANCE, atol=GOLDEN_TOLERANCE**2):
+        if not same_scores(found, expected):
             worst = float(np.max(np.abs(found - expected)))
             raise BundleError(
                 f"the golden rows of {self.path} score differently from training time (by up to {worst:.3g}); "

@@ -14,8 +14,13 @@ REGIONS = ("normal", "unknown", "abnormal")
 
 _REGION_NAMES = np.asarray(REGIONS)
 
-GOLDEN_TOLERANCE = 1e-5
-"""Relative difference to a golden score up to which a bundle is what it was when it was trained."""
+SCORE_TOLERANCE = 1e-5
+"""Relative difference up to which two scores of a row are the same one, as another runtime rounds it."""
+
+
+def same_scores(found: Floats, expected: Floats) -> bool:
+    """Whether scores of the same rows, both of shape (n,), are the same within `SCORE_TOLERANCE`."""
+    return bool(np.allclose(found, expected, rtol=SCORE_TOLERANCE, atol=SCORE_TOLERANCE**2))
 
 
 @dataclass(frozen=True)
@@ -144,7 +149,7 @@ class ConfidenceCurve:
 
 def beyond(score: float) -> float:
     """The least border that a row of this score does not reach on any runtime, which differ by rounding."""
-    return float(max(np.nextafter(score, np.inf), score + GOLDEN_TOLERANCE * abs(score)))
+    return float(max(np.nextafter(score, np.inf), score + SCORE_TOLERANCE * abs(score)))
 
 
 def region_names(codes: npt.NDArray[np.int8]) -> npt.NDArray[np.str_]:

@@ -9,6 +9,7 @@ import pandas as pd
 
 from ssad.bundle.bundle import Bundle
 from ssad.bundle.explain import contributors
+from ssad.errors import SettingsError
 
 
 class PyFuncDetector:
@@ -24,11 +25,15 @@ class PyFuncDetector:
 
         Raises:
             RowsError: a column is missing or holds values of the wrong kind.
+            SettingsError: `explain` is negative.
         """
+        explained = int((params or {}).get("explain", 0))
+        if explained < 0:
+            raise SettingsError(f"explain must be at least 0, got {explained}.")
         inputs = self.bundle.schema.inputs(model_input)
         answer: dict[str, Any] = self.bundle.decide(self.bundle.score_inputs(inputs)).columns()
-        if k := int((params or {}).get("explain", 0)):
-            answer |= contributors(self.bundle, inputs, k)
+        if explained:
+            answer |= contributors(self.bundle, inputs, explained)
         return pd.DataFrame(answer, index=model_input.index)
 
 

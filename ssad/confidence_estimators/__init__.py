@@ -1,6 +1,6 @@
 """Score and intervals to confidence. Imports the bundle's plain types, no other room."""
 
-from ssad.confidence_estimators.curve import confidence_curve
+from ssad.confidence_estimators.curve import confidence_curve, served_curve
 from ssad.confidence_estimators.estimators import (
     BaseConfidenceEstimator,
     BinaryConfidence,
@@ -21,4 +21,5 @@ __all__ = [
     "SupportsConfidenceEstimation",
     "confidence_curve",
     "fit_estimator",
+    "served_curve",
 ]

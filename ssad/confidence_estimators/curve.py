@@ -7,7 +7,8 @@ import torch
 
 from ssad.bundle import REGIONS, ConfidenceCurve
 from ssad.bundle.intervals import Floats
-from ssad.confidence_estimators.estimators import SupportsConfidenceEstimation
+from ssad.confidence_estimators.estimators import GradedConfidence, SupportsConfidenceEstimation
+from ssad.confidence_estimators.intervals import ConfidenceIntervalsConfiguration
 
 KNOTS_PER_REGION = 257
 """Quantiles of the training scores at which the curve is exact: confidence is off by at most 1/256 between."""
@@ -49,6 +50,20 @@ def confidence_curve(estimator: SupportsConfidenceEstimation, training_scores: F
         knots[region] = (at, value)
         ceiling = min(ceiling, float(value[-1])) if len(value) else ceiling
     return ConfidenceCurve(thresholds, knots)
+
+
+def served_curve(configuration: ConfidenceIntervalsConfiguration | None, training_scores: Floats) -> ConfidenceCurve:
+    """Intervals with graded confidence: what is served, whatever estimator trained.
+
+    A binary one is for training; what a service answers is to be read as a probability.
+
+    Raises:
+        RuntimeError: there are no intervals yet.
+    """
+    estimator = GradedConfidence()
+    estimator.configuration = configuration
+    estimator.fit(torch.from_numpy(training_scores))
+    return confidence_curve(estimator, training_scores)
 
 
 def _knots(scores: Floats, borders: list[float]) -> Floats:

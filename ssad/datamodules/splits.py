@@ -12,7 +12,7 @@ from ssad.errors import DatasetError
 
 Positions = npt.NDArray[np.int64]
 
-MIN_ROWS = 10
+MIN_PART_ROWS = 10
 """A part of a split with fewer rows says nothing: no quantile, histogram or metric means anything on it."""
 
 
@@ -103,7 +103,7 @@ def holdout_split(
         Positions for training and for test, each in the order of the table.
 
     Raises:
-        DatasetError: a part would have fewer than `MIN_ROWS` rows.
+        DatasetError: a part would have fewer than `MIN_PART_ROWS` rows.
     """
     generator = np.random.default_rng(random_state)
     strata = [np.arange(rows)] if anomalous is None else [np.flatnonzero(~anomalous), np.flatnonzero(anomalous)]
@@ -111,10 +111,10 @@ def holdout_split(
         np.concatenate([generator.permutation(stratum)[: round(len(stratum) * test_share)] for stratum in strata])
     )
     train = np.setdiff1d(np.arange(rows), test)
-    if min(len(train), len(test)) < MIN_ROWS:
+    if min(len(train), len(test)) < MIN_PART_ROWS:
         raise DatasetError(
             f"the table has {rows} rows; holding out {test_share:.0%} for test leaves {len(train)} to train and "
-            f"{len(test)} to test, expected at least {MIN_ROWS} each; bring more rows or a test_dataset of its own."
+            f"{len(test)} to test, expected at least {MIN_PART_ROWS} each; bring more, or a test_dataset of its own."
         )
     return train, test
 

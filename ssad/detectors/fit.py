@@ -19,10 +19,10 @@ import torch
 from safetensors.torch import save as save_safetensors
 from torch.utils.data import DataLoader
 
-from ssad.bundle import ConfidenceCurve, TableSchema, write_bundle
+from ssad.bundle import TableSchema, write_bundle
 from ssad.bundle.bundle import WEIGHTS
 from ssad.bundle.intervals import Floats
-from ssad.confidence_estimators import GradedConfidence, confidence_curve
+from ssad.confidence_estimators import served_curve
 from ssad.datamodules import SelfSupervisionDataModule
 from ssad.datamodules.features import feature_rows
 from ssad.datamodules.splits import holdout_split
@@ -221,7 +221,7 @@ class FittedDetector:
         self.encoder = encoder
         self.module = module
         self.training_scores = module.training_scores.numpy()
-        self.curve = served_curve(module, self.training_scores)
+        self.curve = served_curve(module.confidence_estimator.configuration, self.training_scores)
         self._golden = self._golden_rows()
 
     def score(self, rows: pd.DataFrame | TableRows, dtype: torch.dtype | None = None) -> Floats:
@@ -253,7 +253,7 @@ class FittedDetector:
         analyzer = ConformalThresholding(alpha)
         estimator.configuration = analyzer.analyze_distribution(scores, estimator.configuration)
         self.plan = replace(self.plan, alpha=float(alpha))
-        self.curve = served_curve(self.module, self.training_scores)
+        self.curve = served_curve(estimator.configuration, self.training_scores)
 
     def write_bundle(self, path: Path) -> None:
         """Write the bundle into a folder."""
@@ -280,17 +280,6 @@ class FittedDetector:
         order = np.argsort(scores, kind="stable")
         chosen = order[np.linspace(0, len(order) - 1, min(GOLDEN_ROWS, len(order))).astype(int)]
         return self.schema.plain_values(self.survey.sample[chosen]), scores[chosen]
-
-
-def served_curve(module: SelfSupervisionModule, training_scores: Floats) -> ConfidenceCurve:
-    """Thresholds of the final weights, with confidence graded: that is what is served.
-
-    A binary estimator is for training; what a service answers is to be read as a probability.
-    """
-    estimator = GradedConfidence()
-    estimator.configuration = module.confidence_estimator.configuration
-    estimator.fit(torch.from_numpy(training_scores))
-    return confidence_curve(estimator, training_scores)
 
 
 def hold_back(rows: TableRows, alpha: float, seed: int) -> tuple[TableRows, TableRows]:

@@ -47,6 +47,12 @@ class ConformalThresholding(HistogramPlotAnalyzer):
             return abnormal, abnormal
         return current_conf.thresholds.normal, abnormal
 
+    def _thresholds_without_spread(
+        self, scores: Floats, current_conf: ConfidenceIntervalsConfiguration | None
+    ) -> tuple[float, float]:
+        normal, abnormal = super()._thresholds_without_spread(scores, current_conf)
+        return normal if current_conf is None else current_conf.thresholds.normal, abnormal
+
 
 def conformal_threshold(scores: Floats, alpha: float) -> float:
     """The highest score whose conformal p-value exceeds `alpha`; infinity where there are too few scores to tell.

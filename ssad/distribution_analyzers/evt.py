@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 
 import numpy as np
-from scipy.stats import genpareto
+from scipy.stats import FitError, genpareto
 
 from ssad.bundle.intervals import Floats, beyond
 from ssad.confidence_estimators import ConfidenceIntervalsConfiguration
@@ -55,13 +55,14 @@ def fit_pareto(excesses: Floats) -> tuple[float, float]:
     found, the moments give the answer [Hosking & Wallis 1987, eq. 4].
     """
     mean, variance = float(excesses.mean()), float(excesses.var())
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)
-        shape, _, scale = genpareto.fit(excesses / mean, floc=0)
-    if np.isfinite([shape, scale]).all() and scale > 0:
-        return float(shape), float(scale) * mean
-    ratio = mean**2 / variance
-    return (1 - ratio) / 2, mean * (1 + ratio) / 2
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", RuntimeWarning)
+            shape, _, scale = genpareto.fit(excesses / mean, floc=0)
+    except FitError:
+        ratio = mean**2 / variance
+        return (1 - ratio) / 2, mean * (1 + ratio) / 2
+    return float(shape), float(scale) * mean
 
 
 def pareto_quantile(shape: float, scale: float, exceedance: float) -> float:

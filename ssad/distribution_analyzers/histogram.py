@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.special import gammaln
 
-from ssad.bundle.intervals import GOLDEN_TOLERANCE, Floats
+from ssad.bundle.intervals import SCORE_TOLERANCE, Floats
 
 Counts = npt.NDArray[np.int64]
 
@@ -69,7 +69,7 @@ def spreads(scores: Floats) -> bool:
     if not len(scores):
         return False
     low, high = float(scores.min()), float(scores.max())
-    return high - low > GOLDEN_TOLERANCE * max(abs(low), abs(high))
+    return high - low > SCORE_TOLERANCE * max(abs(low), abs(high))
 
 
 def score_histogram(scores: Floats, bin_estimator: str) -> tuple[Floats, Floats]:

@@ -144,15 +144,18 @@ def gpu_metrics() -> dict[str, float]:
     """Utilization in percent and memory in MiB of each GPU; empty where there is none."""
     try:
         pynvml.nvmlInit()
+        cards = pynvml.nvmlDeviceGetCount()
     except pynvml.NVMLError:
         return {}
     metrics: dict[str, float] = {}
-    with suppress(pynvml.NVMLError):  # a card cut into parts tells some of it only
-        for index in range(pynvml.nvmlDeviceGetCount()):
-            handle = pynvml.nvmlDeviceGetHandleByIndex(index)
-            metrics[f"gpu_{index}_memory_mib"] = pynvml.nvmlDeviceGetMemoryInfo(handle).used / 2**20
-            metrics[f"gpu_{index}_percent"] = pynvml.nvmlDeviceGetUtilizationRates(handle).gpu
-    pynvml.nvmlShutdown()
+    try:
+        for index in range(cards):
+            with suppress(pynvml.NVMLError):  # a card cut into parts tells some of it only
+                handle = pynvml.nvmlDeviceGetHandleByIndex(index)
+                metrics[f"gpu_{index}_memory_mib"] = pynvml.nvmlDeviceGetMemoryInfo(handle).used / 2**20
+                metrics[f"gpu_{index}_percent"] = pynvml.nvmlDeviceGetUtilizationRates(handle).gpu
+    finally:
+        pynvml.nvmlShutdown()
     return metrics
 
 

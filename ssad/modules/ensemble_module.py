@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch.optim.lr_scheduler import LambdaLR
 
-from ssad.bundle.intervals import GOLDEN_TOLERANCE
+from ssad.bundle.intervals import SCORE_TOLERANCE
 from ssad.confidence_estimators import SupportsConfidenceEstimation
 from ssad.datamodules import SelfSupervisionDataModule
 from ssad.distribution_analyzers import SupportsDistributionAnalysis
@@ -157,7 +157,7 @@ class EnsembleModule(SelfSupervisionModule):
             return torch.float32
         single, double = (self._score_in(dtype)(rows.to(dtype)).double() for dtype in (torch.float32, torch.float64))
         worst = ((single - double).abs() / double).max()
-        return torch.float32 if worst <= GOLDEN_TOLERANCE / PRECISION_MARGIN else torch.float64
+        return torch.float32 if worst <= SCORE_TOLERANCE / PRECISION_MARGIN else torch.float64
 
     def _training_rows(self, datamodule: SelfSupervisionDataModule, at: torch.Tensor) -> torch.Tensor:
         """Features of the training rows at these positions, `REFERENCE_ROWS` of them at most."""

@@ -38,13 +38,13 @@ from ssad.workflows.registry import FetchedModel, fetch_model
 from ssad.workflows.tracking import log_dataset, log_new_params, tracked_run
 
 MOST_ABNORMAL = 20
-CONTRIBUTORS = 3
+SHOWN_CONTRIBUTORS = 3
 """Rows, and columns of each, that the table of the most abnormal rows shows."""
 
 ANOTHER_POPULATION = 0.25
 """Stability index from which on a population is another one, by custom [Siddiqi 2006, Credit Risk Scorecards]."""
 
-MIN_ROWS = 200
+MIN_UNLABELLED_ROWS = 200
 """Unlabelled rows that intervals or a stability index are found by, at least: fewer leave a tail of a twentieth with
 fewer than ten rows, and move the index of ten bins by a twentieth where nothing drifted."""
 
@@ -200,7 +200,7 @@ def region_table(table: ScoredTable) -> pd.DataFrame:
 def most_abnormal(table: ScoredTable, bundle: Bundle) -> pd.DataFrame:
     """The rows with the highest scores, and the columns that contribute most to each with their values."""
     top = np.argsort(-table.scores.score, kind="stable")[:MOST_ABNORMAL]
-    columns, shares = contributions(bundle, table.inputs[top], CONTRIBUTORS)
+    columns, shares = contributions(bundle, table.inputs[top], SHOWN_CONTRIBUTORS)
     names = np.asarray(bundle.schema.graph_order)[columns]
     told = [
         ", ".join(f"{name}={table.rows[name].iloc[row]} ({share:.0%})" for name, share in zip(*pair, strict=True))

@@ -17,7 +17,7 @@ from ssad.bundle.intervals import Floats
 from ssad.datasets.labels import check_two_classes
 from ssad.errors import BundleError
 from ssad.metrics import Labels
-from ssad.workflows.evaluate import MIN_ROWS, ScoredTable, state_metrics
+from ssad.workflows.evaluate import MIN_UNLABELLED_ROWS, ScoredTable, state_metrics
 from ssad.workflows.tracking import log_dataset
 
 if TYPE_CHECKING:
@@ -72,14 +72,15 @@ def find_checks(candidate: Bundle, champion: Bundle | None, settings: PromoteSet
             return checks  # the two cannot read the same rows
         checks.append(_latency(candidate, champion))
     if not settings.dataset:
-        share = candidate.histogram["region_shares"]["abnormal"]
-        return [*checks, _at_most("abnormal share of its training rows", share, settings.max_abnormal)]
+        return [*checks, _training_share(candidate, settings)]
     table = ScoredTable.read(candidate, settings.dataset, settings.label, settings.normal)
     log_dataset(table.rows, settings.dataset, "promotion")
     if table.labels is None:
         return checks + _unlabelled(candidate, champion, table, settings)
     check_two_classes(table.labels.astype(np.bool_), settings.label)
-    return checks + (_labelled(candidate, champion, table, table.labels, settings) if champion else [])
+    if champion is None:
+        return [*checks, _training_share(candidate, settings)]
+    return checks + _labelled(candidate, champion, table, table.labels, settings)
 
 
 def gain_interval(
@@ -139,6 +140,11 @@ def _latency(candidate: Bundle, champion: Bundle) -> Check:
     return _at_most("scoring time beside the champion's", seconds[True] / seconds[False], MAX_SLOWDOWN)
 
 
+def _training_share(candidate: Bundle, settings: PromoteSettings) -> Check:
+    share = candidate.histogram["region_shares"]["abnormal"]
+    return _at_most("abnormal share of its training rows", share, settings.max_abnormal)
+
+
 def _labelled(
     candidate: Bundle, champion: Bundle, table: ScoredTable, labels: Labels, settings: PromoteSettings
 ) -> list[Check]:
@@ -166,7 +172,7 @@ def _unlabelled(
     drift = state_metrics(candidate.reference.drift(candidate.reference.count(table.scores.score, table.inputs)))
     mlflow.log_metrics(drift)
     checks = [
-        _at_least("unlabelled rows", drift["rows"], MIN_ROWS),
+        _at_least("unlabelled rows", drift["rows"], MIN_UNLABELLED_ROWS),
         _at_most("stability index of its scores", drift["score_psi"], settings.max_drift),
         _at_most("stability index of the column that moved most", drift["max_column_psi"], settings.max_drift),
         _at_most("share called abnormal", drift["share_abnormal"], settings.max_abnormal),

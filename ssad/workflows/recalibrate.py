@@ -15,15 +15,14 @@ from mlflow.models import Model
 from ssad.bundle import Bundle, ConfidenceCurve, Thresholds, write_bundle
 from ssad.bundle.bundle import NETWORK
 from ssad.bundle.intervals import Floats
-from ssad.confidence_estimators import ConfidenceIntervalsConfiguration
+from ssad.confidence_estimators import ConfidenceIntervalsConfiguration, served_curve
 from ssad.datasets.tables import read_table
-from ssad.detectors.fit import served_curve
 from ssad.detectors.presets import preset
 from ssad.distribution_analyzers import ConformalThresholding
 from ssad.distribution_analyzers.conformal import rows_to_promise
-from ssad.errors import RefusedError, SettingsError, check_settings
+from ssad.errors import RefusedError, SettingsError, check_settings, without_password
 from ssad.loggers.comparison import score_distributions_figure
-from ssad.workflows.evaluate import MIN_ROWS, limit_problems, state_metrics
+from ssad.workflows.evaluate import MIN_UNLABELLED_ROWS, limit_problems, state_metrics
 from ssad.workflows.registry import FetchedModel, Registered, fetch_model, log_bundle, name_problems, register
 from ssad.workflows.signature import DescribedRows, describe_rows
 from ssad.workflows.tracking import log_dataset, log_new_params, tracked_run
@@ -95,8 +94,9 @@ def recalibrate(settings: RecalibrateSettings) -> RecalibrateResult:
         old, new, shares = parent.bundle.curve.thresholds, bundle.curve.thresholds, bundle.histogram["region_shares"]
         _log_shift(parent.bundle, bundle, parent.bundle.score(table).score)
         model_uri = log_bundle(bundle.path, _described(parent, table))
-        description = _description(parent.uri, settings.dataset, old, new)
-        registered = register(model_uri, name, description, {"parent": parent.uri, "recalibrated_on": settings.dataset})
+        source = without_password(settings.dataset)
+        description = _description(parent.uri, source, old, new)
+        registered = register(model_uri, name, description, {"parent": parent.uri, "recalibrated_on": source})
     return RecalibrateResult(registered, parent.uri, old, new, shares)
 
 
@@ -125,20 +125,19 @@ def recalibrated(parent: FetchedModel, table: pd.DataFrame, settings: Recalibrat
 
 
 def new_curve(bundle: Bundle, scores: Floats) -> ConfidenceCurve:
-    """Intervals and confidence for new scores, shape (n,), by the analyzer and estimator of the bundle's detector.
+    """Intervals and confidence for new scores, shape (n,), by the analyzer of the bundle's detector.
 
     A promise about false alarms that the detector was trained with, `alpha`, is kept.
     """
     plan = bundle.manifest["plan"]
-    # The analyzer and the estimator come with a network, whose weights are of no use here: any rows do.
+    # The analyzer comes with a network, whose weights are of no use here: any rows do.
     module = preset(plan["detector"]).build(_any_features(), plan["every_n_epochs"], plan["learning_rate"])
     ends = bundle.curve.thresholds
     in_force = ConfidenceIntervalsConfiguration.from_thresholds(ends.normal, ends.abnormal)
     found = module.distr_analyzer.analyze_distribution(torch.from_numpy(scores), in_force)
     if plan["alpha"] is not None:  # the new rows are as good as held back: no weight has seen them
         found = ConformalThresholding(plan["alpha"]).analyze_distribution(torch.from_numpy(scores), found)
-    module.confidence_estimator.configuration = found
-    return served_curve(module, scores)
+    return served_curve(found, scores)
 
 
 def _any_features() -> torch.Tensor:
@@ -146,7 +145,7 @@ def _any_features() -> torch.Tensor:
 
 
 def _check_rows(drift: dict[str, float], settings: RecalibrateSettings, alpha: float | None) -> None:
-    at_least = MIN_ROWS if alpha is None else max(MIN_ROWS, rows_to_promise(alpha))
+    at_least = MIN_UNLABELLED_ROWS if alpha is None else max(MIN_UNLABELLED_ROWS, rows_to_promise(alpha))
     if drift["rows"] < at_least:
         raise RefusedError(
             f"{drift['rows']:.0f} rows are too few to find intervals by, expected at least {at_least}; bring more."

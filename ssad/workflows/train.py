@@ -17,7 +17,8 @@ from lightning.pytorch.loggers import MLFlowLogger
 
 from ssad.bundle import Bundle
 from ssad.bundle.bundle import digest
-from ssad.datamodules.splits import MIN_ROWS, holdout_split, thin_anomalies
+from ssad.bundle.intervals import same_scores
+from ssad.datamodules.splits import MIN_PART_ROWS, holdout_split, thin_anomalies
 from ssad.datasets.labels import AUTO, check_two_classes, split_row_labels
 from ssad.datasets.schema import survey_rows
 from ssad.datasets.table_rows import TableRows, open_rows
@@ -43,8 +44,7 @@ LOST_CONNECTION = "gloo"
 """In the message of a process whose peer is gone."""
 
 PARITY_ROWS = 1000
-PARITY_TOLERANCE = 1e-5
-"""Relative difference that scores of the network and of the exported graph may have."""
+"""Training rows whose scores by the network and by the exported graph are compared."""
 
 
 @dataclass(frozen=True)
@@ -136,8 +136,8 @@ def prepare(settings: TrainSettings) -> Tables:
                 f"{settings.label!r}; leave contamination at auto."
             )
         train_at = train_at[thin_anomalies(anomalous[train_at], settings.contamination, settings.fit.seed)]
-    if len(train_at) < MIN_ROWS:
-        raise DatasetError(f"{len(train_at)} training rows are too few, expected at least {MIN_ROWS}; bring more.")
+    if len(train_at) < MIN_PART_ROWS:
+        raise DatasetError(f"{len(train_at)} training rows are too few, expected at least {MIN_PART_ROWS}; bring more.")
     train = rows.at(train_at)
     if test is not None:
         _check_test_columns(train, test, settings.test_dataset)
@@ -268,7 +268,7 @@ def _check_bundle(bundle: Bundle, detector: FittedDetector, rows: pd.DataFrame) 
     bundle.check_golden()
     expected = detector.score(rows)  # not `training_scores`: rows may have been held back from those
     found = bundle.score(rows).score
-    if not np.allclose(found, expected, rtol=PARITY_TOLERANCE, atol=PARITY_TOLERANCE**2):
+    if not same_scores(found, expected):
         raise TrainingError(
             f"the exported graph's scores differ from the network's by up to {np.abs(found - expected).max():.3g}; "
             "check that torch, onnxscript and onnxruntime are of the versions in constraints.txt."

@@ -15,7 +15,7 @@ from sklearn.metrics import matthews_corrcoef
 
 from ssad.bundle import ConfidenceCurve
 from ssad.bundle.intervals import Floats
-from ssad.confidence_estimators import GradedConfidence, confidence_curve
+from ssad.confidence_estimators import served_curve
 from ssad.distribution_analyzers import (
     ConformalThresholding,
     ConsensusThresholding,
@@ -88,10 +88,7 @@ def gain(scores: Floats, labels: Labels, called: npt.NDArray[np.bool_]) -> float
 
 def analyzed(analyzer: SupportsDistributionAnalysis, scores: Floats) -> ConfidenceCurve:
     """Regions and graded confidence that an analyzer gives the scores it was shown, shape (n,)."""
-    estimator, batch = GradedConfidence(), torch.from_numpy(scores)
-    estimator.configuration = analyzer.analyze_distribution(batch, None)
-    estimator.fit(batch)
-    return confidence_curve(estimator, scores)
+    return served_curve(analyzer.analyze_distribution(torch.from_numpy(scores), None), scores)
 
 
 def _called(method: str, scores: Floats) -> npt.NDArray[np.bool_]:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ssad.datamodules.splits import MIN_ROWS, controlled_split, holdout_split, thin_anomalies
+from ssad.datamodules.splits import MIN_PART_ROWS, controlled_split, holdout_split, thin_anomalies
 from ssad.errors import DatasetError
 
 ANOMALOUS = np.arange(1000) % 5 == 0
@@ -51,7 +51,7 @@ def test_a_held_out_part_is_disjoint_and_stratified(seed: int, rows: int, every:
 
 
 def test_too_few_rows_to_hold_some_out_are_refused() -> None:
-    with pytest.raises(DatasetError, match=f"12 rows.*at least {MIN_ROWS}"):
+    with pytest.raises(DatasetError, match=f"12 rows.*at least {MIN_PART_ROWS}"):
         holdout_split(12, None, 0.3, 0)
 
 

@@ -62,6 +62,10 @@ def test_the_normal_threshold_in_force_stays_below_the_new_abnormal_one() -> Non
     assert analyzed(scores, 0.05) == (beyond(94.0), beyond(94.0))
 
 
+def test_the_normal_threshold_in_force_stays_where_held_back_rows_score_alike() -> None:
+    assert analyzed(np.full(99, 7.0), 0.05, (3.0, 4.0)) == (3.0, math.inf)
+
+
 def test_too_few_rows_call_nothing() -> None:
     assert analyzed(np.arange(18.0), 0.05, (3.0, 4.0)) == (3.0, math.inf)
     assert analyzed(np.arange(19.0), 0.05, (3.0, 4.0))[1] < math.inf

@@ -9,7 +9,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.stats import genpareto
+from scipy.stats import FitError, genpareto
 
 from ssad import EVTThresholding
 from ssad.bundle.intervals import beyond
@@ -65,6 +65,15 @@ def test_the_fit_recovers_the_parameters_of_a_sample(shape: float, scale: float)
     found_shape, found_scale = fit_pareto(sample)
     assert found_shape == pytest.approx(shape, abs=0.06)
     assert found_scale == pytest.approx(scale, rel=0.06)
+
+
+def test_a_likelihood_without_a_maximum_leaves_it_to_the_moments(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*_: object, **__: object) -> None:
+        raise FitError("no maximum")
+
+    monkeypatch.setattr(genpareto, "fit", fails)
+    excesses = genpareto.rvs(0.2, scale=3, size=200_000, random_state=0)
+    assert fit_pareto(excesses) == pytest.approx((0.2, 3), rel=0.1)
 
 
 def test_the_thresholds_are_those_of_an_exponential_tail() -> None:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Iterator
+from types import SimpleNamespace
 
+import pynvml
 import pytest
 import torch
 
@@ -50,6 +52,23 @@ def test_the_library_sets_up_no_handler_by_itself(root: logging.Logger) -> None:
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
 def test_there_are_no_gpu_metrics_without_a_gpu() -> None:
     assert gpu_metrics() == {}
+
+
+def test_a_card_that_tells_some_of_it_only_hides_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    def percent(card: int) -> SimpleNamespace:
+        if card == 0:
+            raise pynvml.NVMLError(pynvml.NVML_ERROR_NOT_SUPPORTED)  # it is cut into parts
+        return SimpleNamespace(gpu=50)
+
+    ended: list[bool] = []
+    monkeypatch.setattr(pynvml, "nvmlInit", lambda: None)
+    monkeypatch.setattr(pynvml, "nvmlShutdown", lambda: ended.append(True))
+    monkeypatch.setattr(pynvml, "nvmlDeviceGetCount", lambda: 2)
+    monkeypatch.setattr(pynvml, "nvmlDeviceGetHandleByIndex", int)
+    monkeypatch.setattr(pynvml, "nvmlDeviceGetMemoryInfo", lambda card: SimpleNamespace(used=(card + 1) * 2**30))
+    monkeypatch.setattr(pynvml, "nvmlDeviceGetUtilizationRates", percent)
+    assert gpu_metrics() == {"gpu_0_memory_mib": 1024, "gpu_1_memory_mib": 2048, "gpu_1_percent": 50}
+    assert ended == [True]
 
 
 def test_system_metrics_say_the_load_of_cpu_and_memory() -> None:

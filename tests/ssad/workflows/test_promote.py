@@ -24,7 +24,7 @@ from ssad.bundle.bundle import GRAPH, NETWORK
 from ssad.datasets.tables import read_table
 from ssad.errors import BundleError, RefusedError, SettingsError, SsadError, TrackingError
 from ssad.workflows import promotion_checks as checks
-from ssad.workflows.evaluate import MIN_ROWS
+from ssad.workflows.evaluate import MIN_UNLABELLED_ROWS
 from ssad.workflows.promote import PromoteSettings, promote
 from ssad.workflows.promotion_checks import gain_interval
 from ssad.workflows.registry import FetchedModel, claimed, fetch_model, log_bundle, move_champion, register
@@ -178,7 +178,7 @@ def test_a_few_unlabelled_rows_promote_nothing(
     own_store: MlflowClient, champion: Bundle, unlabelled: str, tmp_path: Path
 ) -> None:
     few = tmp_path / "few.csv"
-    read_table(unlabelled).head(MIN_ROWS - 1).to_csv(few, index=False)
+    read_table(unlabelled).head(MIN_UNLABELLED_ROWS - 1).to_csv(few, index=False)
     challenger(champion, tmp_path / "same")
     with pytest.raises(RefusedError, match="unlabelled rows: 199, expected at least 200"):
         promote(PromoteSettings(dataset=str(few)))
@@ -233,6 +233,8 @@ def test_the_first_version_needs_no_champion_to_be_compared_with(
     own_store: MlflowClient, champion: Bundle, labelled: str
 ) -> None:
     own_store.delete_registered_model_alias("ssad", "champion")
+    with pytest.raises(RefusedError, match="abnormal share of its training rows"):
+        promote(PromoteSettings(dataset=labelled, max_abnormal=0.01))
     result = promote(PromoteSettings(dataset=labelled))
     assert result.former is None
     assert aliases(own_store) == {"champion": "1", "challenger": "1"}
