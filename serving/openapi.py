@@ -34,7 +34,7 @@ REFUSALS = {
     "415": "The content type cannot be read.",
     "422": "The rows do not fit the model; the answer names rows and columns.",
     "429": "One client sends too many requests.",
-    "503": "Too busy, draining or without a model; see Retry-After.",
+    "503": "Too busy, or without a model; see Retry-After.",
 }
 
 

@@ -42,13 +42,17 @@ class Settings(BaseSettings):
         description="where the registry is; or MLFLOW_TRACKING_URI",
     )
     cache: Path = Field(default_factory=_cache_folder, description="folder where the last good bundle is kept")
-    allowed_models: Words = Field((), description="registered names that may be served, by commas; empty: all")
+    allowed_models: Words = Field(
+        (), description="registered names that may be served, separated by commas; empty: all"
+    )
     allow_new_columns: bool = Field(False, description="accept a version that needs columns the served one does not")
     poll_seconds: float = Field(5.0, gt=0, le=DAY, description="time between two looks at the alias, +-20 %")
     registry_timeout_seconds: float = Field(3.0, gt=0, le=DAY, description="how long the registry may take to answer")
     fetch_timeout_seconds: float = Field(120.0, gt=0, le=DAY, description="how long fetching a version may take")
     webhook_secret: str = Field("", repr=False, description="secret of MLflow's registry webhook; empty: no webhook")
-    api_keys: Words = Field((), repr=False, description="SHA-256 of each API key, by commas; no key at all: open")
+    api_keys: Words = Field(
+        (), repr=False, description="SHA-256 of each API key, separated by commas; no key at all: open"
+    )
     api_keys_file: Path | None = Field(None, description="file with more, one a line, read again when it changes")
     admin_key: str = Field("", repr=False, description="SHA-256 of the admin key; empty: /admin is closed")
     max_body_bytes: int = Field(256 * 2**20, ge=1, description="largest body")

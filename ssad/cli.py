@@ -64,7 +64,7 @@ def train(
     dataset: Annotated[str, typer.Option(help="A name of the catalogue, a path or a URI.")],
     test_dataset: Annotated[str, typer.Option(help="Likewise; empty holds out a part of a labelled table.")] = "",
     label: Annotated[str, typer.Option(help="The label column; used for evaluation alone.")] = "label",
-    normal: Annotated[str, typer.Option(help="Label values that mean normal, by commas.")] = "auto",
+    normal: Annotated[str, typer.Option(help="Label values that mean normal, separated by commas.")] = "auto",
     confidence: Annotated[str, typer.Option(help="A CSV with the initial confidence of each row.")] = "",
     detector: Annotated[str, typer.Option(help="ssad, radon, grand, or your own Preset as module:attribute.")] = "ssad",
     contamination: Annotated[
@@ -120,7 +120,7 @@ def evaluate(
     dataset: Annotated[str, typer.Option(help="A name of the catalogue, a path or a URI.")],
     model: Annotated[str, typer.Option(help="A model URI of MLflow, or a bundle's folder.")] = CHAMPION,
     label: Annotated[str, typer.Option(help="The label column; a table without it is unlabelled.")] = "label",
-    normal: Annotated[str, typer.Option(help="Label values that mean normal, by commas.")] = "auto",
+    normal: Annotated[str, typer.Option(help="Label values that mean normal, separated by commas.")] = "auto",
 ) -> None:
     """Measure a model on a table, labelled or not."""
     from ssad.workflows.evaluate import EvaluateSettings
@@ -159,11 +159,11 @@ def promote(
     candidate: Annotated[str, typer.Option(help="A registered version.")] = "models:/ssad@challenger",
     dataset: Annotated[str, typer.Option(help="Rows to compare on, labelled or not; may be empty.")] = "",
     label: Annotated[str, typer.Option(help="The label column; a table without it is unlabelled.")] = "label",
-    normal: Annotated[str, typer.Option(help="Label values that mean normal, by commas.")] = "auto",
-    min_gain: Annotated[float, typer.Option(help="Least gain in average precision, on labelled rows.")] = 0.0,
+    normal: Annotated[str, typer.Option(help="Label values that mean normal, separated by commas.")] = "auto",
+    min_gain: Annotated[float, typer.Option(help="Minimum gain in average precision, on labelled rows.")] = 0.0,
     max_drift: Annotated[float, typer.Option(help="Stability index up to which rows are the candidate's.")] = 0.25,
     max_abnormal: Annotated[float, typer.Option(help="Share of unlabelled rows that may be abnormal.")] = 0.25,
-    dry_run: Annotated[str, typer.Option(metavar="true|false", help="Only tell.")] = "false",
+    dry_run: Annotated[str, typer.Option(metavar="true|false", help="Report the checks; move nothing.")] = "false",
     rollback: Annotated[str, typer.Option(metavar="true|false", help="Back to the previous champion.")] = "false",
 ) -> None:
     """Move the champion's alias to a version that passes every check, or back."""
@@ -185,8 +185,8 @@ def score(
     output: Annotated[str, typer.Option(help="Folder of Parquet to write; must not exist.")],
     model: Annotated[str, typer.Option(help="A model URI of MLflow, or a bundle's folder.")] = CHAMPION,
     engine: Annotated[str, typer.Option(help="local or spark.")] = "local",
-    explain: Annotated[int, typer.Option(help="Write so many of the columns that contribute most.")] = 0,
-    keep: Annotated[str, typer.Option(help="Columns to write along, by commas.")] = "",
+    explain: Annotated[int, typer.Option(help="Write this many of the columns that contribute most.")] = 0,
+    keep: Annotated[str, typer.Option(help="Columns to copy into the output, separated by commas.")] = "",
     spark_master: Annotated[str, typer.Option(help="Where Spark runs.")] = "local[*]",
 ) -> None:
     """Score a table of any size to Parquet."""
@@ -202,9 +202,11 @@ def score(
 def benchmark(
     suite: Annotated[str, typer.Option(help="adbench, nsl-kdd or thresholds.")],
     data: Annotated[str, typer.Option(help="Folder with the suite's files.")],
-    peers: Annotated[str, typer.Option(help="all, none, or names by commas: detectors, or thresholds.")] = "all",
-    detectors: Annotated[str, typer.Option(help="Presets by commas.")] = "ssad",
-    seeds: Annotated[str, typer.Option(help="Seeds by commas.")] = "1,2,3",
+    peers: Annotated[
+        str, typer.Option(help="all, none, or names separated by commas: detectors, or thresholds.")
+    ] = "all",
+    detectors: Annotated[str, typer.Option(help="Presets, separated by commas.")] = "ssad",
+    seeds: Annotated[str, typer.Option(help="Seeds, separated by commas.")] = "1,2,3",
     results: Annotated[str, typer.Option(help="Folder to keep scores in, and to go on with.")] = "benchmark-results",
 ) -> None:
     """Compare the presets with other libraries' detectors, or our intervals with other thresholds."""

@@ -46,7 +46,7 @@ class Thresholds:
 
     def codes(self, scores: Floats) -> npt.NDArray[np.int8]:
         """Index into `REGIONS` for each score, shape (n,)."""
-        above = ~(scores <= self.normal)  # what is no number is unknown
+        above = ~(scores <= self.normal)  # NaN is unknown
         return np.add(above, above & (scores >= self.abnormal), dtype=np.int8)
 
     def regions(self, scores: Floats) -> npt.NDArray[np.str_]:

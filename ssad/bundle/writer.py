@@ -61,4 +61,4 @@ def write_bundle(
 
 
 def _write_json(path: Path, document: Mapping[str, Any]) -> None:
-    path.write_text(json.dumps(document, indent=1, allow_nan=False, sort_keys=False), encoding="utf-8")
+    path.write_text(json.dumps(document, indent=1, allow_nan=False), encoding="utf-8")

@@ -51,7 +51,9 @@ def feature_rows(rows: TableRows, encoder: TableEncoder) -> torch.Tensor:
         _write(path, rows, encoder, shape)
         found = _mapped(path, shape)
     if found is None:
-        raise DatasetError(f"{path} is not what was written there; look after the disk, or let SSAD_DATA name another.")
+        raise DatasetError(
+            f"{path} does not hold what was written; check the disk, or let SSAD_DATA name another folder."
+        )
     return found
 
 

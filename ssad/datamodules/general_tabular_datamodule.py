@@ -192,7 +192,7 @@ class GeneralTabularDataModule(L.LightningDataModule):
 
     @cached_property
     def preprocessed_files(self) -> dict[str, Path]:
-        """Where each part is kept, by its name, for the file as it is now; empty where an option has no description.
+        """Where each part is kept, by its name, for the file as first asked; empty where an option has no description.
 
         Raises:
             DatasetError: the file cannot be read.

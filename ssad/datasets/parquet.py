@@ -60,7 +60,7 @@ class ParquetFiles:
                     yield from after(batches, skip)
                 except (pa.ArrowException, OSError) as error:
                     raise DatasetError(
-                        f"{group.path} cannot be read to its end ({reason_of(error)}); mend it and run again."
+                        f"{group.path} cannot be read to its end ({reason_of(error)}); repair it and run again."
                     ) from error
             skip = max(0, skip - rows)
 

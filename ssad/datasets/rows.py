@@ -27,7 +27,7 @@ Positions = slice | torch.Tensor
 
 
 class DataFrameToTensor:
-    """A DataFrame, Series or scalar as a float32 tensor of the same shape; labels are rounded by no one."""
+    """A DataFrame, Series or scalar as a float32 tensor of the same shape; labels are not rounded."""
 
     def __call__(self, df: Any) -> torch.Tensor:
         """Convert; raises ValueError where a cell is not a number."""
@@ -283,7 +283,9 @@ def init_confidence_from_csv(dataset: Any, path: str | Path | None) -> torch.Ten
         )
     values = pd.to_numeric(table.iloc[:, 0], errors="coerce").to_numpy(dtype=np.float32)
     if not (np.abs(values) <= 1).all():
-        raise DatasetError(f"the initial confidence {path} has values outside [-1, 1]; -1 is surely abnormal.")
+        raise DatasetError(
+            f"the initial confidence {path} has values that are not numbers in [-1, 1]; -1 is surely abnormal."
+        )
     return torch.from_numpy(values)
 
 

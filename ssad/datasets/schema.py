@@ -105,7 +105,7 @@ def survey_rows(rows: TableRows) -> Survey:
 
 
 def _marked(schema: TableSchema, sample: GraphInputs) -> TableSchema:
-    """The schema with the numbers that mean missing; they are in no column's range, which then is the sample's."""
+    """The schema with the numbers that mean missing; a column that has some gets the range of the sample's others."""
     values = dict(zip(schema.graph_order, sample.numeric.T, strict=False))
     columns = []
     for column in schema.columns:
@@ -241,7 +241,7 @@ class _ColumnSurvey:
 
 
 def _kinds(values: pd.Series) -> tuple[Kind, ...]:
-    """What some of a column's values can be read as; text can be of several kinds, and nothing of all."""
+    """What some of a column's values can be read as; text may fit several, an empty column fits all."""
     typed: list[tuple[Callable[[Any], bool], tuple[Kind, ...]]] = [
         (types.is_bool_dtype, ("boolean",)),
         (types.is_datetime64_any_dtype, ("date",)),

@@ -56,7 +56,7 @@ class TableStream:
             yield from _evenly(self.read(skip))
         except (pa.ArrowException, OSError) as error:
             raise DatasetError(
-                f"the table cannot be read to its end ({_told(error)}); mend it and run again."
+                f"the table cannot be read to its end ({_told(error)}); repair it and run again."
             ) from error
 
 

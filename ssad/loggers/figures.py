@@ -79,7 +79,7 @@ def region_shares_figure(history: Sequence[Recalibration]) -> Figure:
     shares = np.asarray([[step.shares[region] for region in REGIONS] for step in history])
     if len(history) == 1:  # an area needs two ends
         epochs, shares = [epochs[0], epochs[0] + 1], np.repeat(shares, 2, axis=0)
-    labels = [f"{region} ({share:.1%} at last)" for region, share in zip(REGIONS, shares[-1], strict=True)]
+    labels = [f"{region} ({share:.1%} at the end)" for region, share in zip(REGIONS, shares[-1], strict=True)]
     axes.stackplot(epochs, shares.T, colors=list(REGION_COLORS.values()), labels=labels, edgecolor="white")
     axes.set(xlabel="epoch", ylabel="share of training rows", xlim=(epochs[0], epochs[-1]), ylim=(0, 1))
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))

@@ -142,7 +142,7 @@ def evaluate(settings: EvaluateSettings) -> EvaluateResult:
         mlflow.log_table(regions, "regions.json")
         mlflow.log_table(most_abnormal(table, model.bundle), "most_abnormal.json")
         if table.labels is not None:
-            metrics |= _log_quality(table, table.labels, model)
+            metrics |= _log_quality(table, table.labels, regions, model)
         if model.name and model.version:
             MlflowClient().set_model_version_tag(model.name, model.version, "evaluated_by", run.info.run_id)
     return EvaluateResult(run.info.run_id, model.uri, metrics, regions)
@@ -218,10 +218,10 @@ def decided_error(regions: pd.DataFrame) -> float:
     return float((decided["error"] * decided["rows"]).sum() / rows) if rows else float("nan")
 
 
-def _log_quality(table: ScoredTable, labels: Labels, model: FetchedModel) -> dict[str, float]:
+def _log_quality(table: ScoredTable, labels: Labels, regions: pd.DataFrame, model: FetchedModel) -> dict[str, float]:
     """Log what labels tell, through MLflow's evaluation where that carries it."""
     metrics = _evaluated(table.scores.score, labels, model)
-    more = {"decided_error": decided_error(region_table(table)), "calibration_error": _calibration_error(table, labels)}
+    more = {"decided_error": decided_error(regions), "calibration_error": _calibration_error(table, labels)}
     assert table.classes is not None
     recalls = _class_recalls(table.classes, labels, model.bundle, table.scores.score)
     if len(recalls):

@@ -15,6 +15,7 @@ from mlflow.models import Model
 from ssad.bundle import Bundle, ConfidenceCurve, Thresholds, write_bundle
 from ssad.bundle.bundle import NETWORK
 from ssad.bundle.intervals import Floats
+from ssad.bundle.schema import GraphInputs
 from ssad.confidence_estimators import ConfidenceIntervalsConfiguration, served_curve
 from ssad.datasets.tables import read_table
 from ssad.detectors.presets import preset
@@ -90,9 +91,11 @@ def recalibrate(settings: RecalibrateSettings) -> RecalibrateResult:
         mlflow.set_tags({"model": parent.uri, "model_id": parent.model_id or ""})
         table = read_table(settings.dataset)
         log_dataset(table, settings.dataset, "recalibration")
-        bundle = recalibrated(parent, table, settings, Path(folder) / "bundle")
+        inputs = parent.bundle.schema.inputs(table)
+        scores = parent.bundle.score_inputs(inputs)
+        bundle = recalibrated(parent, inputs, scores, settings, Path(folder) / "bundle")
         old, new, shares = parent.bundle.curve.thresholds, bundle.curve.thresholds, bundle.histogram["region_shares"]
-        _log_shift(parent.bundle, bundle, parent.bundle.score(table).score)
+        _log_shift(parent.bundle, bundle, scores)
         model_uri = log_bundle(bundle.path, _described(parent, table))
         source = without_password(settings.dataset)
         description = _description(parent.uri, source, old, new)
@@ -100,15 +103,22 @@ def recalibrate(settings: RecalibrateSettings) -> RecalibrateResult:
     return RecalibrateResult(registered, parent.uri, old, new, shares)
 
 
-def recalibrated(parent: FetchedModel, table: pd.DataFrame, settings: RecalibrateSettings, path: Path) -> Bundle:
+def recalibrated(
+    parent: FetchedModel, inputs: GraphInputs, scores: Floats, settings: RecalibrateSettings, path: Path
+) -> Bundle:
     """Write the parent's bundle with the intervals of new rows, and those as what drift is measured against.
+
+    Args:
+        parent: whose network scored them.
+        inputs: the rows, n of them.
+        scores: theirs, shape (n,).
+        settings: the limits.
+        path: folder to write.
 
     Raises:
         RefusedError: the rows are too few, too different, or too many of them would be abnormal.
     """
     old = parent.bundle
-    inputs = old.schema.inputs(table)
-    scores = old.score_inputs(inputs)
     drift = state_metrics(old.reference.drift(old.reference.count(scores, inputs)))
     mlflow.log_metrics(drift)
     _check_rows(drift, settings, old.manifest["plan"]["alpha"])

@@ -80,7 +80,7 @@ class ScoreSettings:
         output: folder to write; a part a million rows, and `_SUCCESS` when it is complete.
         engine: `local` or `spark`.
         explain: how many of the columns that contribute most are written with each row.
-        keep: columns of the table to write along, by commas.
+        keep: columns of the table to copy into the output, separated by commas.
         spark_master: where Spark runs, unless this process has a session already.
     """
 

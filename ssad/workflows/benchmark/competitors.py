@@ -97,4 +97,4 @@ def _floats(scores: Any) -> Floats:
     """Scores as finite float64: infinity becomes the highest finite score, NaN and all else without one 0."""
     values = np.asarray(scores, dtype=np.float64)
     finite = values[np.isfinite(values)]
-    return np.nan_to_num(values, posinf=finite.max(initial=finite[0]) if len(finite) else 0.0)
+    return np.nan_to_num(values, posinf=finite.max() if len(finite) else 0.0)

@@ -20,9 +20,9 @@ class BenchmarkSettings:
     Attributes:
         suite: `adbench` or `thresholds` for a folder of `.npz` files, `nsl-kdd` for one with train and test Parquet.
         data: that folder.
-        peers: names by commas, `all` or `none`: detectors, or methods of thresholding in suite `thresholds`.
-        detectors: names of presets, by commas.
-        seeds: whole numbers, by commas.
+        peers: names separated by commas, `all` or `none`: detectors, or methods of thresholding in suite `thresholds`.
+        detectors: names of presets, separated by commas.
+        seeds: whole numbers, separated by commas.
         results: folder of what was measured; what it holds is not measured again.
     """
 
@@ -44,7 +44,7 @@ class BenchmarkSettings:
         if not self.detector_names():
             problems.append("detectors must name at least one preset")
         if not _words(self.seeds) or not all(word.isdigit() for word in _words(self.seeds)):
-            problems.append(f"seeds must be whole numbers by commas, got {self.seeds!r}")
+            problems.append(f"seeds must be whole numbers separated by commas, got {self.seeds!r}")
         check_settings(problems)
 
     def known_peers(self) -> tuple[str, ...]:

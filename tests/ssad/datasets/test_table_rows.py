@@ -198,7 +198,7 @@ def break_pages(path: Path) -> None:
 def test_a_broken_file_in_the_middle_is_named(written: Write) -> None:
     folder = written(mixed())
     break_pages(folder / "part-00100.parquet")
-    with pytest.raises(DatasetError, match=r"part-00100\.parquet cannot be read to its end .*mend it"):
+    with pytest.raises(DatasetError, match=r"part-00100\.parquet cannot be read to its end .*repair it"):
         read_all(open_rows(str(folder)))
 
 

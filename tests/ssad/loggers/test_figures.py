@@ -70,7 +70,7 @@ def test_the_figures_of_a_training_draw_at_any_length(length: int) -> None:
     steps = history(length)
     shares = written(figures.region_shares_figure(steps))
     for region, share in steps[-1].shares.items():
-        assert f"{region} ({share:.1%} at last)" in shares
+        assert f"{region} ({share:.1%} at the end)" in shares
     panels = figures.score_distribution_figure(steps)
     titles = [axes.get_title() for axes in panels.axes if axes.get_visible()]
     assert len(titles) == min(length, PANELS)

@@ -129,8 +129,9 @@ def test_a_promise_about_false_alarms_is_kept_on_the_new_rows(small: Path, tmp_p
     parent = FetchedModel(str(bundle.path), None, None, None, None, bundle)
     settings = RecalibrateSettings(str(bundle.path), str(small), model_name="ssad")
     bundle.manifest["plan"]["alpha"] = 1e-3
+    inputs = bundle.schema.inputs(rows.head(500))
     with mlflow.start_run(), pytest.raises(RefusedError, match="expected at least 999"):
-        recalibrated(parent, rows.head(500), settings, tmp_path / "new")
+        recalibrated(parent, inputs, bundle.score_inputs(inputs), settings, tmp_path / "new")
 
 
 @pytest.mark.parametrize(
