@@ -38,7 +38,9 @@ def parse_json(body: bytes, settings: Settings) -> Any:
     except orjson.JSONDecodeError as error:
         place = f"line {error.lineno}, column {error.colno}"
         raise RefusalError(
-            400, f"the body is no JSON document in UTF-8, see {place}; send null, not NaN.", "json"
+            400,
+            f"the body is no JSON document in UTF-8, see {place}; send null, not NaN, and no number beyond 1.8e308.",
+            "json",
         ) from error
     # Every key has a colon: where there are as many as keys, none was overwritten by another.
     if body.count(b":") != _count_keys(document):

@@ -138,6 +138,11 @@ class TableSchema:
         """Columns that enter the graph as strings."""
         return self.of_kind("categorical")
 
+    @property
+    def words(self) -> list[str]:
+        """Names of the categorical columns: in a file of text they are read as they are written."""
+        return [column.name for column in self.categorical]
+
     @cached_property
     def graph_order(self) -> tuple[str, ...]:
         """Names of the columns in the order of the graph: numeric ones, then categorical ones."""

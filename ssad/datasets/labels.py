@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -12,6 +13,8 @@ import pandas as pd
 from ssad.datasets.table_rows import TableRows
 from ssad.datasets.tables import LABEL
 from ssad.errors import DatasetError
+
+logger = logging.getLogger(__name__)
 
 NORMAL_WORDS = frozenset({"0", "false", "normal", "benign", "inlier"})
 """Label values that mean normal unless the user says otherwise, in lower case."""
@@ -56,6 +59,12 @@ def split_row_labels(
 def _is_labelled(columns: Sequence[str], label: str) -> bool:
     if label in columns:
         return True
+    similar = [name for name in columns if label == LABEL and name.strip().lower() == LABEL]
+    if similar:
+        raise DatasetError(
+            f"the column {similar[0]!r} seems to hold labels, which are not to be learned from; name it by label, or "
+            "call it something else if it holds none."
+        )
     if label in (LABEL, ""):
         return False
     raise DatasetError(
@@ -70,7 +79,7 @@ def _anomalous(batches: Iterable[pd.Series], label: str, normal: str) -> npt.NDA
     parts, seen, unlabelled = [], dict[Any, bool](), 0
     for labels in batches:
         known = labels.dropna()
-        seen |= {value: _word(value) not in wanted for value in known.unique() if value not in seen}
+        seen |= {value: _word(value) not in wanted for value in _distinct(known, label) if value not in seen}
         parts.append(known.map(seen).to_numpy(dtype=bool))
         unlabelled += len(labels) - len(known)
     if unlabelled:
@@ -78,14 +87,29 @@ def _anomalous(batches: Iterable[pd.Series], label: str, normal: str) -> npt.NDA
             f"{unlabelled} rows have no value in the label column {label!r}; "
             "fill it for every row, or leave the column out of the table."
         )
+    unseen = wanted - {_word(value) for value in seen}
+    if unseen and normal != AUTO:
+        logger.warning("no label is %s; the labels are %s", ", ".join(sorted(unseen)), _listed(seen))
     anomalous = np.concatenate(parts)
     if anomalous.all() and not (normal == AUTO and {_word(value) for value in seen} <= ANOMALY_WORDS):
-        values = ", ".join(map(str, list(seen)[:10]))
         raise DatasetError(
-            f"no value of the label column {label!r} means normal (it holds {values}; normal is {normal!r}); "
+            f"no value of the label column {label!r} means normal (it holds {_listed(seen)}; normal is {normal!r}); "
             "name the normal ones, as in normal=ok,fine."
         )
     return anomalous
+
+
+def _distinct(labels: pd.Series, label: str) -> Iterable[Any]:
+    try:
+        return list(labels.unique())
+    except TypeError as error:  # lists and the like have no hash
+        raise DatasetError(
+            f"the label column {label!r} holds lists or objects, expected one value a row; write each as one word."
+        ) from error
+
+
+def _listed(values: Iterable[Any]) -> str:
+    return ", ".join(map(str, list(values)[:10]))
 
 
 def check_two_classes(anomalous: npt.NDArray[np.bool_], label: str) -> None:

@@ -33,7 +33,14 @@ than 0.006 [Dvoretzky, Kiefer & Wolfowitz 1956, with Massart's constant]."""
 IDENTIFIER_DISTINCT = 50
 """Text with more distinct values than this, and in more than half of the rows, identifies rows."""
 
-IDENTIFIER_NAME = re.compile(r"(^|[_\s])(id|uuid|guid|index|row)$", re.IGNORECASE)
+IDENTIFIER_NAME = re.compile(r"(^|[_\s])(id|uuid|guid|index|row)$|(?-i:(?<=[a-z])I[dD])$", re.IGNORECASE)
+
+MOSTLY = 0.9
+"""Share of a column's words from which on they are taken for what they look like: the others are not meant."""
+
+NUMBER = re.compile(r"[-+]?[$€£]?\s*(\d+|\d{1,3}([.,\s]\d{3})+)([.,]\d+)?(e[-+]?\d+)?\s*[%$€£]?", re.IGNORECASE)
+DATE = re.compile(r"(\d{1,2}([./-])\d{1,2}\2\d{2,4}|\d{4}([./-])\d{1,2}\3\d{1,2})([T\s].*)?")
+"""Numbers and dates as people write them, whatever can be read."""
 
 MARK_SHARE = 0.005
 MARK_ROWS = 5
@@ -219,11 +226,13 @@ class _ColumnSurvey:
         if self.whole and self.rows > 2 and (self.counts_rows or self._is_named_identifier(sample)):
             return "identifies rows: whole numbers without repeats"
         if self.kinds[0] == "categorical":
-            distinct = sample.nunique()
+            words = sample.dropna().astype(str).str.strip()
+            distinct = words.nunique()
+            if (dates := words.map(_is_date).mean()) > MOSTLY:
+                return f"holds words, but {dates:.1%} of its values are dates: write each as 2024-12-31 or empty"
+            if distinct > IDENTIFIER_DISTINCT and (numbers := words.map(_is_number).mean()) > MOSTLY:
+                return f"holds words, but {numbers:.1%} of its values are numbers: write each as 1234.5 or empty"
             if distinct > IDENTIFIER_DISTINCT and distinct > len(sample) / 2:
-                numbers = pd.to_numeric(sample.dropna().astype(str), errors="coerce").notna().mean()
-                if numbers > 0.5:
-                    return f"holds words, but {numbers:.1%} of its values are numbers: mend the others"
                 return f"identifies rows: {distinct} distinct values in {len(sample)} rows"
         return None
 
@@ -264,6 +273,14 @@ def _kinds(values: pd.Series) -> tuple[Kind, ...]:
     if pd.to_numeric(words, errors="coerce").notna().all():
         return ("numeric", "categorical")
     return ("date", "categorical") if _are_dates(words) else ("categorical",)
+
+
+def _is_number(word: str) -> bool:
+    return NUMBER.fullmatch(word) is not None
+
+
+def _is_date(word: str) -> bool:
+    return DATE.fullmatch(word) is not None
 
 
 def _are_dates(words: pd.Series) -> bool:

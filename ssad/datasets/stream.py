@@ -71,7 +71,7 @@ def open_stream(location: str, schema: TableSchema, keep: Sequence[str] = ()) ->
     wanted = list(dict.fromkeys([*(column.name for column in schema.columns), *keep]))
     path = local_path(location)
     if path is None or suffix(path) not in (*PARQUET, *SEPARATORS):
-        stream = _whole(location if path is None else str(path), wanted)
+        stream = _whole(location if path is None else str(path), schema, wanted)
     else:
         try:
             stream = _parquet(path, wanted) if suffix(path) in PARQUET else _text(path, schema, wanted)
@@ -126,8 +126,8 @@ def _text(path: Path, schema: TableSchema, wanted: list[str]) -> TableStream:
     return TableStream(tuple(names), None, read)
 
 
-def _whole(location: str, wanted: list[str]) -> TableStream:
-    table = read_table(location)
+def _whole(location: str, schema: TableSchema, wanted: list[str]) -> TableStream:
+    table = read_table(location, schema.words)
     arrow = pa.Table.from_pandas(table[[name for name in wanted if name in table]], preserve_index=False)
     return TableStream(tuple(table.columns), len(table), lambda skip: iter(arrow.slice(skip).to_batches(BATCH_ROWS)))
 

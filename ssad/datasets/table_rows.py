@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+from pandas.api import types
 
 from ssad.bundle.bundle import digest as file_digest
 from ssad.datasets.parquet import BATCH_ROWS, ParquetFiles, parquet_files
@@ -75,6 +76,11 @@ class TableRows:
                 break
         return pd.concat(parts, ignore_index=True).head(rows)
 
+    def words(self) -> list[str]:
+        """Names of the columns that are not numbers, truth values or moments by their type."""
+        typed = (types.is_numeric_dtype, types.is_bool_dtype, types.is_datetime64_any_dtype)
+        return [str(name) for name, values in self.head(1).items() if not any(is_type(values) for is_type in typed)]
+
     def frame(self) -> pd.DataFrame:
         """All rows in memory."""
         return self.head(len(self))
@@ -100,15 +106,19 @@ def table_rows(table: pd.DataFrame | TableRows) -> TableRows:
     return TableRows(tuple(table.columns), read, len(table))
 
 
-def open_rows(location: str) -> TableRows:
+def open_rows(location: str, words: Collection[str] = ()) -> TableRows:
     """The rows of a table on this machine, by name or path: Parquet stays in its files, what else there is is read.
+
+    Args:
+        location: where it is.
+        words: names of columns that hold words, see `read_table`.
 
     Raises:
         DatasetError: there is no such table, it cannot be read, or it is empty.
     """
     path = local_path(location)
     if path is None or suffix(path) not in PARQUET:
-        return table_rows(read_table(location if path is None else str(path)))
+        return table_rows(read_table(location if path is None else str(path), words))
     files = parquet_files(path)
     check_shape(path, files.rows, files.schema.names)
     return _parquet_rows(files)

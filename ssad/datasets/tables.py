@@ -6,10 +6,9 @@ import csv
 import io
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
-from typing import Any
 from urllib.parse import unquote, urlparse
 from urllib.request import url2pathname
 
@@ -39,25 +38,26 @@ SILENT_SECONDS = 30.0
 """How long a web server may send nothing before that is an error."""
 
 
-def read_table(location: str) -> pd.DataFrame:
+def read_table(location: str, words: Collection[str] = ()) -> pd.DataFrame:
     """Read a whole table.
 
     Args:
-        location: a name of the catalogue, a path or a URI. CSV, TSV and Parquet files (also compressed),
-            a folder of Parquet files, `.npz` with `X` and optionally `y`.
+        location: a name of the catalogue, a path or a URI. CSV and TSV files (also compressed), Parquet files,
+            a folder of them, `.npz` with `X` and optionally `y`.
+        words: names of columns that hold words: in a file of text 007 and TRUE are read as they are written.
 
     Raises:
         DatasetError: there is no such table, it cannot be read, or it is empty.
     """
     with fetched(location) as here:
         path = local_path(here)
-        return catalogue.load(here) if path is None else _read(path)
+        return catalogue.load(here) if path is None else _read(path, words)
 
 
-def _read(path: Path) -> pd.DataFrame:
+def _read(path: Path, words: Collection[str]) -> pd.DataFrame:
     reader = _reader(path)
     try:
-        table = reader(path)
+        table = reader(path, words)
     except DatasetError:
         raise
     except Exception as error:  # each reader has exceptions of its own; all mean a damaged or foreign file
@@ -126,9 +126,10 @@ def local_path(location: str) -> Path | None:
     return path
 
 
-def _read_text(path: Path, separator: str) -> pd.DataFrame:
+def _read_text(path: Path, separator: str, words: Collection[str]) -> pd.DataFrame:
     # A column may be called NA.
-    header = pd.read_csv(path, sep=separator, header=None, nrows=1, dtype=str, keep_default_na=False).iloc[0]
+    first = pd.read_csv(_opened(path), sep=separator, header=None, nrows=1, dtype=str, keep_default_na=False)
+    header = first.iloc[0]
     check_separator(path, header.tolist())
     unnamed = [str(at) for at, name in enumerate(header, start=1) if not name]
     if unnamed:
@@ -136,11 +137,16 @@ def _read_text(path: Path, separator: str) -> pd.DataFrame:
             f"{path} has no name for column {', '.join(unnamed[:10])}; name it, or leave it out, as pandas does by "
             "to_csv(index=False)."
         )
-    table = pd.read_csv(path, sep=separator, low_memory=False)
+    table = pd.read_csv(_opened(path), sep=separator, low_memory=False, dtype=dict.fromkeys(words, str))
     check_fields(path, table)
     _check_short_rows(path, separator, table)
     # pandas makes x.1 of a second x.
     return table.set_axis(header, axis=1) if header.duplicated().any() else table
+
+
+def _opened(path: Path) -> Path | pa.NativeFile:
+    """What pandas reads a file of text from: it does not know every compression that Arrow does."""
+    return pa.input_stream(path) if path.suffix.lower() in STREAMED_COMPRESSION else path
 
 
 def check_fields(path: Path, table: pd.DataFrame) -> None:
@@ -191,11 +197,11 @@ def check_separator(path: Path, names: Sequence[str]) -> None:
         )
 
 
-def _read_parquet(path: Path) -> pd.DataFrame:
+def _read_parquet(path: Path, _: Collection[str]) -> pd.DataFrame:
     return parquet_files(path).frame()
 
 
-def _read_npz(path: Path) -> pd.DataFrame:
+def _read_npz(path: Path, _: Collection[str]) -> pd.DataFrame:
     with np.load(path, allow_pickle=False) as arrays:
         if "X" not in arrays or arrays["X"].ndim != 2:
             raise DatasetError(f"{path} holds {', '.join(arrays)}; expected a matrix X and, if labelled, a vector y.")
@@ -209,16 +215,17 @@ OTHER_SEPARATORS = (";", "\t", "|", ",")
 """One of them in the only name of a header is no part of it."""
 
 FORMATS = "CSV or TSV in UTF-8 with a header, Parquet, a folder of Parquet files, or .npz with X and y"
-_READERS: dict[str, Callable[[Any], pd.DataFrame]] = {
-    ".csv": lambda path: _read_text(path, SEPARATORS[".csv"]),
-    ".tsv": lambda path: _read_text(path, SEPARATORS[".tsv"]),
+Reader = Callable[[Path, Collection[str]], pd.DataFrame]
+_READERS: dict[str, Reader] = {
+    ".csv": lambda path, words: _read_text(path, SEPARATORS[".csv"], words),
+    ".tsv": lambda path, words: _read_text(path, SEPARATORS[".tsv"], words),
     ".parquet": _read_parquet,
     ".pq": _read_parquet,
     ".npz": _read_npz,
 }
 
 
-def _reader(path: Path) -> Callable[[Any], pd.DataFrame]:
+def _reader(path: Path) -> Reader:
     if path.is_dir():
         return _read_parquet
     for suffix in reversed(path.suffixes):

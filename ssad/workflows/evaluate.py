@@ -100,7 +100,7 @@ class ScoredTable:
         Raises:
             DatasetError: it cannot be read, or its rows do not fit the bundle.
         """
-        table = read_table(dataset)
+        table = read_table(dataset, bundle.schema.words)
         rows, anomalous = split_labels(table, label, normal)
         inputs = bundle.schema.inputs(rows)
         labels = None if anomalous is None else anomalous.astype(np.int64)

@@ -89,7 +89,7 @@ def recalibrate(settings: RecalibrateSettings) -> RecalibrateResult:
         if not name:
             raise SettingsError(f"{parent.uri} has no name in the registry; give one by model_name.")
         mlflow.set_tags({"model": parent.uri, "model_id": parent.model_id or ""})
-        table = read_table(settings.dataset)
+        table = read_table(settings.dataset, parent.bundle.schema.words)
         log_dataset(table, settings.dataset, "recalibration")
         inputs = parent.bundle.schema.inputs(table)
         scores = parent.bundle.score_inputs(inputs)

@@ -25,13 +25,15 @@ def take_over(run_id: str, successor: Run) -> None:
         successor: the active run, its plan and its data sets already logged.
 
     Raises:
-        SettingsError: there is no such run, it came to its end, or it trained by another plan.
+        SettingsError: there is no such run, it came to its end, another goes on with it, or it trained by another
+            plan.
         DatasetError: it trained on other rows.
     """
     client = MlflowClient()
     run, successor = _run(client, run_id), client.get_run(successor.info.run_id)
     if run.info.status == "FINISHED":
         raise SettingsError(f"run {run_id} came to its end, there is nothing to resume; train without resume.")
+    _check_left(client, run)
     _check_plan(run, successor)
     if _training_digest(run) != _training_digest(successor):
         raise DatasetError(
@@ -42,6 +44,17 @@ def take_over(run_id: str, successor: Run) -> None:
     client.set_tag(run_id, RESUMED_BY, successor.info.run_id)
     if run.info.status == "RUNNING":
         client.set_terminated(run_id, "KILLED")
+
+
+def _check_left(client: MlflowClient, run: Run) -> None:
+    """Refuse a run that another has gone on with, unless that one failed too."""
+    name = run.data.tags.get(RESUMED_BY)
+    status = client.get_run(name).info.status if name else ""
+    if status in ("FINISHED", "RUNNING"):
+        raise SettingsError(
+            f"run {run.info.run_id} goes on in run {name}, which is {status}; "
+            + ("there is nothing to resume." if status == "FINISHED" else "resume that one if it was cut off.")
+        )
 
 
 def newest_checkpoint(run_id: str, folder: Path) -> Path | None:

@@ -124,7 +124,7 @@ def _scored(spark: SparkSession, settings: ScoreSettings, model: FetchedModel, l
     """The kept columns of every row and what the model says of it."""
     from pyspark.sql import functions as F
 
-    frame = _read(spark, settings.dataset)
+    frame = _read(spark, settings.dataset, model.bundle.schema)
     if frame.isEmpty():
         raise no_rows(settings.dataset)
     wanted = [column.name for column in model.bundle.schema.columns]
@@ -158,7 +158,7 @@ def _reachable(location: str) -> AbstractContextManager[str]:
     return nullcontext(location) if _in_a_store(location) else fetched(location)
 
 
-def _read(spark: SparkSession, location: str) -> DataFrame:
+def _read(spark: SparkSession, location: str, schema: TableSchema) -> DataFrame:
     """The table as a DataFrame."""
     if _in_a_store(location):
         return spark.read.parquet(location)
@@ -168,7 +168,7 @@ def _read(spark: SparkSession, location: str) -> DataFrame:
         return spark.read.parquet(str(path.absolute()))
     if path and kind in SEPARATORS:
         return _read_text(spark, str(path.absolute()), SEPARATORS[kind])
-    return spark.createDataFrame(read_table(location))
+    return spark.createDataFrame(read_table(location, schema.words))
 
 
 def _read_text(spark: SparkSession, path: str, separator: str) -> DataFrame:

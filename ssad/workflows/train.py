@@ -119,7 +119,8 @@ def prepare(settings: TrainSettings) -> Tables:
     """
     rows, anomalous = split_row_labels(open_rows(settings.dataset), settings.label, settings.normal)
     if settings.test_dataset:
-        test, test_anomalous = split_row_labels(open_rows(settings.test_dataset), settings.label, settings.normal)
+        opened = open_rows(settings.test_dataset, rows.words())
+        test, test_anomalous = split_row_labels(opened, settings.label, settings.normal)
         train_at = np.arange(len(rows))
     elif anomalous is not None:
         check_two_classes(anomalous, settings.label)

@@ -90,6 +90,28 @@ def test_anomalies_alone_are_known_by_the_usual_words(labels: Any) -> None:
         anomalous(labels, "okay")
 
 
+def test_a_normal_value_that_no_label_has_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    assert anomalous(["ok", "fine", "dos"], "ok,fien") == [False, True, True]
+    assert caplog.messages == ["no label is fien; the labels are ok, fine, dos"]
+    caplog.clear()
+    anomalous(["ok", "fine", "dos"], "ok,fine")
+    assert not caplog.messages
+
+
+@pytest.mark.parametrize("name", ["Label", "LABEL", " label"])
+def test_a_column_that_seems_to_hold_labels_is_not_learned_from(name: str) -> None:
+    table = pd.DataFrame({"x": [1, 2], name: [0, 1]})
+    with pytest.raises(DatasetError, match=f"the column '{name}' seems to hold labels"):
+        split_labels(table)
+    assert split_labels(table, name)[1] is not None
+    assert split_labels(table, "")[1] is None
+
+
+def test_labels_that_are_lists_are_refused() -> None:
+    with pytest.raises(DatasetError, match="'label' holds lists or objects, expected one value a row"):
+        anomalous([[0], [1]])
+
+
 def test_labels_none_of_which_means_normal_are_shown() -> None:
     with pytest.raises(DatasetError, match=r"no value .* means normal \(it holds good, bad; normal is 'auto'\)"):
         anomalous(["good", "bad"])

@@ -125,8 +125,8 @@ def test_without_a_file_every_row_is_surely_normal() -> None:
     [
         ("confidence\n1\n", "1 rows"),
         ("a,b\n" + "1,1\n" * 7, "2 columns"),
-        ("confidence\n" + "2\n" * 7, "outside"),
-        ("confidence\n" + "x\n" * 7, "outside"),
+        ("confidence\n" + "2\n" * 7, r"not numbers in \[-1, 1\]"),
+        ("confidence\n" + "x\n" * 7, r"not numbers in \[-1, 1\]"),
         ("", "cannot be read"),
     ],
 )

@@ -52,7 +52,6 @@ def kind(values: Any, name: str = "x") -> str | None:
         (pd.to_datetime(pd.Series(["2020-01-01", "2021-01-01", None, None])), "date"),
         (pd.to_datetime(pd.Series(["2020-01-01", "2021-01-01", None, None]), utc=True), "date"),
         (["20200101", "20200102", "20200101", "20200101"], "numeric"),
-        (["01/02/2020", "02/02/2020", "01/02/2020", "01/02/2020"], "categorical"),
         (["2020-01-01", "soon", "2020-01-01", "2020-01-01"], "categorical"),
     ],
     ids=str,
@@ -114,10 +113,42 @@ def test_a_dropped_column_has_its_reason() -> None:
     }
 
 
-def test_numbers_with_a_word_among_them_are_dropped_for_that_reason() -> None:
-    values = [*np.random.default_rng(0).normal(size=99).tolist(), "n/a?"]
+AMOUNTS = np.random.default_rng(0).integers(0, 1500, 99)
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        [str(amount) for amount in AMOUNTS],
+        [f"{amount / 7:.4f}".replace(".", ",") for amount in AMOUNTS],
+        [f"$ {1000 * amount:,}" for amount in AMOUNTS],
+        [f"{amount / 1500:.1%}" for amount in AMOUNTS],
+    ],
+    ids=["plain", "decimal commas", "money", "percent"],
+)
+@pytest.mark.parametrize("times", [1, 20])
+def test_numbers_with_a_word_among_them_or_written_otherwise_are_dropped_for_that_reason(
+    written: list[str], times: int
+) -> None:
+    values = [*written, "?"] * times
+    schema = survey_rows(table_rows(pd.DataFrame({"x": values, "keep": np.resize(KEEP, len(values))}))).schema
+    reason = "holds words, but 99.0% of its values are numbers: write each as 1234.5 or empty"
+    assert schema.dropped == {"x": reason}
+
+
+@pytest.mark.parametrize("form", ["%d.%m.%Y", "%m/%d/%y", "%Y-%m-%d", "%Y/%m/%d %H:%M", "%d-%m-%Y 10:00 UTC"])
+def test_dates_with_a_word_among_them_or_written_otherwise_are_dropped_for_that_reason(form: str) -> None:
+    days = pd.date_range("2024-01-01", periods=33).strftime(form).tolist()
+    values = [*days * 3, "unknown"]
     schema = survey_rows(table_rows(pd.DataFrame({"x": values, "keep": np.resize(KEEP, 100)}))).schema
-    assert schema.dropped == {"x": "holds words, but 99.0% of its values are numbers: mend the others"}
+    assert schema.dropped == {"x": "holds words, but 99.0% of its values are dates: write each as 2024-12-31 or empty"}
+
+
+@pytest.mark.parametrize("word", ["10.0.{}.7", "v1.{}", "{}kg", "A{}", "{}-01", "2024-W{}"])
+def test_words_with_digits_in_them_are_words(word: str) -> None:
+    values = [word.format(at % 100) for at in range(1000)]
+    schema = survey_rows(table_rows(pd.DataFrame({"x": values, "keep": np.resize(KEEP, 1000)}))).schema
+    assert [column.kind for column in schema.columns] == ["categorical", "numeric"]
 
 
 def test_what_is_no_text_cannot_be_learned_from() -> None:

@@ -11,6 +11,7 @@ from urllib.parse import quote
 import mlflow
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 
 from ssad.datasets import catalogue
@@ -91,6 +92,21 @@ def test_the_password_of_an_address_is_in_no_message(tmp_path: Path) -> None:
 def test_a_column_may_have_the_name_of_a_gap(tmp_path: Path) -> None:
     (tmp_path / "t.csv").write_text("NA,null,None,x\n1,2,3,\n4,5,6,7\n")
     assert list(read_table(str(tmp_path / "t.csv"))) == ["NA", "null", "None", "x"]
+
+
+@pytest.mark.parametrize("suffix", ["csv", "csv.gz", "csv.xz", "csv.zst", "tsv"])
+def test_words_are_read_as_they_are_written(tmp_path: Path, suffix: str) -> None:
+    words = ["007", "TRUE", "1.10", "+1", None]
+    path, separator = tmp_path / f"t.{suffix}", "\t" if suffix == "tsv" else ","
+    text = pd.DataFrame({"w": words, "x": range(5)}).to_csv(index=False, sep=separator).encode()
+    if suffix == "csv.zst":
+        with pa.output_stream(path) as file:
+            file.write(text)
+    else:
+        pd.DataFrame({"w": words, "x": range(5)}).to_csv(path, index=False, sep=separator)
+    found = read_table(str(path), ["w", "a column that is not there"])
+    assert found["w"].fillna("").tolist() == ["007", "TRUE", "1.10", "+1", ""]
+    assert found["x"].tolist() == list(range(5))
 
 
 class CutOff(BaseHTTPRequestHandler):

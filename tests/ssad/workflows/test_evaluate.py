@@ -12,11 +12,14 @@ import pytest
 from mlflow import MlflowClient
 from sklearn import metrics as sk
 
+from ssad import AnomalyDetector
 from ssad.bundle import Bundle
+from ssad.datasets.stream import open_stream
 from ssad.datasets.tables import read_table
 from ssad.errors import DatasetError, SsadError, TrackingError
 from ssad.workflows.evaluate import EvaluateResult, EvaluateSettings, ScoredTable, decided_error, evaluate, metric_names
 from ssad.workflows.registry import fetch_model
+from ssad.workflows.train import TrainSettings, prepare
 from tests.ssad.workflows.support import QUIET_LIBRARIES
 
 pytestmark = [*QUIET_LIBRARIES, pytest.mark.filterwarnings("ignore::ResourceWarning")]
@@ -74,6 +77,28 @@ def test_a_labelled_table_is_measured_and_the_metrics_are_at_the_model_too(
     names = {file.path for file in client.list_artifacts(result.run_id)}
     curves = {f"{name}.png" for name in ("roc", "precision_recall", "reliability", "risk_coverage", "scores", "drift")}
     assert curves | {"regions.json", "classes.json", "drift.json", "most_abnormal.json"} <= names
+
+
+def test_the_same_words_are_the_same_whether_the_table_is_text_or_not(tmp_path: Path) -> None:
+    generator = np.random.default_rng(0)
+    trained = pd.DataFrame({"x": generator.normal(size=300), "kind": generator.choice(["01", "TRUE", "X9"], 300)})
+    trained["release"] = generator.choice(["1.10", "2.0", "2.0rc"], 300)
+    trained.to_csv(tmp_path / "trained.csv", index=False)
+    later = trained[(trained["kind"] == "01") & (trained["release"] != "2.0rc")].reset_index(drop=True)
+    later.to_csv(tmp_path / "later.csv", index=False)
+    later.to_csv(tmp_path / "later.csv.xz", index=False)
+    later.to_parquet(tmp_path / "later.parquet")
+    AnomalyDetector(max_epochs=1).fit(trained).save(tmp_path / "bundle")
+    bundle = Bundle(tmp_path / "bundle")
+    expected = bundle.score(later).score.tolist()
+    for name in ("later.csv", "later.csv.xz", "later.parquet"):
+        path = str(tmp_path / name)
+        assert ScoredTable.read(bundle, path).scores.score.tolist() == expected
+        (batch,) = open_stream(path, bundle.schema).batches()
+        assert bundle.score(batch.to_pandas()).score.tolist() == expected
+        test = prepare(TrainSettings(str(tmp_path / "trained.csv"), test_dataset=path)).test
+        assert test is not None
+        assert bundle.score(test.frame()).score.tolist() == expected
 
 
 def test_the_region_table_adds_up(client: MlflowClient, bundle: Bundle, labelled: str) -> None:

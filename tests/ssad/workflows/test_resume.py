@@ -123,6 +123,12 @@ def test_a_killed_run_is_resumed_to_the_same_bundle(small: Path, tracking: str) 
     losses = client.get_metric_history(resumed.run_id, "train_loss")
     assert 0 < len(losses) < 8  # it went on, and did not start anew
 
+    with pytest.raises(SettingsError, match=f"goes on in run {resumed.run_id}, which is FINISHED; there is nothing"):
+        train(TrainSettings(str(small), resume=killed, fit=settings.fit), progress=False)
+    client.update_run(resumed.run_id, "RUNNING")
+    with pytest.raises(SettingsError, match="which is RUNNING; resume that one"):
+        train(TrainSettings(str(small), resume=killed, fit=settings.fit), progress=False)
+
 
 def wait_for_checkpoint(client: MlflowClient, process: subprocess.Popen[bytes], other: str) -> str:
     deadline = time.monotonic() + DEADLINE_SECONDS
