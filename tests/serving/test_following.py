@@ -17,7 +17,6 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
-from unittest.mock import Mock
 
 import httpx
 import numpy as np
@@ -31,6 +30,7 @@ from serving.source import Version
 from serving.state import Service
 from serving.store import Store, absolute
 from ssad.bundle import Bundle
+from ssad.errors import TrackingError
 from tests.conftest import default_store
 from tests.serving.support import (
     ALIAS,
@@ -454,12 +454,27 @@ def test_a_full_disk_keeps_the_old_version(registry: Registry, rows: Rows, tmp_p
         until(lambda: running.version == registry.versions["second"], "there is room again")
 
 
-def test_a_child_is_ended_once_whoever_ends_it() -> None:
-    child, process = Child(), Mock()
-    process.communicate.side_effect = child.stop  # as another thread does meanwhile
-    child._process = process
+def test_a_child_is_ended_once_whoever_ends_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'mlflow.db'}")
+    child, together, pipe = Child(), threading.Barrier(5), subprocess.PIPE
+    silent = [sys.executable, "-c", "import signal; signal.pause()"]
+    process = child._process = subprocess.Popen(silent, stdin=pipe, stdout=pipe)
+
+    def ask() -> None:
+        together.wait(60)
+        child.ask({"do": "resolve", "uri": "models:/none/1"}, 120)
+
+    def stop() -> None:
+        together.wait(60)
+        child.stop()
+
+    with ThreadPoolExecutor(5) as pool:
+        asking, stopping = pool.submit(ask), [pool.submit(stop) for _ in range(4)]
+        assert [one.result(60) for one in stopping] == 4 * [None]
+        with pytest.raises(TrackingError):
+            asking.result(120)
     child.stop()
-    process.kill.assert_called_once()
+    assert process.wait(60) == -signal.SIGKILL
 
 
 def test_the_child_that_has_mlflow_ends_with_its_parent(registry: Registry) -> None:
