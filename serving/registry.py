@@ -13,6 +13,7 @@ import os
 import selectors
 import subprocess
 import sys
+import threading
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -127,6 +128,7 @@ class Child:
 
     def __init__(self) -> None:
         self._process: subprocess.Popen[bytes] | None = None
+        self._asking = threading.RLock()
 
     def ask(self, question: dict[str, Any], seconds: float) -> Any:
         """Send a question and wait for its answer.
@@ -134,15 +136,8 @@ class Child:
         Raises:
             TrackingError: it is an error, or does not come in time.
         """
-        process = self._running()
-        assert process.stdin is not None
-        assert process.stdout is not None
-        try:
-            process.stdin.write(json.dumps(question).encode() + b"\n")
-            process.stdin.flush()
-            line = _read_line(process.stdout, seconds)
-        except (OSError, ValueError):  # it has ended, or another thread ended it
-            line = b""
+        with self._asking:
+            line = self._answer_to(question, seconds)
         if not line:
             self.stop()
             raise TrackingError(f"the registry did not answer within {seconds:.0f} s; check that it runs.")
@@ -156,15 +151,29 @@ class Child:
         process, self._process = self._process, None
         if process is not None:
             process.kill()
-            process.communicate()
+            with self._asking:  # who waits for its answer sees its end, but not that of a pipe closed under them
+                process.communicate()
+
+    def _answer_to(self, question: dict[str, Any], seconds: float) -> bytes:
+        """The line that it answers; empty where it does not, or ends."""
+        process = self._running()
+        assert process.stdin is not None
+        assert process.stdout is not None
+        try:
+            process.stdin.write(json.dumps(question).encode() + b"\n")
+            process.stdin.flush()
+            return _read_line(process.stdout, seconds)
+        except OSError:  # it has ended
+            return b""
 
     def _running(self) -> subprocess.Popen[bytes]:
-        if self._process is None or self._process.poll() is not None:
+        process = self._process
+        if process is None or process.poll() is not None:
             command = [sys.executable, "-m", "serving.registry"]
             pipe = subprocess.PIPE
             environment = CHILD_ENVIRONMENT | os.environ
-            self._process = subprocess.Popen(command, stdin=pipe, stdout=pipe, env=environment)
-        return self._process
+            process = self._process = subprocess.Popen(command, stdin=pipe, stdout=pipe, env=environment)
+        return process
 
 
 def _read_line(stream: IO[bytes], seconds: float) -> bytes:

@@ -98,7 +98,8 @@ class ConfidenceCurve:
         before = np.searchsorted(at[1:-1], scores)  # what takes the time: np.interp would search once more
         after = before + 1
         start, low = at[before], value[after]
-        share = np.minimum(np.maximum((scores - start) / (at[after] - start), 0), 1)
+        width = at[after] - start
+        share = np.minimum(np.maximum(scores - start, 0), width) / width  # two knots may lie next to each other
         # Confidence never rises: what is rounded is held to the next knot.
         return np.maximum(value[before] + share * (low - value[before]), low)
 

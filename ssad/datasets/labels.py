@@ -87,7 +87,7 @@ def _anomalous(batches: Iterable[pd.Series], label: str, normal: str) -> npt.NDA
             f"{unlabelled} rows have no value in the label column {label!r}; "
             "fill it for every row, or leave the column out of the table."
         )
-    unseen = wanted - {_word(value) for value in seen}
+    unseen = wanted - {"", *map(_word, seen)}
     if unseen and normal != AUTO:
         logger.warning("no label is %s; the labels are %s", ", ".join(sorted(unseen)), _listed(seen))
     anomalous = np.concatenate(parts)

@@ -39,8 +39,8 @@ MOSTLY = 0.9
 """Share of a column's words from which on they are taken for what they look like: the others are not meant."""
 
 NUMBER = re.compile(r"[-+]?[$€£]?\s*(\d+|\d{1,3}([.,\s]\d{3})+)([.,]\d+)?(e[-+]?\d+)?\s*[%$€£]?", re.IGNORECASE)
-DATE = re.compile(r"(\d{1,2}([./-])\d{1,2}\2\d{2,4}|\d{4}([./-])\d{1,2}\3\d{1,2})([T\s].*)?")
-"""Numbers and dates as people write them, whatever can be read."""
+DATE = re.compile(r"(\d{1,2}([./-])\d{1,2}\2\d{4}|\d{1,2}([/-])\d{1,2}\3\d\d|\d{4}([./-])\d{1,2}\4\d{1,2})([T\s].*)?")
+"""Numbers and dates as people write them, whether they can be read or not; 16.10.11 is a version."""
 
 MARK_SHARE = 0.005
 MARK_ROWS = 5

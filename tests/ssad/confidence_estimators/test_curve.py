@@ -98,6 +98,13 @@ def test_a_region_without_training_scores_still_has_its_confidence() -> None:
     assert confidence_curve(made, np.asarray([0.0]))(np.asarray([1.5, 5.0])).tolist() == [0, -1]
 
 
+def test_scores_far_beyond_knots_that_lie_next_to_each_other_have_confidence() -> None:
+    knots = {"normal": [-1.0], "unknown": [-0.5, -0.1], "abnormal": [0.0, 5e-324]}
+    values = {"normal": [0.9], "unknown": [0.5, -0.1], "abnormal": [-0.2, -0.8]}
+    curve = ConfidenceCurve(Thresholds(-1.0, 0.0), {r: (np.asarray(knots[r]), np.asarray(values[r])) for r in knots})
+    assert curve(np.asarray([0.0, 5e-324, 1.0, 1e300])).tolist() == [-0.2, -0.8, -0.8, -0.8]
+
+
 def test_a_forced_decision_falls_where_graded_confidence_crosses_zero() -> None:
     training = [0.0, 1.0, 2.0, 4.5, 7.0, 8.0]
     made = estimator(GradedConfidence, training, 4.0, 6.0)

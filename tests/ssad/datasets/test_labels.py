@@ -94,7 +94,7 @@ def test_a_normal_value_that_no_label_has_is_told(caplog: pytest.LogCaptureFixtu
     assert anomalous(["ok", "fine", "dos"], "ok,fien") == [False, True, True]
     assert caplog.messages == ["no label is fien; the labels are ok, fine, dos"]
     caplog.clear()
-    anomalous(["ok", "fine", "dos"], "ok,fine")
+    anomalous(["ok", "fine", "dos"], "ok, fine,")
     assert not caplog.messages
 
 
