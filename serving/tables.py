@@ -13,7 +13,7 @@ from serving.problems import RefusalError
 from serving.settings import Settings
 from ssad.bundle import TableSchema
 from ssad.bundle.schema import MAX_REPORTED_PROBLEMS, MISSING_WORDS, GraphInputs
-from ssad.errors import CellProblem, RowsError
+from ssad.errors import CellProblem, RowsError, rows_from
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -140,10 +140,9 @@ def _parts(batches: Any, schema: TableSchema, settings: Settings) -> Iterator[Gr
         whole.validate(full=True)
         for start in range(0, whole.num_rows, PART_ROWS):
             part = whole.slice(start, PART_ROWS)
-            try:
-                yield _inputs(part, schema)
-            except RowsError as error:
-                raise error.moved(done) from error
+            with rows_from(done):
+                inputs = _inputs(part, schema)
+            yield inputs
             done += part.num_rows
     check_rows(done, settings)
 

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import errno
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 
@@ -73,6 +74,15 @@ class RowsError(DatasetError):
         if not self.cells:
             return self
         return self.of_cells([replace(cell, row=cell.row + rows) for cell in self.cells], "; and more" in str(self))
+
+
+@contextmanager
+def rows_from(start: int) -> Iterator[None]:
+    """Name rows that do not fit by their places in a table of which those inside begin at row `start`."""
+    try:
+        yield
+    except RowsError as error:
+        raise error.moved(start) from error
 
 
 class TrainingError(SsadError, RuntimeError):

@@ -226,11 +226,11 @@ class _ColumnSurvey:
         if self.whole and self.rows > 2 and (self.counts_rows or self._is_named_identifier(sample)):
             return "identifies rows: whole numbers without repeats"
         if self.kinds[0] == "categorical":
-            words = sample.dropna().astype(str).str.strip()
-            distinct = words.nunique()
-            if (dates := words.map(_is_date).mean()) > MOSTLY:
+            words = sample.dropna().astype(str).str.strip().value_counts()
+            distinct = len(words)
+            if (dates := _share(words, DATE)) > MOSTLY:
                 return f"holds words, but {dates:.1%} of its values are dates: write each as 2024-12-31 or empty"
-            if distinct > IDENTIFIER_DISTINCT and (numbers := words.map(_is_number).mean()) > MOSTLY:
+            if distinct > IDENTIFIER_DISTINCT and (numbers := _share(words, NUMBER)) > MOSTLY:
                 return f"holds words, but {numbers:.1%} of its values are numbers: write each as 1234.5 or empty"
             if distinct > IDENTIFIER_DISTINCT and distinct > len(sample) / 2:
                 return f"identifies rows: {distinct} distinct values in {len(sample)} rows"
@@ -275,12 +275,10 @@ def _kinds(values: pd.Series) -> tuple[Kind, ...]:
     return ("date", "categorical") if _are_dates(words) else ("categorical",)
 
 
-def _is_number(word: str) -> bool:
-    return NUMBER.fullmatch(word) is not None
-
-
-def _is_date(word: str) -> bool:
-    return DATE.fullmatch(word) is not None
+def _share(words: pd.Series, form: re.Pattern[str]) -> float:
+    """Share of the rows whose word has a form, from the rows of each word."""
+    fitting = sum(rows for word, rows in words.items() if form.fullmatch(str(word)))
+    return float(fitting / max(words.sum(), 1))
 
 
 def _are_dates(words: pd.Series) -> bool:

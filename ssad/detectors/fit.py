@@ -33,7 +33,7 @@ from ssad.detectors.presets import Preset, preset
 from ssad.detectors.scoring_graph import export_onnx
 from ssad.distribution_analyzers import ConformalThresholding
 from ssad.distribution_analyzers.conformal import rows_to_promise
-from ssad.errors import DatasetError, RowsError, SettingsError, check_settings, nearest
+from ssad.errors import DatasetError, SettingsError, check_settings, nearest, rows_from
 from ssad.loggers.logging_config import quiet
 from ssad.models import TableEncoder
 from ssad.modules import SelfSupervisionCallback, SelfSupervisionModule
@@ -233,10 +233,8 @@ class FittedDetector:
         rows = table_rows(rows)
         scores, start = np.empty(len(rows)), 0
         for batch in rows.batches():
-            try:
+            with rows_from(start):
                 features = self.encoder.encode(self.schema.inputs(batch))
-            except RowsError as error:
-                raise error.moved(start) from error
             scored = self.module.score_rows([features], dtype)
             scores[start : start + len(batch)] = scored.numpy()
             start += len(batch)

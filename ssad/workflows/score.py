@@ -32,11 +32,11 @@ from ssad.datasets.stream import TableStream, open_stream
 from ssad.datasets.tables import fetched, local_path
 from ssad.errors import (
     DatasetError,
-    RowsError,
     SettingsError,
     check_settings,
     nearest,
     reason_of,
+    rows_from,
     without_password,
 )
 from ssad.workflows.registry import FetchedModel, fetch_model
@@ -242,10 +242,8 @@ def score_batch(batch: pa.RecordBatch, start: int, settings: ScoreSettings, mode
     scored = []
     for at in range(0, len(batch), READ_ROWS):
         rows = {name: values[at : at + READ_ROWS] for name, values in columns.items()}
-        try:
+        with rows_from(start + at):
             scored.append(_score_rows(bundle, rows, settings.explain))
-        except RowsError as error:
-            raise error.moved(start + at) from error
     decided = bundle.decide(np.concatenate([scores for scores, _ in scored]))
     answers: dict[str, Any] = {
         "score": decided.score,
