@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
 import shutil
 import tempfile
@@ -95,10 +94,10 @@ class Store:
         """Remember that this version is served, and remove all but the newest `KEPT`."""
         newest = _name(version)
         names = [newest, *(other for other in self._marked() if other != newest)][:KEPT]
-        handle, written = tempfile.mkstemp(dir=self._root)
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            json.dump(names, file)
-        Path(written).replace(self._root / LAST_GOOD)
+        with self.incoming() as scratch:  # a full disk leaves nothing
+            written = scratch / LAST_GOOD
+            written.write_text(json.dumps(names), encoding="utf-8")
+            written.replace(self._root / LAST_GOOD)
         for folder in self._root.glob("v*"):
             if folder.name not in names:
                 shutil.rmtree(folder, ignore_errors=True)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
-from matplotlib.figure import Figure
 from sklearn import metrics as sk
 
 Floats = npt.NDArray[np.float64]
@@ -40,30 +39,6 @@ def threshold_metrics(scores: Floats, labels: Labels, threshold: float) -> dict[
     """Decision metrics when scores above `threshold` are called anomalies, and the ranking metrics."""
     ranking = ranking_metrics(scores, labels) if has_both_classes(labels) else {}
     return {"threshold": threshold} | decision_metrics(scores > threshold, labels) | ranking
-
-
-def roc_figure(scores: Floats, labels: Labels) -> Figure:
-    """The receiver operating characteristic."""
-    false_alarms, detected, _ = sk.roc_curve(labels, scores)
-    figure, area = Figure(figsize=(6, 6), layout="constrained"), sk.auc(false_alarms, detected)
-    axes = figure.subplots()
-    axes.plot(false_alarms, detected, color="#0072B2", label=f"area {area:.3f}")
-    axes.plot([0, 1], [0, 1], color="#999999", linestyle="--", label="chance")
-    axes.set(xlabel="false positive rate", ylabel="true positive rate", title="ROC, test rows")
-    axes.legend(loc="lower right")
-    return figure
-
-
-def precision_recall_figure(scores: Floats, labels: Labels) -> Figure:
-    """Precision against recall."""
-    precision, recall, _ = sk.precision_recall_curve(labels, scores)
-    figure, average = Figure(figsize=(6, 6), layout="constrained"), sk.average_precision_score(labels, scores)
-    axes = figure.subplots()
-    axes.step(recall, precision, where="post", color="#D55E00", label=f"average precision {average:.3f}")
-    axes.axhline(labels.mean(), color="#999999", linestyle="--", label="share of anomalies")
-    axes.set(xlabel="recall", ylabel="precision", ylim=(0, 1.02), title="Precision and recall, test rows")
-    axes.legend(loc="lower left")
-    return figure
 
 
 CALIBRATION_BINS = 15
@@ -113,25 +88,18 @@ def risk_at_coverage(confidence: Floats, labels: Labels, coverage: float) -> flo
     return float(wrong[sure >= last].mean())
 
 
-def reliability_figure(curves: dict[str, tuple[Floats, Floats, Floats]]) -> Figure:
-    """Share of anomalies against claimed probability: by name, what `calibration_bins` gives."""
-    figure = Figure(figsize=(6, 6), layout="constrained")
-    axes = figure.subplots()
-    axes.plot([0, 1], [0, 1], color="#999999", linestyle="--", label="as claimed")
-    for name, (mean, share, _) in curves.items():
-        axes.plot(mean, share, marker="o", label=name)
-    axes.set(xlabel="claimed probability of an anomaly", ylabel="share of anomalies", title="Reliability, test rows")
-    axes.legend(loc="upper left")
-    return figure
+def risk_coverage(confidence: Floats, labels: Labels) -> tuple[Floats, Floats]:
+    """Share of rows decided, and the error among them, from the most confident row to all [El-Yaniv & Wiener 2010].
 
+    Rows of equal size of confidence are decided together.
 
-def risk_coverage_figure(curves: dict[str, tuple[Floats, Floats]]) -> Figure:
-    """Share of wrong decisions against share of rows decided: by name, coverages and risks."""
-    figure = Figure(figsize=(6, 6), layout="constrained")
-    axes = figure.subplots()
-    for name, (coverage, risk) in curves.items():
-        axes.plot(coverage, risk, marker=".", label=name)
-    axes.set(xlabel="share of the rows decided, surest first", ylabel="share decided wrongly", xlim=(0, 1.02))
-    axes.set_ylim(bottom=0)
-    axes.legend(loc="upper left")
-    return figure
+    Args:
+        confidence: shape (n,), in [-1, 1]; its sign is the decision.
+        labels: 1 for an anomaly, shape (n,).
+    """
+    size = np.abs(confidence)
+    order = np.argsort(-size, kind="stable")
+    wrong = np.cumsum((confidence < 0)[order] != labels[order].astype(bool))
+    last_of_equals = np.flatnonzero(np.diff(size[order], append=-1.0))
+    decided = last_of_equals + 1
+    return decided / len(size), wrong[last_of_equals] / decided

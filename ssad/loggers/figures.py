@@ -12,13 +12,13 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
+from sklearn import metrics as sk
 
-from ssad import metrics
 from ssad.bundle import REGIONS, Thresholds
 from ssad.bundle.intervals import Floats
 from ssad.confidence_estimators import ConfidenceIntervalsConfiguration
 from ssad.distribution_analyzers.analyzer import REGION_COLORS, draw_regions
-from ssad.metrics import Labels
+from ssad.metrics import Labels, calibration_bins, calibration_error, risk_coverage
 
 SAMPLE = 2000
 """Rows that stand for all of them in a figure: more than it has pixels across."""
@@ -152,28 +152,47 @@ def risk_coverage_figure(confidence: Floats, labels: Labels) -> Figure:
     return figure
 
 
-def risk_coverage(confidence: Floats, labels: Labels) -> tuple[Floats, Floats]:
-    """Share of rows decided, and the error among them, from the most confident row to all [El-Yaniv & Wiener 2010].
-
-    Rows of equal size of confidence are decided together.
-
-    Args:
-        confidence: shape (n,), in [-1, 1]; its sign is the decision.
-        labels: 1 for an anomaly, shape (n,).
-    """
-    size = np.abs(confidence)
-    order = np.argsort(-size, kind="stable")
-    wrong = np.cumsum((confidence < 0)[order] != labels[order].astype(bool))
-    last_of_equals = np.flatnonzero(np.diff(size[order], append=-1.0))
-    decided = last_of_equals + 1
-    return decided / len(size), wrong[last_of_equals] / decided
-
-
 def reliability_figure(confidence: Floats, labels: Labels) -> Figure:
     """How often rows are anomalies, against the probability (1 - confidence) / 2 that their confidence gives."""
     probability = (1 - confidence) / 2
-    name = f"expected calibration error {metrics.calibration_error(probability, labels):.3f}"
-    return metrics.reliability_figure({name: metrics.calibration_bins(probability, labels)})
+    name = f"expected calibration error {calibration_error(probability, labels):.3f}"
+    return reliability_curves_figure({name: calibration_bins(probability, labels)})
+
+
+def reliability_curves_figure(curves: dict[str, tuple[Floats, Floats, Floats]]) -> Figure:
+    """Share of anomalies against claimed probability: by name, what `calibration_bins` gives."""
+    figure = Figure(figsize=(6, 6), layout="constrained")
+    axes = figure.subplots()
+    axes.plot([0, 1], [0, 1], color="#999999", linestyle="--", label="as claimed")
+    for name, (mean, share, _) in curves.items():
+        axes.plot(mean, share, marker="o", label=name)
+    axes.set(xlabel="claimed probability of an anomaly", ylabel="share of anomalies", title="Reliability, test rows")
+    axes.legend(loc="upper left")
+    return figure
+
+
+def roc_figure(scores: Floats, labels: Labels) -> Figure:
+    """The receiver operating characteristic."""
+    false_alarms, detected, _ = sk.roc_curve(labels, scores)
+    figure, area = Figure(figsize=(6, 6), layout="constrained"), sk.auc(false_alarms, detected)
+    axes = figure.subplots()
+    axes.plot(false_alarms, detected, color="#0072B2", label=f"area {area:.3f}")
+    axes.plot([0, 1], [0, 1], color="#999999", linestyle="--", label="chance")
+    axes.set(xlabel="false positive rate", ylabel="true positive rate", title="ROC, test rows")
+    axes.legend(loc="lower right")
+    return figure
+
+
+def precision_recall_figure(scores: Floats, labels: Labels) -> Figure:
+    """Precision against recall."""
+    precision, recall, _ = sk.precision_recall_curve(labels, scores)
+    figure, average = Figure(figsize=(6, 6), layout="constrained"), sk.average_precision_score(labels, scores)
+    axes = figure.subplots()
+    axes.step(recall, precision, where="post", color="#D55E00", label=f"average precision {average:.3f}")
+    axes.axhline(labels.mean(), color="#999999", linestyle="--", label="share of anomalies")
+    axes.set(xlabel="recall", ylabel="precision", ylim=(0, 1.02), title="Precision and recall, test rows")
+    axes.legend(loc="lower left")
+    return figure
 
 
 def _legend_below(figure: Figure) -> None:

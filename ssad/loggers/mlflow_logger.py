@@ -21,7 +21,7 @@ from ssad.distribution_analyzers import SupportsDistributionAnalysis
 from ssad.loggers import figures
 from ssad.loggers.figures import Recalibration
 from ssad.loggers.report import REPORT, report_html
-from ssad.metrics import Floats, Labels, precision_recall_figure, roc_figure
+from ssad.metrics import Floats, Labels
 
 PLOT_SIZE = (9.0, 8.0)
 """Inches: readable in MLflow's artifact viewer without scrolling."""
@@ -103,8 +103,8 @@ def log_test_results(
     """Log the test metrics at every threshold, and the ROC and precision-recall curves."""
     for metrics in at_thresholds:
         log_test_metrics(metrics, mlf_logger, metrics["threshold"])
-    log_figure(roc_figure(scores, labels), mlf_logger, "test_roc.png")
-    log_figure(precision_recall_figure(scores, labels), mlf_logger, "test_pr.png")
+    log_figure(figures.roc_figure(scores, labels), mlf_logger, "test_roc.png")
+    log_figure(figures.precision_recall_figure(scores, labels), mlf_logger, "test_pr.png")
 
 
 def log_test_confidence(confidence: Floats, labels: Labels, mlf_logger: MLFlowLogger) -> None:

@@ -24,15 +24,13 @@ from ssad.bundle.schema import GraphInputs
 from ssad.datasets.labels import AUTO, split_labels
 from ssad.datasets.tables import LABEL, read_table
 from ssad.loggers.comparison import column_drift_figure, score_distributions_figure
-from ssad.loggers.figures import reliability_figure, risk_coverage_figure
+from ssad.loggers.figures import precision_recall_figure, reliability_figure, risk_coverage_figure, roc_figure
 from ssad.metrics import (
     Labels,
     calibration_error,
     decision_metrics,
     has_both_classes,
-    precision_recall_figure,
     ranking_metrics,
-    roc_figure,
 )
 from ssad.workflows.registry import FetchedModel, fetch_model
 from ssad.workflows.tracking import log_dataset, log_new_params, tracked_run

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from ssad.metrics import (
     decision_metrics,
     has_both_classes,
-    precision_recall_figure,
     ranking_metrics,
-    roc_figure,
+    risk_coverage,
     threshold_metrics,
 )
 
@@ -58,7 +59,23 @@ def test_calling_nothing_has_precision_zero_and_no_warning() -> None:
     assert (metrics["precision"], metrics["recall"], metrics["f1"], metrics["mcc"]) == (0, 0, 0, 0)
 
 
-def test_the_figures_say_the_areas_of_the_metrics() -> None:
-    roc, curve = roc_figure(SCORES, LABELS), precision_recall_figure(SCORES, LABELS)
-    assert roc.axes[0].get_legend_handles_labels()[1][0] == "area 0.833"
-    assert curve.axes[0].get_legend_handles_labels()[1][0] == "average precision 0.833"
+def test_risk_falls_on_the_most_confident_rows_first() -> None:
+    coverage, risk = risk_coverage(np.asarray([0.9, -0.5, -0.8, 0.1]), np.asarray([0, 0, 1, 1]))
+    # In the order .9 (right), -.8 (right), -.5 (wrong), .1 (wrong).
+    assert coverage.tolist() == [0.25, 0.5, 0.75, 1]
+    assert risk == pytest.approx([0, 0, 1 / 3, 1 / 2])
+
+
+def test_rows_of_equal_confidence_are_decided_together() -> None:
+    coverage, risk = risk_coverage(np.asarray([1.0, -1.0, 1.0, 0.0]), np.asarray([0, 0, 1, 1]))
+    assert coverage.tolist() == [0.75, 1]
+    assert risk == pytest.approx([2 / 3, 3 / 4])
+
+
+@given(st.lists(st.tuples(st.floats(-1, 1), st.booleans()), min_size=1, max_size=60))
+def test_the_last_risk_is_the_error_of_the_forced_decision(rows: list[tuple[float, bool]]) -> None:
+    confidence, labels = np.asarray([row[0] for row in rows]), np.asarray([int(row[1]) for row in rows])
+    coverage, risk = risk_coverage(confidence, labels)
+    assert coverage[-1] == 1
+    assert risk[-1] == pytest.approx(((confidence < 0) != (labels == 1)).mean())
+    assert (np.diff(coverage) > 0).all()

@@ -6,7 +6,8 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from ssad.metrics import calibration_bins, reliability_figure, risk_coverage_figure
+from ssad.loggers.figures import reliability_curves_figure
+from ssad.metrics import calibration_bins
 from ssad.workflows.benchmark.decisions import probabilities
 from ssad.workflows.benchmark.ranking import METRICS, Measured
 
@@ -38,15 +39,21 @@ def reliability(measured: Measured, detector: str, with_peers: bool) -> Figure:
     chosen = [one for (_, _, name), one in measured.items() if name == detector]
     labels = np.concatenate([one.labels for one in chosen])
     ways = [probabilities(one, with_peers) for one in chosen]
-    return reliability_figure(
+    return reliability_curves_figure(
         {way: calibration_bins(np.concatenate([each[way] for each in ways]), labels) for way in ways[0]}
     )
 
 
 def risk_coverage(risks: pd.DataFrame) -> Figure:
     """Risk at each coverage, mean over the sets, of each detector."""
-    coverages = np.asarray(risks.columns, dtype=np.float64)
-    return risk_coverage_figure({str(name): (coverages, row.to_numpy()) for name, row in risks.iterrows()})
+    figure, coverages = Figure(figsize=(6, 6), layout="constrained"), np.asarray(risks.columns, dtype=np.float64)
+    axes = figure.subplots()
+    for name, row in risks.iterrows():
+        axes.plot(coverages, row, marker=".", label=name)
+    axes.set(xlabel="share of the rows decided, surest first", ylabel="share decided wrongly", xlim=(0, 1.02))
+    axes.set_ylim(bottom=0)
+    axes.legend(loc="upper left")
+    return figure
 
 
 def _colors(names: pd.Index, ours: list[str]) -> list[str]:

@@ -7,13 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from matplotlib.figure import Figure
 
 from ssad.bundle import REGIONS, Thresholds
 from ssad.loggers import figures
-from ssad.loggers.figures import PANELS, SAMPLE, Recalibration, risk_coverage, spread
+from ssad.loggers.figures import PANELS, SAMPLE, Recalibration, spread
 
 LABELS = np.asarray([0, 0, 1, 1])
 CONFIDENCE = np.asarray([0.9, -0.5, -0.8, 0.1])
@@ -93,28 +91,6 @@ def test_moves_sum_to_all_rows_and_name_where_they_went() -> None:
     assert shares == ["25.0%", "0.0%", "25.0%", "0.0%", "25.0%", "0.0%", "0.0%", "0.0%", "25.0%"]
 
 
-def test_risk_falls_on_the_most_confident_rows_first() -> None:
-    coverage, risk = risk_coverage(CONFIDENCE, LABELS)
-    # In the order .9 (right), -.8 (right), -.5 (wrong), .1 (wrong).
-    assert coverage.tolist() == [0.25, 0.5, 0.75, 1]
-    assert risk == pytest.approx([0, 0, 1 / 3, 1 / 2])
-
-
-def test_rows_of_equal_confidence_are_decided_together() -> None:
-    coverage, risk = risk_coverage(np.asarray([1.0, -1.0, 1.0, 0.0]), LABELS)
-    assert coverage.tolist() == [0.75, 1]
-    assert risk == pytest.approx([2 / 3, 3 / 4])
-
-
-@given(st.lists(st.tuples(st.floats(-1, 1), st.booleans()), min_size=1, max_size=60))
-def test_the_last_risk_is_the_error_of_the_forced_decision(rows: list[tuple[float, bool]]) -> None:
-    confidence, labels = np.asarray([row[0] for row in rows]), np.asarray([int(row[1]) for row in rows])
-    coverage, risk = risk_coverage(confidence, labels)
-    assert coverage[-1] == 1
-    assert risk[-1] == pytest.approx(((confidence < 0) != (labels == 1)).mean())
-    assert (np.diff(coverage) > 0).all()
-
-
 def test_the_reliability_of_a_calibrated_confidence_is_perfect() -> None:
     share = np.arange(1, 10) / 10
     normal = np.concatenate([np.arange(1600) < 1600 * p for p in share])
@@ -130,3 +106,10 @@ def test_rows_that_are_all_equally_sure_are_one_point_that_is_seen() -> None:
 def test_a_few_rows_are_drawn_too() -> None:
     assert "every row decided: 50.0%" in written(figures.risk_coverage_figure(CONFIDENCE, LABELS))
     assert "expected calibration error" in written(figures.reliability_figure(CONFIDENCE, LABELS))
+
+
+def test_the_figures_say_the_areas_of_the_metrics() -> None:
+    scores, labels = np.asarray([0.1, 0.2, 0.3, 0.4, 0.5]), np.asarray([0, 0, 1, 0, 1])
+    roc, curve = figures.roc_figure(scores, labels), figures.precision_recall_figure(scores, labels)
+    assert roc.axes[0].get_legend_handles_labels()[1][0] == "area 0.833"
+    assert curve.axes[0].get_legend_handles_labels()[1][0] == "average precision 0.833"
