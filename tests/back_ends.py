@@ -10,6 +10,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pytest
+from mlflow import MlflowClient
 
 from tests.ssad.workflows.support import free_port, real_server, tracking_server
 
@@ -25,6 +26,10 @@ class Files:
 
     def __init__(self, folder: Path, stack: ExitStack) -> None:
         self.environment: dict[str, str] = {}
+        self._empty = folder
+        with pytest.MonkeyPatch.context() as patch:
+            patch.chdir(folder)  # where MLflow puts the artifacts of a database that it makes
+            MlflowClient(self.shared(folder))  # takes a second, copying it none
 
     def options(self, folder: Path) -> list[str]:
         """What an `mlflow server` is told that stands before a store."""
@@ -37,8 +42,7 @@ class Files:
 
     def own(self, folder: Path, like: Path | None = None) -> str:
         """Likewise of a store for one test, empty or a copy of another."""
-        if like is not None:
-            shutil.copy(like / "mlflow.db", folder / "mlflow.db")
+        shutil.copy((like or self._empty) / "mlflow.db", folder / "mlflow.db")
         return self.shared(folder)
 
 
