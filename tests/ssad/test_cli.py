@@ -333,11 +333,13 @@ def test_a_mistake_in_a_models_life_is_one_sentence(refusal: Refusal, arguments:
 
 
 def test_a_broken_file_of_a_folder_is_one_sentence(refusal: Refusal, tmp_path: Path) -> None:
+    folder = tmp_path / "rows"
+    folder.mkdir()
     for name in ("a", "b"):
-        small_table().to_parquet(tmp_path / f"{name}.parquet")
-    path = tmp_path / "b.parquet"
+        small_table().to_parquet(folder / f"{name}.parquet")
+    path = folder / "b.parquet"
     path.write_bytes(path.read_bytes()[:4] + bytes(2000) + path.read_bytes()[2004:])
-    assert "b.parquet cannot be read to its end" in refusal("train", "--dataset", str(tmp_path))
+    assert "b.parquet cannot be read to its end" in refusal("train", "--dataset", str(folder))
 
 
 def test_a_folder_whose_features_cannot_be_kept_is_one_sentence(
