@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from functools import partial
 
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
@@ -15,7 +14,7 @@ from starlette.types import ASGIApp
 from serving.draining import drain_on_sigterm
 from serving.follower import Follower
 from serving.gate import Gate
-from serving.openapi import openapi
+from serving.openapi import DOCUMENT, Document
 from serving.problems import FAILED, RefusalError, problem_body, problem_type, rows_refusal_body
 from serving.routers import admin, inference_protocol, page, probes, state
 from serving.routers.scoring import scoring_endpoints
@@ -46,16 +45,18 @@ def app_around(service: Service, follower: Follower) -> Gate:
         description="Score, confidence and region (normal, unknown, abnormal) for every row.",
         version=__version__,
         lifespan=_following,
+        openapi_url=None,
         docs_url=None,
         redoc_url=None,
+        redirect_slashes=False,
     )
     app.state.service, app.state.follower, app.state.deliveries = service, follower, admin.Deliveries()
     hot = scoring_endpoints(service)
     hot_routes = [Route(path, endpoint, methods=["POST"]) for path, endpoint in hot.items()]
-    app.router.routes.extend([*hot_routes, *inference_protocol.infer_routes(service)])
+    document = Route(DOCUMENT, Document(app, service).answer, include_in_schema=False)
+    app.router.routes.extend([*hot_routes, *inference_protocol.infer_routes(service), document])
     for router in (page.router, probes.router, state.router, admin.router, inference_protocol.router):
         app.include_router(router)
-    app.openapi = partial(openapi, app, service)  # type: ignore[method-assign]  # as FastAPI documents
     app.add_exception_handler(Exception, _failed)
     app.add_exception_handler(RefusalError, _refused)
     app.add_exception_handler(RowsError, _refused_rows)

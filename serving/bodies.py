@@ -69,7 +69,8 @@ def invocation_rows(document: Any, schema: TableSchema, settings: Settings) -> G
     if found[0] == "dataframe_split":
         if not isinstance(content, dict) or "data" not in content:
             raise RowsError('dataframe_split must be {"columns": [...], "data": [[...]]}.')
-        return from_rows(content.get("columns") or names, content["data"], schema, settings)
+        given = content.get("columns")
+        return from_rows(names if given is None else given, content["data"], schema, settings)
     if found[0] == "inputs" and isinstance(content, dict):
         return from_columns(content, schema, settings)
     if isinstance(content, list) and content and isinstance(content[0], list):

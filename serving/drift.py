@@ -64,8 +64,12 @@ class DriftWindow:
 
     def counts(self) -> RowCounts:
         """What is remembered, counted in the cells of the training rows."""
+        return self._bundle.reference.count(*self.recent())
+
+    def recent(self) -> Part:
+        """What is remembered."""
         with self._lock:
             self._settle()
             scores, inputs = self._joined(list(self._recent))
-        recent = slice(-self._most, None)
-        return self._bundle.reference.count(scores[recent], inputs[recent])
+        last = slice(-self._most, None)
+        return scores[last], inputs[last]

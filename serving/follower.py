@@ -35,8 +35,7 @@ class Follower:
         self._store = Store(service.settings)
         self._reference = reference(service.settings.model)  # None: what another URI means may change, unseen
         self._settled = self._reference is None
-        self._recent: OrderedDict[Version, Fetched] = OrderedDict()
-        self._bundles: dict[Version, Bundle] = {}
+        self._recent: OrderedDict[Version, tuple[Fetched, Bundle]] = OrderedDict()
         self._refused: tuple[Version, float, float] | None = None  # version, not before, wait
         self._hint, self._stopping = threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._run, name="follower", daemon=True)
@@ -100,7 +99,6 @@ class Follower:
     def _run(self) -> None:
         while not self._stopping.is_set():
             try:
-                self._service.keys.refresh()
                 self._service.metrics.fold()  # another worker may be asked for this one's
                 if not self._settled:
                     self._poll()
@@ -158,19 +156,21 @@ class Follower:
             SsadError: it cannot be fetched, or fails the check.
             OSError: the disk cannot take it.
         """
-        if version in self._bundles:
-            self._swap(self._recent[version], self._bundles[version])
-            return
+        self._swap(*(self._recent.get(version) or self._kept(version) or self._fetched(version)))
+
+    def _kept(self, version: Version) -> tuple[Fetched, Bundle] | None:
+        """A version that has been served here before, from the disk; its clients are asked for nothing new."""
+        kept = self._store.find(version)
+        try:
+            return (kept, load_checked(kept, None)) if kept else None
+        except BundleError:
+            self._store.forget(version)
+            return None
+
+    def _fetched(self, version: Version) -> tuple[Fetched, Bundle]:
         assert self._reference is not None
-        kept, needed = self._store.find(version), self._needed(version)
-        if kept is not None:
-            try:
-                self._swap(kept, load_checked(kept, needed))
-                return
-            except BundleError:
-                self._store.forget(version)
         uri = f"models:/{self._reference['name']}/{version.number}"
-        self._swap(*self._fetch(uri, version.identity, needed))
+        return self._fetch(uri, version.identity, self._needed(version))
 
     def _needed(self, version: Version) -> TableSchema | None:
         """The columns that clients send, beyond which this version may need none; None where it may."""
@@ -195,10 +195,10 @@ class Follower:
         if self._reference is None:
             return
         version = fetched.source.registered
-        self._recent[version], self._bundles[version] = fetched, bundle
+        self._recent[version] = fetched, bundle
         self._recent.move_to_end(version)
         while len(self._recent) > KEPT:
-            del self._bundles[self._recent.popitem(last=False)[0]]
+            self._recent.popitem(last=False)
         try:
             self._store.mark_good(version)
         except OSError as error:
@@ -226,8 +226,7 @@ def load_checked(fetched: Fetched, served: TableSchema | None) -> Bundle:
             f"the bundle {fetched.path} cannot score its golden rows ({reason_of(error)}); train again."
         ) from error
     if served is not None:
-        known = {column.name: column.kind for column in served.columns}
-        other = [column.name for column in bundle.schema.columns if known.get(column.name) != column.kind]
+        other = [column.name for column in bundle.schema.beyond(served)]
         if other:
             raise BundleError(
                 f"it needs columns that the served version does not, or of another kind: {', '.join(other[:20])}; "

@@ -93,7 +93,7 @@ class Gate:
         self._app = app
         self._hot = hot
         self.service = service
-        self._running = 0
+        self._running = self._open = 0
         self._prefix, self._numbers = uuid.uuid4().hex[:12].encode(), itertools.count(1)
         self._log = AccessLog(service.settings.log_level)
         self._rate = RateLimit(service.settings.rate_limit)
@@ -104,7 +104,7 @@ class Gate:
             await self._app(scope, receive, send)
             return
         started = time.perf_counter()
-        path, headers = scope["path"], dict(scope["headers"])
+        path, headers = scope["path"], _joined(scope["headers"])
         request_id = headers.get(b"x-request-id", b"")
         if not request_id or not REQUEST_ID.fullmatch(request_id):
             request_id = b"%s-%x" % (self._prefix, next(self._numbers))
@@ -113,6 +113,7 @@ class Gate:
             extra.append((b"connection", b"close"))
         exchange = Exchange(send, extra)
         self._running += 1
+        self._open += path in OPEN
         self.service.metrics.running = self._running
         try:
             self._check(path, headers, scope)
@@ -136,6 +137,7 @@ class Gate:
             await exchange.refuse(path, RefusalError(500, FAILED, "failure"))
         finally:
             self._running -= 1
+            self._open -= path in OPEN
             self.service.metrics.running = self._running
             self._count(scope["method"], path, exchange.status, time.perf_counter() - started, request_id)
 
@@ -153,7 +155,7 @@ class Gate:
             raise RefusalError(
                 401, "an API key is needed; send it as X-API-Key.", "key", {"WWW-Authenticate": "Bearer"}
             )
-        if self._running > self.service.settings.max_concurrency:
+        if self._running - self._open > self.service.settings.max_concurrency:
             raise busy("too many requests at once; try again soon.", "concurrency")
         if self._rate.on:
             self._rate.check(hash_of(key) if key else (scope.get("client") or ("",))[0])
@@ -162,6 +164,15 @@ class Gate:
         handler = path if path in KNOWN else "/v2/models" if path.startswith("/v2/models/") else "other"
         self.service.metrics.count_request(method if method in METHODS else "other", handler, status, seconds)
         self._log.write(method, handler, status, seconds, request_id)
+
+
+def _joined(headers: Headers) -> dict[bytes, bytes]:
+    """Headers by name; one that comes more than once is a list [RFC 9110, 5.3]."""
+    joined = dict(headers)
+    if len(joined) < len(headers):
+        for name in joined:
+            joined[name] = b", ".join(value for other, value in headers if other == name)
+    return joined
 
 
 def _as_get(scope: Scope) -> Scope:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import logging
+import time
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -12,6 +13,10 @@ from serving.settings import SHA256, Settings
 from ssad.errors import SettingsError
 
 logger = logging.getLogger(__name__)
+
+
+REFRESH_SECONDS = 1.0
+"""How long a key may open after it was taken out of the file."""
 
 
 class Keys:
@@ -24,7 +29,7 @@ class Keys:
             SettingsError: the file of keys is missing or holds something else.
         """
         self._settings = settings
-        self._changed = -1.0
+        self._changed, self._due = -1.0, 0.0
         self._hashes: tuple[str, ...] = settings.api_keys
         self._read()
 
@@ -35,13 +40,16 @@ class Keys:
 
     def opens(self, key: bytes) -> bool:
         """Whether it is one of the API keys, or the admin key."""
+        if time.monotonic() >= self._due:
+            self._due = time.monotonic() + REFRESH_SECONDS
+            self._refresh()
         return _matches(key, self._hashes) or self.opens_admin(key)
 
     def opens_admin(self, key: bytes) -> bool:
         """Whether it is the admin key."""
         return bool(self._settings.admin_key) and _matches(key, (self._settings.admin_key,))
 
-    def refresh(self) -> None:
+    def _refresh(self) -> None:
         """Read the file again if it has changed; one that cannot be read leaves the keys as they are."""
         try:
             self._read()

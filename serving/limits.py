@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+import time
+
 from serving.problems import RefusalError
 
 
@@ -25,5 +28,6 @@ class RateLimit:
             RefusalError: it has sent too many.
         """
         if not self._limiter.hit(self._limit, client):
-            seconds = {"Retry-After": str(self._limit.get_expiry())}
+            again = self._limiter.get_window_stats(self._limit, client).reset_time
+            seconds = {"Retry-After": str(max(1, math.ceil(again - time.time())))}
             raise RefusalError(429, f"one client may send {self._limit}; wait and try again.", "rate", seconds)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 from collections import Counter as Tally
 from collections import deque
@@ -140,11 +141,12 @@ class Metrics:
         self.drift_rows.set(drift.rows)
         self.drift_psi.set(drift.score_psi)
         self.drift_ks.set(drift.score_ks)
+        self.drift_columns.clear()
         for column in sorted(drift.column_psi, key=lambda name: -drift.column_psi[name])[:MAX_DRIFT_COLUMNS]:
             self.drift_columns.labels(column).set(drift.column_psi[column])
         for rows, shares in (("recent", drift.region_shares), ("training", drift.training_region_shares)):
-            for region, share in shares.items():
-                self.shares.labels(region, rows).set(share)
+            for region in REGIONS:  # there are none of no rows
+                self.shares.labels(region, rows).set(shares.get(region, math.nan))
 
     def exposition(self) -> bytes:
         """All of it, in Prometheus' text format; that of all workers where there are several."""

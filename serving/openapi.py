@@ -5,10 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from fastapi import FastAPI
+import orjson
+from fastapi import FastAPI, Request, Response
 from fastapi.openapi.utils import get_openapi
 
 from serving import answers
+from serving.gate import ADMIN, OPEN
 from serving.problems import PROBLEM
 from serving.routers.inference_protocol import DATATYPES, UNNAMED
 from serving.routers.scoring import NDJSON_TYPES
@@ -38,6 +40,27 @@ REFUSALS = {
 }
 
 
+DOCUMENT, HOOK = "/openapi.json", "/hooks/mlflow"
+
+KEYED, SIGNED = ("401", "429", "503"), ("401", "408", "413")
+"""How what needs a key, and the hook, can refuse."""
+
+
+class Document:
+    """The OpenAPI document, written once for what is served: anybody may ask for it, and it takes 30 ms."""
+
+    def __init__(self, app: FastAPI, service: Service) -> None:
+        self._app, self._service = app, service
+        self._written: tuple[Served | None, bytes] | None = None
+
+    async def answer(self, request: Request) -> Response:
+        """The document."""
+        served = self._service.served
+        if self._written is None or self._written[0] is not served:
+            self._written = served, orjson.dumps(openapi(self._app, self._service))
+        return Response(self._written[1], media_type=answers.JSON)
+
+
 def openapi(app: FastAPI, service: Service) -> dict[str, Any]:
     """The document for what is served now."""
     document = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
@@ -52,7 +75,20 @@ def openapi(app: FastAPI, service: Service) -> dict[str, Any]:
     if service.keys.needed:
         document["security"] = [{"key": []}]
     document["paths"] |= _paths(served, example(served.bundle))
+    for path, operations in document["paths"].items():
+        for operation in operations.values():
+            operation["responses"] = _refusals(path) | operation["responses"]
+            if path in OPEN:
+                operation["security"] = []
     return document
+
+
+def _refusals(path: str) -> dict[str, Any]:
+    """What the gate, or the hook, answers instead."""
+    if path.startswith(ADMIN):
+        return {"403": {"description": "The admin key is needed."}}
+    statuses = SIGNED if path == HOOK else () if path in OPEN else KEYED
+    return {status: {"description": REFUSALS[status]} for status in statuses}
 
 
 def example(bundle: Bundle) -> dict[str, Any]:
@@ -109,21 +145,26 @@ def _paths(served: Served, row: dict[str, Any]) -> dict[str, Any]:
     explain = {"name": "explain", "in": "query", "schema": {"type": "integer", "minimum": 0}}
     explain["description"] = "How many columns to explain in each row."
     tensors = _tensors(served, row)
-    invocation = _object("dataframe_records", rows)
-    invocation["properties"]["params"] = PARAMS
-    score = _post("Score rows", _object("records", rows), {"records": [row]}, "predictions", [explain])
+    invocations = [
+        _object(dataframe_split=_object(columns=NAMES, data=LISTS)),
+        _object(dataframe_records=rows),
+        _object(instances={"oneOf": [rows, LISTS]}),
+        _object(inputs={"oneOf": [LISTS, {"type": "object", "additionalProperties": {"type": "array"}}]}),
+    ]
+    layouts = {"oneOf": [_object(records=rows), _object(columns=NAMES, rows=LISTS)]}
+    score = _post("Score rows", layouts, {"records": [row]}, "predictions", [explain])
     score["post"]["requestBody"]["content"][NDJSON_TYPES[0]] = {"schema": {"type": "string"}}
     return {
         "/v1/score": score,
         "/invocations": _post(
             "Score rows as MLflow does",
-            invocation,
+            {"oneOf": [_with_params(layout) for layout in invocations]},
             {"dataframe_records": [row]},
             "predictions",
         ),
         f"/v2/models/{served.source.name or UNNAMED}/infer": _post(
             "Score rows given as a tensor for each column",
-            _object("inputs", {"type": "array", "items": {"type": "object"}, "minItems": 1}),
+            _object(inputs={"type": "array", "items": {"type": "object"}, "minItems": 1}),
             {"inputs": tensors},
             "outputs",
         ),
@@ -137,13 +178,21 @@ def _tensors(served: Served, row: dict[str, Any]) -> list[dict[str, Any]]:
     ]
 
 
-def _object(key: str, schema: dict[str, Any]) -> dict[str, Any]:
-    return {"type": "object", "required": [key], "properties": {key: schema}}
+def _object(**properties: dict[str, Any]) -> dict[str, Any]:
+    return {"type": "object", "required": list(properties), "properties": properties}
 
 
-PROTOCOL_REFUSAL = _object("error", {"type": "string"})
+def _with_params(layout: dict[str, Any]) -> dict[str, Any]:
+    return layout | {"properties": layout["properties"] | {"params": PARAMS}}
 
-REFUSAL = _object("detail", {"type": "string", "description": "What came, what was expected, what to do."})
+
+NAMES: dict[str, Any] = {"type": "array", "items": {"type": "string"}}
+
+LISTS: dict[str, Any] = {"type": "array", "minItems": 1, "items": {"type": "array"}}
+
+PROTOCOL_REFUSAL = _object(error={"type": "string"})
+
+REFUSAL = _object(detail={"type": "string", "description": "What came, what was expected, what to do."})
 REFUSAL["properties"]["errors"] = {
     "type": "array",
     "items": {"type": "object", "properties": {"row": {"type": "integer"}, "column": {"type": "string"}}},
@@ -156,7 +205,7 @@ def _post(
 ) -> dict[str, Any]:
     answer_items = {"$ref": "#/components/schemas/Prediction"} if key == "predictions" else {"type": "object"}
     content = {"application/json": {"schema": schema, "example": body}}
-    answer = {"application/json": {"schema": _object(key, {"type": "array", "items": answer_items})}}
+    answer = {"application/json": {"schema": _object(**{key: {"type": "array", "items": answer_items}})}}
     if key == "predictions":
         content |= TABLES
         answer |= TABLES

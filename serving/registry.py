@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import selectors
+import signal
 import subprocess
 import sys
 import threading
@@ -22,7 +23,7 @@ from urllib.parse import urlparse
 
 from serving.settings import Settings
 from serving.source import Source, Version, reference
-from ssad.errors import TrackingError, disk_is_full, reason_of, without_password
+from ssad.errors import TrackingError, disk_is_full, reason_of, without_secrets
 
 BUNDLE_LOADER = "ssad.bundle.pyfunc"
 """The `loader_module` of a logged model that is a bundle of this project."""
@@ -112,7 +113,7 @@ def _resolve_over_http(settings: Settings, uri: str) -> Version:
     except (requests.RequestException, ValueError, KeyError, TypeError, AttributeError) as error:
         reason = type(error).__name__
     raise TrackingError(
-        f"the registry at {without_password(settings.registry_uri)} does not tell which version {uri} is "
+        f"the registry at {without_secrets(settings.registry_uri)} does not tell which version {uri} is "
         f"({reason[:200]}); check that it runs and has it."
     )
 
@@ -208,9 +209,9 @@ def _fetch(uri: str, folder: Path) -> dict[str, Any]:
     from mlflow import MlflowClient
 
     client, name, version, run_id = MlflowClient(), None, None, None
-    reference = uri.removeprefix("models:/").lstrip("/").split("/")
-    if uri.startswith("models:/") and len(reference) == 2:
-        found = client.get_model_version(*reference)
+    parts = uri.removeprefix("models:/").lstrip("/").split("/")
+    if uri.startswith("models:/") and len(parts) == 2:
+        found = _version(client, *parts)
         name, version, run_id = found.name, str(found.version), found.run_id
     local = Path(mlflow.artifacts.download_artifacts(artifact_uri=uri, dst_path=str(folder)))
     # Read as what it is: MLflow's class for it needs pandas, which the service does not have.
@@ -221,6 +222,13 @@ def _fetch(uri: str, folder: Path) -> dict[str, Any]:
     run_id = run_id or model.get("run_id")
     source = Source(uri, name, version, None, run_id, **_run_facts(client, run_id))
     return {"source": asdict(source), "path": str(local / flavor["data"])}
+
+
+def _version(client: Any, name: str, number: str) -> Any:
+    """A version by its number, or the newest of all by MLflow's word for it."""
+    if number == "latest":
+        number = max((str(found.version) for found in client.search_model_versions(f"name='{name}'")), key=int)
+    return client.get_model_version(name, number)
 
 
 def _run_facts(client: Any, run_id: str | None) -> dict[str, Any]:
@@ -249,6 +257,7 @@ def _run_of(client: Any, model_id: str) -> str | None:
 
 
 def _serve_questions() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to both; the parent ends this process
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what libraries print is no answer
     for line in sys.stdin:
@@ -258,7 +267,7 @@ def _serve_questions() -> None:
         except Exception as error:  # whatever MLflow raises; the parent makes one sentence of it
             full = disk_is_full(error)
             advice = "make room for its cache" if full else "train first, or name a version that is there"
-            reason = "the disk is full" if full else without_password(reason_of(error, 300))
+            reason = "the disk is full" if full else without_secrets(reason_of(error, 300))
             answer = {"error": f"{question['uri']} cannot be loaded ({reason}); {advice}."}
         print(json.dumps(answer), file=answers, flush=True)
 

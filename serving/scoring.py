@@ -18,6 +18,7 @@ from starlette.types import Receive, Scope, Send
 from serving.answers import JSON, Answered, Reasons, Writer, liked
 from serving.bodies import Decoder
 from serving.deadline import Deadline
+from serving.drift import DriftWindow
 from serving.problems import RefusalError, busy
 from serving.settings import Settings
 from serving.state import Served, Service
@@ -28,7 +29,8 @@ from ssad.bundle.schema import MAX_REPORTED_PROBLEMS, GraphInputs
 from ssad.errors import RowsError
 
 INLINE_BYTES = 2**18
-"""Bodies up to this size are scored on the event loop: a hop to a thread costs more than most of them do."""
+"""JSON up to this size is scored on the event loop: a hop to a thread costs more than most of it does. What a table
+unpacks to, its size does not say."""
 
 
 KNOWN_WISHES = 64
@@ -105,14 +107,11 @@ class ScoringEndpoint:
         wishes = self._wishes(scope, headers)
         ends = time.perf_counter() + service.settings.timeout_seconds
         body = await read_body(receive, headers, service.deadline, service.settings.max_body_bytes)
-        if len(body) > INLINE_BYTES or wishes.explained:
-            loop = asyncio.get_running_loop()
-            arguments = (Scoring(served, wishes, ends), body, service.scorers)
-            answer = await loop.run_in_executor(service.pool, self._answer, *arguments)
-        elif wishes.at_once:
-            answer = await self._answer_gathered(Scoring(served, wishes, ends), body)
+        scoring = Scoring(served, wishes, ends)
+        if wishes.at_once and not wishes.explained and len(body) <= INLINE_BYTES:
+            answer = await self._answer_gathered(scoring, body)
         else:
-            answer = self._answer(Scoring(served, wishes, ends), body, None)
+            answer = await asyncio.get_running_loop().run_in_executor(service.pool, self._answer, scoring, body)
         return [wishes.content_type, (b"content-length", b"%d" % len(answer)), *served.headers], answer
 
     def _wishes(self, scope: Scope, headers: dict[bytes, bytes]) -> Wishes:
@@ -126,7 +125,7 @@ class ScoringEndpoint:
         decode = self._decoders.get(sent)
         if decode is None:
             raise RefusalError(415, f"a body can be {', '.join(self._decoders)}; send one of them.", "content_type")
-        if encoding not in (b"", b"identity"):
+        if encoding.lower() not in (b"", b"identity"):
             raise RefusalError(415, "a body cannot have a content encoding; send it as it is.", "content_encoding")
         answered = liked(accepted.decode("latin-1"), self._writers)
         header = b"content-type", answered.encode()
@@ -144,25 +143,27 @@ class ScoringEndpoint:
         served.window.add(finite(decided.score, 0), inputs)
         return self._write(scoring, decided, read, None)
 
-    def _answer(self, scoring: Scoring, body: bytes, scorers: Executor | None) -> bytes:
+    def _answer(self, scoring: Scoring, body: bytes) -> bytes:
         """Score part by part, of a large body holding only the scores; then write them."""
         served, wishes = scoring.served, scoring.wishes
+        window = DriftWindow(served.bundle, self._service.settings.drift_rows)
         scoring.started = time.perf_counter()  # which does not count the wait for a thread
         scores: list[Floats] = []
         reasons: Reasons = []
         rows = 0
         parts = Timed(wishes.decode(body, served.bundle.schema, self._service.settings), scoring.started)
-        for inputs, scored in scored_parts(served.bundle, parts, scorers):
+        for inputs, scored in scored_parts(served.bundle, parts, self._service.scorers):
             if time.perf_counter() > scoring.ends:
                 raise busy("scoring took too long; send fewer rows at a time.", "timeout")
             scores.append(finite(scored, rows))
             rows += len(inputs)
-            served.window.add(scored, inputs)
+            window.add(scored, inputs)
             if wishes.explained:
                 check_explained(wishes.explained * rows, self._service.settings)
                 found = explain(served.bundle, inputs, wishes.explained)
                 reasons += [{"features": features} for features in found]
         decided = served.bundle.decide(np.concatenate(scores))
+        served.window.add(*window.recent())  # not those of a body that was refused at its end
         return self._write(scoring, decided, parts.seconds, reasons if wishes.explained else None)
 
     def _write(self, scoring: Scoring, decided: Scores, read: float, reasons: Reasons | None) -> bytes:
@@ -194,13 +195,9 @@ class Timed:
 
 
 def scored_parts(
-    bundle: Bundle, parts: Iterator[GraphInputs], scorers: Executor | None
+    bundle: Bundle, parts: Iterator[GraphInputs], scorers: Executor
 ) -> Iterator[tuple[GraphInputs, Floats]]:
-    """Each part with its scores, in order; the next ones are decoded while `scorers`, if any, score the last."""
-    if scorers is None:
-        for inputs in parts:
-            yield inputs, bundle.score_inputs(inputs)
-        return
+    """Each part with its scores, in order; the next ones are decoded while `scorers` score the last."""
     ahead: deque[tuple[GraphInputs, Future[Floats]]] = deque()
     for inputs in parts:
         ahead.append((inputs, scorers.submit(bundle.score_inputs, inputs)))

@@ -32,7 +32,9 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="ignore", env_ignore_empty=True)
 
-    model: str = Field("models:/ssad@champion", description="model URI of MLflow; one with an alias is followed")
+    model: str = Field(
+        "models:/ssad@champion", min_length=1, description="model URI of MLflow; one with an alias is followed"
+    )
     host: str = Field("127.0.0.1", description="address to listen at")
     port: int = Field(8000, ge=0, le=65535, description="port to listen at")
     workers: int = Field(1, ge=1, description="processes; each follows the registry by itself")

@@ -76,9 +76,10 @@ class Store:
         (ready / SOURCE).write_text(json.dumps(asdict(fetched.source)), encoding="utf-8")
         try:
             ready.rename(place)
-        except OSError:
-            if not place.exists():
-                raise  # else another worker was sooner
+        except OSError:  # another worker was sooner, or what lies there is damaged
+            if self._read(place.name) is None:
+                shutil.rmtree(place, ignore_errors=True)
+                ready.rename(place)
         return Fetched(fetched.source, place / BUNDLE)
 
     def forget(self, version: Version) -> None:

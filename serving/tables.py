@@ -168,10 +168,12 @@ def _values(array: Any, kind: str, name: str) -> Any:
     if pa.types.is_temporal(array.type) != (kind == "date"):
         return _listed(array, name)
     try:
-        wanted = pa.timestamp("us") if kind == "date" else pa.float64()
-        return array.cast(wanted).to_numpy(zero_copy_only=False)
+        read = array.cast(pa.timestamp("us") if kind == "date" else pa.float64())
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
         return _listed(array, name)
+    if kind != "date":
+        _refuse_nan(pc.is_nan(read), name)  # a word for it
+    return read.to_numpy(zero_copy_only=False)
 
 
 def _words(array: Any, name: str) -> Any:

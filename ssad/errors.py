@@ -123,9 +123,9 @@ def disk_is_full(error: BaseException | None) -> bool:
     return False
 
 
-def without_password(words: str) -> str:
-    """Words that may be logged: the user and the password that an URI can hold are taken out."""
-    return re.sub(r"//[^/\s]*@", "//", words)
+def without_secrets(words: str) -> str:
+    """Words that may be logged: of every URI in them user, password and query are left out, a signature among them."""
+    return re.sub(r"(://[^\s?]*)\?[^\s)]*", r"\1", re.sub(r"//[^/\s]*@", "//", words))
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

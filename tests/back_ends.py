@@ -6,6 +6,7 @@ import os
 import shutil
 import sys
 from contextlib import ExitStack
+from functools import cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -26,10 +27,15 @@ class Files:
 
     def __init__(self, folder: Path, stack: ExitStack) -> None:
         self.environment: dict[str, str] = {}
-        self._empty = folder
+        self._folder = folder
+
+    @cached_property
+    def _empty(self) -> Path:
+        """The folder of an empty store: MLflow takes a second to make one, copying it takes none."""
         with pytest.MonkeyPatch.context() as patch:
-            patch.chdir(folder)  # where MLflow puts the artifacts of a database that it makes
-            MlflowClient(self.shared(folder))  # takes a second, copying it none
+            patch.chdir(self._folder)  # where MLflow puts the artifacts of a database that it makes
+            MlflowClient(self.shared(self._folder))
+        return self._folder
 
     def options(self, folder: Path) -> list[str]:
         """What an `mlflow server` is told that stands before a store."""

@@ -39,11 +39,13 @@ async def reload(request: Request) -> Response:
 async def hook(request: Request) -> Response:
     """Look at the alias now, because MLflow says that something has changed; what it says is not relied on."""
     service = request.app.state.service
-    body = await read_body(request.receive, dict(request.scope["headers"]), service.deadline, MAX_DELIVERY_BYTES)
     secret = service.settings.webhook_secret
+    if not secret or "x-mlflow-signature" not in request.headers:
+        raise RefusalError(401, "the delivery is not signed, or this service has no webhook secret.", "webhook")
+    body = await read_body(request.receive, dict(request.scope["headers"]), service.deadline, MAX_DELIVERY_BYTES)
     delivery, stamp = request.headers.get("x-mlflow-delivery-id", ""), request.headers.get("x-mlflow-timestamp", "")
-    signature = request.headers.get("x-mlflow-signature", "")
-    if not secret or not hmac.compare_digest(signature.encode(), sign(secret, delivery, stamp, body).encode()):
+    signature = request.headers["x-mlflow-signature"]
+    if not hmac.compare_digest(signature.encode(), sign(secret, delivery, stamp, body).encode()):
         raise RefusalError(401, "the delivery is not signed with this service's webhook secret.", "webhook")
     if not stamp.isdecimal() or len(stamp) > STAMP_DIGITS or abs(time.time() - int(stamp)) > MAX_AGE_SECONDS:
         raise RefusalError(401, f"the delivery was not signed within the last {MAX_AGE_SECONDS} s.", "webhook")

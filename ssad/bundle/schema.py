@@ -148,6 +148,11 @@ class TableSchema:
         """Names of the columns in the order of the graph: numeric ones, then categorical ones."""
         return tuple(column.name for column in (*self.numeric, *self.categorical))
 
+    def beyond(self, other: TableSchema) -> list[Column]:
+        """Columns that another schema does not have, or has of another kind: rows for that one do not fit this one."""
+        known = {column.name: column.kind for column in other.columns}
+        return [column for column in self.columns if known.get(column.name) != column.kind]
+
     def to_json(self) -> dict[str, Any]:
         """The schema as plain JSON."""
         return {"columns": [asdict(column) for column in self.columns], "dropped": self.dropped}

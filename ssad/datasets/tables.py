@@ -20,7 +20,7 @@ import requests
 
 from ssad.datasets import catalogue
 from ssad.datasets.parquet import parquet_files
-from ssad.errors import DatasetError, SsadError, reason_of, without_password
+from ssad.errors import DatasetError, SsadError, reason_of, without_secrets
 
 LABEL = "label"
 """The label column of tables that this project makes itself."""
@@ -78,7 +78,7 @@ def fetched(location: str) -> Iterator[str]:
     if location.startswith("file://") or not ("://" in location or location.startswith(FETCHED_SCHEMES)):
         yield location
         return
-    shown = without_password(location)
+    shown = without_secrets(location)
     with tempfile.TemporaryDirectory(prefix="ssad-") as folder:
         copy = _fetch(location, Path(folder))
         try:
@@ -101,7 +101,7 @@ def _fetch(location: str, folder: Path) -> str:
         return str(copy)
     except Exception as error:  # each store has exceptions of its own
         raise DatasetError(
-            f"{without_password(location)} cannot be fetched ({without_password(reason_of(error))}); "
+            f"{without_secrets(location)} cannot be fetched ({without_secrets(reason_of(error))}); "
             "check the address and its credentials."
         ) from error
 

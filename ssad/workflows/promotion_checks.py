@@ -120,11 +120,10 @@ def _golden(candidate: Bundle) -> Check:
 
 def _schema(candidate: Bundle, champion: Bundle) -> Check:
     """Whoever sends rows to the champion must be able to send the same rows to the candidate."""
-    known = {column.name: column.kind for column in champion.schema.columns}
+    known = champion.schema.graph_order
     problems = [
         f"{column.name} is {column.kind}" if column.name in known else f"{column.name} is new"
-        for column in candidate.schema.columns
-        if known.get(column.name) != column.kind
+        for column in candidate.schema.beyond(champion.schema)
     ]
     return Check("columns", ", ".join(problems[:20]) or "compatible", "the champion's, of the same kinds", not problems)
 

@@ -21,11 +21,12 @@ from ssad.datasets.tables import read_table
 from ssad.detectors.presets import preset
 from ssad.distribution_analyzers import ConformalThresholding
 from ssad.distribution_analyzers.conformal import rows_to_promise
-from ssad.errors import RefusedError, SettingsError, check_settings, without_password
+from ssad.errors import RefusedError, SettingsError, check_settings, without_secrets
 from ssad.loggers.comparison import score_distributions_figure
 from ssad.workflows.evaluate import MIN_UNLABELLED_ROWS, limit_problems, state_metrics
 from ssad.workflows.registry import FetchedModel, Registered, fetch_model, log_bundle, name_problems, register
 from ssad.workflows.signature import DescribedRows, describe_rows
+from ssad.workflows.stopping import too_late_to_stop
 from ssad.workflows.tracking import log_dataset, log_new_params, tracked_run
 
 
@@ -97,8 +98,9 @@ def recalibrate(settings: RecalibrateSettings) -> RecalibrateResult:
         old, new, shares = parent.bundle.curve.thresholds, bundle.curve.thresholds, bundle.histogram["region_shares"]
         _log_shift(parent.bundle, bundle, scores)
         model_uri = log_bundle(bundle.path, _described(parent, table))
-        source = without_password(settings.dataset)
+        source = without_secrets(settings.dataset)
         description = _description(parent.uri, source, old, new)
+        too_late_to_stop()
         registered = register(model_uri, name, description, {"parent": parent.uri, "recalibrated_on": source})
     return RecalibrateResult(registered, parent.uri, old, new, shares)
 

@@ -30,7 +30,7 @@ from ssad.errors import (
     TrackingError,
     disk_is_full,
     reason_of,
-    without_password,
+    without_secrets,
 )
 from ssad.workflows.signature import DescribedRows
 
@@ -41,6 +41,9 @@ LATEST = "latest"
 
 NO_SUCH_ALIAS = ("INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST")
 """How registries say that there is no such alias, of a model that is there."""
+
+NO_NAME = "/:@?#'\""
+"""What a registry refuses in a model's name, or takes and no model URI can name."""
 
 CLAIM = "ssad.promotion."
 CLAIM_SECONDS = 3600
@@ -54,9 +57,9 @@ SCORING_PACKAGES = ("mlflow", "numpy", "onnxruntime", "pandas", "lazy-loader")
 
 def name_problems(name: str) -> list[str]:
     """Why a registry would refuse this name of a model: said before the work, not after it."""
-    if name.strip() and not any(sign in name for sign in "/:"):
+    if name.strip() and not any(sign in name for sign in NO_NAME):
         return []
-    return [f"model_name must be a name without / and :, got {name!r}"]
+    return [f"model_name must be a name without any of {' '.join(NO_NAME)}, got {name!r}"]
 
 
 @dataclass(frozen=True)
@@ -76,7 +79,7 @@ class FetchedModel:
         uri: the URI or path, with the version in place of an alias.
         name: name in the registry.
         version: its version there.
-        model_id: MLflow's id of the logged model.
+        model_id: MLflow's id of the logged model, where this tracking store has it.
         logged: the folder MLflow logged.
         bundle: the bundle.
     """
@@ -113,7 +116,7 @@ def fetch_model(uri: str, folder: Path) -> FetchedModel:
         if disk_is_full(error):
             raise TrackingError(f"the disk of {folder} is full; make room and run again.") from error
         raise TrackingError(
-            f"the model {uri} cannot be loaded ({without_password(reason_of(error))}); "
+            f"the model {uri} cannot be loaded ({without_secrets(reason_of(error))}); "
             "name a version that is there, or a bundle's folder."
         ) from error
     flavor = model.flavors.get("python_function", {})
@@ -121,7 +124,15 @@ def fetch_model(uri: str, folder: Path) -> FetchedModel:
         raise BundleError(f"the model {uri} is not one of this project; name one that ssad registered.")
     bundle = Bundle(logged / flavor["data"])
     name, number = (version.name, str(version.version)) if version else (None, None)
-    return FetchedModel(pinned, name, number, model.model_id, logged, bundle)
+    return FetchedModel(pinned, name, number, _known_model(model.model_id), logged, bundle)
+
+
+def _known_model(model_id: str | None) -> str | None:
+    """The id of a logged model; None where this store does not have it, as of a folder that came from another."""
+    try:
+        return MlflowClient().get_logged_model(model_id).model_id if model_id else None
+    except MlflowException:
+        return None
 
 
 def registered_version(uri: str) -> ModelVersion | None:
@@ -170,13 +181,14 @@ def register(
 ) -> Registered:
     """Make a logged model a version with alias `challenger`, and `champion` too where there is none.
 
-    A version that cannot be told all of it is deleted again, and the challenger until then is it again: nothing is
-    left half-registered.
+    A version that cannot be told all of it is deleted again, with the model if it was the first, and the challenger
+    until then is it again: nothing is left half-registered.
     """
     client = MlflowClient()
-    version = mlflow.register_model(model_uri, name, tags=tags)
-    former = None
+    known = _is_registered(client, name)
+    version, former = None, None
     try:
+        version = mlflow.register_model(model_uri, name, tags=tags)
         if description:
             client.update_model_version(name, version.version, description)
         former = alias_version(client, name, CHALLENGER)
@@ -184,11 +196,21 @@ def register(
         for alias in aliases:
             client.set_registered_model_alias(name, alias, version.version)
     except BaseException:
-        client.delete_model_version(name, version.version)
+        if version:
+            client.delete_model_version(name, version.version)
         if former:
             client.set_registered_model_alias(name, CHALLENGER, former.version)
+        if not known and _is_registered(client, name):
+            client.delete_registered_model(name)
         raise
     return Registered(name, str(version.version), aliases)
+
+
+def _is_registered(client: MlflowClient, name: str) -> bool:
+    try:
+        return client.get_registered_model(name) is not None
+    except MlflowException:
+        return False
 
 
 def registered_name(uri: str) -> str:
@@ -215,7 +237,7 @@ def alias_version(client: MlflowClient, name: str, alias: str) -> ModelVersion |
         if "not found" in str(error) and getattr(error, "error_code", "") in NO_SUCH_ALIAS:
             return None
         raise TrackingError(
-            f"the registry at {without_password(mlflow.get_registry_uri())} cannot tell the alias {alias} of {name} "
+            f"the registry at {without_secrets(mlflow.get_registry_uri())} cannot tell the alias {alias} of {name} "
             f"({reason_of(error)}); it must be one with aliases, of MLflow 2.3 or newer."
         ) from error
 
@@ -275,3 +297,5 @@ def move_champion(client: MlflowClient, name: str, version: str, former: ModelVe
         elif former:
             client.delete_registered_model_alias(name, PREVIOUS)
         raise
+    if not former and before and str(before.version) == version:  # else it could not be gone back to
+        client.delete_registered_model_alias(name, PREVIOUS)

@@ -10,7 +10,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 
-from ssad.errors import DatasetError, SettingsError, without_password
+from ssad.errors import DatasetError, SettingsError, without_secrets
 from ssad.loggers.mlflow_logger import CHECKPOINTS
 
 RESUMES, RESUMED_BY = "ssad.resumes", "ssad.resumed_by"
@@ -77,7 +77,7 @@ def _run(client: MlflowClient, run_id: str) -> Run:
         return client.get_run(run_id)
     except MlflowException as error:
         raise SettingsError(
-            f"there is no run {run_id!r} at {without_password(mlflow.get_tracking_uri())} to resume."
+            f"there is no run {run_id!r} at {without_secrets(mlflow.get_tracking_uri())} to resume."
         ) from error
 
 

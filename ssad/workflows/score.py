@@ -37,7 +37,7 @@ from ssad.errors import (
     nearest,
     reason_of,
     rows_from,
-    without_password,
+    without_secrets,
 )
 from ssad.workflows.registry import FetchedModel, fetch_model
 from ssad.workflows.tracking import log_new_params, tracked_run
@@ -326,7 +326,7 @@ def _job(settings: ScoreSettings, model: FetchedModel, table: str) -> dict[str, 
     else:  # a copy, whose path and time are new each time
         known = [[str(file.relative_to(table)), digest(file)] for file in files if file.is_file()]
     return {
-        "dataset": without_password(settings.dataset),
+        "dataset": without_secrets(settings.dataset),
         "files": known,
         "explain": settings.explain,
         "keep": settings.kept,

@@ -8,7 +8,7 @@ import shlex
 from rich.console import Console
 from rich.table import Table
 
-from ssad.errors import without_password
+from ssad.errors import without_secrets
 from ssad.workflows.registry import CHALLENGER, CHAMPION, Registered
 from ssad.workflows.train import TrainResult, TrainSettings
 
@@ -45,7 +45,7 @@ def _lines(settings: TrainSettings, result: TrainResult) -> list[tuple[str, str]
     detector, thresholds = result.detector, result.detector.curve.thresholds
     shares = ", ".join(f"{region} {share:.1%}" for region, share in result.region_shares.items())
     lines = [
-        ("data set", without_password(settings.dataset)),
+        ("data set", without_secrets(settings.dataset)),
         ("training rows", f"{len(detector.training_scores):,}"),
         ("features", f"{detector.encoder.output_dim} from {len(detector.schema.columns)} columns"),
         ("detector", f"{detector.plan.detector}, {detector.plan.max_epochs} epochs"),

@@ -28,7 +28,7 @@ from sqlalchemy import make_url
 from sqlalchemy.exc import SQLAlchemyError
 
 from ssad.datasets.table_rows import TableRows
-from ssad.errors import SsadError, TrackingError, disk_is_full, reason_of, without_password
+from ssad.errors import SsadError, TrackingError, disk_is_full, reason_of, without_secrets
 from ssad.workflows.stopping import Stopped
 
 CONNECT_SECONDS = 15.0
@@ -78,7 +78,7 @@ def tracked_run(system_metrics: bool = True, resumable: bool = False) -> Iterato
             try:
                 yield run
             except SsadError as error:
-                mlflow.set_tag(ERROR, without_password(str(error)))
+                mlflow.set_tag(ERROR, without_secrets(str(error)))
                 raise
             except (Stopped, KeyboardInterrupt) as stop:
                 mlflow.set_tag(ERROR, str(stop) or "stopped by SIGINT")
@@ -106,7 +106,7 @@ def check_server(uri: str) -> None:
         except requests.RequestException as error:
             if time.monotonic() > deadline:
                 raise TrackingError(
-                    f"no tracking server answers at {without_password(uri)} (waited {CONNECT_SECONDS:.0f} s); "
+                    f"no tracking server answers at {without_secrets(uri)} (waited {CONNECT_SECONDS:.0f} s); "
                     "start it, or set MLFLOW_TRACKING_URI to one that runs."
                 ) from error
         time.sleep(0.5)
@@ -138,7 +138,7 @@ def git_state() -> dict[str, str]:
 def log_new_params(run: Run, params: Mapping[str, Any]) -> None:
     """Log parameters that the run does not have yet: `mlflow run` logs its own, and they cannot change."""
     known = mlflow.get_run(run.info.run_id).data.params
-    new = {name: without_password(str(value)) for name, value in params.items() if name not in known}
+    new = {name: without_secrets(str(value)) for name, value in params.items() if name not in known}
     mlflow.log_params(new)
 
 
@@ -150,7 +150,7 @@ def log_dataset(rows: pd.DataFrame, source: str, context: str) -> None:
         source: where it came from: a name, path or URI.
         context: what it was used for: training, test, evaluation, recalibration, promotion.
     """
-    source = without_password(source)
+    source = without_secrets(source)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # hints on whole numbers and on sources MLflow cannot resolve
         dataset = from_pandas(rows, source=source, name=Path(source).stem or source, digest=_digest(rows))
@@ -175,7 +175,7 @@ def log_rows(rows: TableRows, source: str, context: str) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # hints on whole numbers and on sources MLflow can read in two ways
         schema = infer_signature(rows.head(TYPED_ROWS)).inputs
-        origin = resolve_dataset_source(without_password(source))
+        origin = resolve_dataset_source(without_secrets(source))
     dataset = _RowsInFiles(origin, Path(source).stem, digest[:DIGEST_LENGTH], schema)
     dataset.rows = len(rows)
     mlflow.log_input(dataset, context=context)
@@ -200,7 +200,7 @@ def _git(*arguments: str) -> str:
 
 def _explained(error: Exception) -> SsadError:
     """What went wrong on the way, as one sentence."""
-    uri = without_password(mlflow.get_tracking_uri())
+    uri = without_secrets(mlflow.get_tracking_uri())
     if disk_is_full(error):
         return TrackingError(f"the disk that holds {uri} or the temporary folder is full; make room and run again.")
     if isinstance(error, OSError) and error.filename is not None:
@@ -208,5 +208,5 @@ def _explained(error: Exception) -> SsadError:
             f"{error.filename} cannot be read or written ({error.strerror}); see that it can, and run again."
         )
     return TrackingError(
-        f"logging to {uri} failed ({without_password(reason_of(error))}); see what is wrong there, and run again."
+        f"logging to {uri} failed ({without_secrets(reason_of(error))}); see what is wrong there, and run again."
     )

@@ -274,14 +274,19 @@ def test_a_version_that_is_named_starts_without_the_registry_too(
             assert running.client.get("/readyz").json()["stale"] is False
 
 
-def test_a_last_good_bundle_that_was_damaged_is_fetched_again(registry: Registry, tmp_path: Path) -> None:
+@pytest.mark.parametrize("damaged", ["detector.onnx", "source.json"])
+def test_a_last_good_bundle_that_was_damaged_is_fetched_again(
+    registry: Registry, between: Between, tmp_path: Path, damaged: str
+) -> None:
     registry.promote("first")
     with running_service(registry.uri, tmp_path):
         pass
-    (graph,) = (tmp_path / "cache").glob("**/detector.onnx")
-    graph.write_bytes(b"damaged")
+    (file,) = (tmp_path / "cache").glob(f"**/{damaged}")
+    whole = file.read_bytes()
+    file.write_bytes(whole[:10])
     with running_service(registry.uri, tmp_path) as running:
         assert running.version == registry.versions["first"]
+        assert file.read_bytes() == whole
 
 
 def test_what_a_killed_process_had_half_fetched_is_removed(registry: Registry, tmp_path: Path) -> None:
@@ -326,8 +331,8 @@ def in_process(registry: Registry, monkeypatch: pytest.MonkeyPatch) -> Iterator[
 
 
 @contextmanager
-def follower_of(uri: str, cache: Path) -> Iterator[tuple[Service, Follower]]:
-    service = Service(read_settings(model=uri, cache=cache, poll_seconds=0.05))
+def follower_of(uri: str, cache: Path, **more: Any) -> Iterator[tuple[Service, Follower]]:
+    service = Service(read_settings(model=uri, cache=cache, poll_seconds=0.05, **more))
     follower = Follower(service)
     follower.load_first()
     follower.start()
@@ -374,6 +379,31 @@ def test_a_version_is_the_same_whether_a_server_or_mlflow_is_asked(registry: Reg
     told = [_resolve_over_http(read_settings(), uri) for uri in (first, second, f"models:/{MODEL}@{ALIAS}")]
     assert told == [Version(**_answer({"do": "resolve", "uri": uri})) for uri in (first, second, first)]
     assert told[0].identity != told[1].identity
+
+
+@pytest.mark.usefixtures("in_process")
+def test_a_version_that_was_served_comes_back_whatever_columns_it_needs(registry: Registry, tmp_path: Path) -> None:
+    registry.promote("other-columns")
+    more = registry.versions["other-columns"]
+    uri = f"models:/{MODEL}@{ALIAS}"
+    with follower_of(uri, tmp_path, allow_new_columns=True) as (service, follower):
+        registry.promote("first")
+        follower.wake()
+        until(lambda: service.current().source.version == registry.versions["first"], "other columns are served")
+    with follower_of(uri, tmp_path) as (service, follower):  # after a restart, from the disk
+        assert service.current().source.version == registry.versions["first"]
+        registry.promote("other-columns")
+        follower.wake()
+        until(lambda: service.current().source.version == more, "the version before is served again")
+
+
+@pytest.mark.usefixtures("in_process")
+def test_latest_is_the_newest_version(registry: Registry, tmp_path: Path) -> None:
+    make_anew(registry, "newest", "first")
+    like = registry.client.get_model_version(MODEL, registry.versions["second"])
+    registry.client.create_model_version("newest", str(like.source), like.run_id)
+    with follower_of("models:/newest/latest", tmp_path) as (service, _):
+        assert service.current().source.version == "2"
 
 
 def test_every_request_is_answered_while_it_drains(registry: Registry, rows: Rows, tmp_path: Path) -> None:
@@ -484,3 +514,18 @@ def test_the_child_that_has_mlflow_ends_with_its_parent(registry: Registry) -> N
         answer, _ = child.communicate(b'{"do": "resolve", "uri": "models:/payments@nobody"}\n', timeout=120)
         assert "nobody cannot be loaded" in json.loads(answer)["error"]
         assert child.wait(60) == 0
+
+
+def test_the_child_that_has_mlflow_leaves_ctrl_c_to_its_parent(registry: Registry) -> None:
+    pipe = subprocess.PIPE
+    command = [sys.executable, "-m", "serving.registry"]
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, env=environment(registry.uri)) as child:
+        assert child.stdin is not None
+        assert child.stdout is not None
+        for _ in range(2):
+            child.stdin.write(b'{"do": "resolve", "uri": "models:/payments@nobody"}\n')
+            child.stdin.flush()
+            assert child.stdout.readline()
+            child.send_signal(signal.SIGINT)
+        _, said = child.communicate(timeout=120)
+        assert (child.returncode, b"Traceback" in said) == (0, False)

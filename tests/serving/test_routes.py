@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import math
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,8 +20,10 @@ import pytest
 from pyarrow import csv, parquet
 from starlette.testclient import TestClient
 
+from serving import openapi, scoring
 from serving.app import app_around
 from serving.follower import Follower
+from serving.gate import OPEN
 from serving.routers.admin import MAX_AGE_SECONDS, MAX_DELIVERY_BYTES, sign
 from serving.settings import listing, read_settings
 from serving.source import Source
@@ -344,7 +348,17 @@ def test_one_client_may_not_send_more_than_its_rate(client_of: Client, rows: Row
     client = client_of(rate_limit="2/hour")
     answers = [client.post("/v1/score", json={"records": rows}) for _ in range(3)]
     assert [answer.status_code for answer in answers] == [200, 200, 429]
-    assert int(answers[2].headers["retry-after"]) > 0
+    assert 0 < int(answers[2].headers["retry-after"]) <= 3600
+
+
+def test_a_client_is_told_when_it_may_come_again(client_of: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    client, began = client_of(rate_limit="2/hour"), time.time() // 3600 * 3600
+    waits = []
+    for minutes in (1, 1, 1, 30):
+        monkeypatch.setattr(time, "time", lambda minutes=minutes: began + 60 * minutes)
+        waits.append(int(client.get("/v1/model").headers.get("retry-after", 0)))
+    assert waits[:2] == [0, 0]
+    assert waits[2] - waits[3] == 29 * 60
 
 
 def test_a_key_that_nobody_asked_for_makes_no_other_client(client_of: Client, rows: Rows) -> None:
@@ -389,7 +403,10 @@ def test_without_an_admin_key_nobody_is_admin(client: TestClient) -> None:
     assert client.post("/admin/reload", headers={"X-API-Key": ""}).status_code == 403
 
 
-def test_keys_are_read_again_when_their_file_changes(client_of: Client, tmp_path: Path) -> None:
+def test_keys_are_read_again_when_their_file_changes(
+    client_of: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("serving.keys.REFRESH_SECONDS", 0.0)
     file = tmp_path / "keys"
     file.write_text(f"{hashed('old')}  # to be retired\n")
     client = client_of(api_keys_file=file)
@@ -397,11 +414,9 @@ def test_keys_are_read_again_when_their_file_changes(client_of: Client, tmp_path
     for damaged in (b"no hash", b"\xff no text"):
         file.write_bytes(damaged)
         service_of(client).keys._changed = -1  # as a later time would make it
-        service_of(client).keys.refresh()
         assert client.get("/v1/model", headers={"X-API-Key": "old"}).status_code == 200
     file.write_text(hashed("new"))
     service_of(client).keys._changed = -1  # as a later time would make it
-    service_of(client).keys.refresh()
     assert client.get("/v1/model", headers={"X-API-Key": "old"}).status_code == 401
     assert client.get("/v1/model", headers={"X-API-Key": "new"}).status_code == 200
 
@@ -421,9 +436,33 @@ def test_a_hook_is_heeded_if_it_is_signed_and_fresh(client_of: Client, secret: s
     assert answer.status_code == status
 
 
-def test_a_delivery_that_is_too_large_to_be_one_is_not_read(client: TestClient) -> None:
-    sent = client.post("/hooks/mlflow", content=iter([b"x" * MAX_DELIVERY_BYTES] * 2))
-    assert sent.status_code == 413
+def test_a_delivery_that_is_too_large_to_be_one_is_not_read(client_of: Client) -> None:
+    client, body = client_of(webhook_secret="right"), [b"x" * MAX_DELIVERY_BYTES] * 2
+    assert client.post("/hooks/mlflow", content=iter(body), headers=delivery("right", 0)).status_code == 413
+
+
+def test_bodies_that_anybody_may_send_take_no_clients_place(client_of: Client) -> None:
+    client = client_of(webhook_secret="right", max_concurrency=1)
+    for refused in (client_of(), client_of(webhook_secret="right")):
+        assert status_while_nothing_comes(refused, {}) == 401  # at once, unread
+
+    def sending() -> Iterator[bytes]:
+        yield b"{"
+        assert client.get("/v1/model").status_code == 200
+        yield b"}"
+
+    sent = client.post("/hooks/mlflow", content=sending(), headers=delivery("wrong", int(time.time())))
+    assert sent.status_code == 401
+
+
+def status_while_nothing_comes(client: TestClient, headers: dict[str, str]) -> int:
+    """Of a delivery whose body never comes."""
+
+    def nothing() -> Iterator[bytes]:
+        raise AssertionError("the body is read")
+        yield b""
+
+    return client.post("/hooks/mlflow", content=nothing(), headers=headers).status_code
 
 
 def test_a_clock_that_jumps_makes_nothing_stale(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -600,13 +639,44 @@ def test_the_documented_examples_run(client: TestClient) -> None:
 
 
 def test_every_format_and_what_a_refusal_looks_like_is_documented(client: TestClient, rows: Rows) -> None:
-    post_score = client.get("/openapi.json").json()["paths"]["/v1/score"]["post"]
+    paths = client.get("/openapi.json").json()["paths"]
+    post_score = paths["/v1/score"]["post"]
     assert set(post_score["requestBody"]["content"]) == {"application/json", *bodies(rows)}
     assert set(post_score["responses"]["200"]["content"]) == {"application/json", "text/csv", PARQUET, ARROW}
     refusal = client.post("/v1/score", json={"records": [{**rows[0], "amount": "x"}]})
     (told,) = post_score["responses"]["422"]["content"]
     assert refusal.headers["content-type"] == told
     assert set(post_score["responses"]["422"]["content"][told]["schema"]["properties"]) <= set(refusal.json())
+    assert {"401", "429", "503"} <= set(paths["/v1/model"]["get"]["responses"])
+    assert set(paths["/hooks/mlflow"]["post"]["responses"]) == {"202", "401", "408", "413"}
+    assert set(paths["/admin/reload"]["post"]["responses"]) == {"202", "403"}
+    assert [layout["required"] for layout in _json(post_score)["oneOf"]] == [["records"], ["columns", "rows"]]
+    assert len(_json(paths["/invocations"]["post"])["oneOf"]) == 4
+
+
+def _json(operation: dict[str, Any]) -> dict[str, Any]:
+    schema: dict[str, Any] = operation["requestBody"]["content"]["application/json"]["schema"]
+    return schema
+
+
+def test_what_needs_no_key_is_documented_so(client_of: Client) -> None:
+    document = client_of(api_keys=(hashed("one"),)).get("/openapi.json").json()
+    assert document["security"] == [{"key": []}]
+    opened = {path for path, methods in document["paths"].items() for one in methods.values() if "security" in one}
+    assert opened == set(document["paths"]) & OPEN
+    assert {"/livez", "/hooks/mlflow"} <= opened
+
+
+def test_the_documentation_is_written_once_for_what_is_served(
+    client: TestClient, bundle_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wanted = Mock(wraps=openapi.openapi)
+    monkeypatch.setattr("serving.openapi.openapi", wanted)
+    first = client.get("/openapi.json").json()
+    assert client.get("/openapi.json").json() == first
+    assert wanted.call_count == 1
+    service_of(client).serve(Bundle(bundle_folder), Source("models:/other/1", "other", "1"))
+    assert "/v2/models/other/infer" in client.get("/openapi.json").json()["paths"]
 
 
 def metric(client: TestClient, name: str) -> float:
@@ -746,3 +816,86 @@ def test_every_setting_is_documented() -> None:
     page = (Path(__file__).parents[2] / "docs" / "serving.md").read_text(encoding="utf-8")
     for name, default, meaning in listing():
         assert f"| `{name}` | {f'`{default}`' if default else ''} | {meaning} |" in page
+
+
+def test_a_table_is_read_beside_the_event_loop_whatever_its_size(
+    client: TestClient, rows: Rows, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    threads = []
+    answer = scoring.ScoringEndpoint._answer
+
+    def noted(*arguments: Any) -> bytes:
+        threads.append(threading.current_thread().name)
+        return answer(*arguments)
+
+    monkeypatch.setattr(scoring.ScoringEndpoint, "_answer", noted)
+    assert post(client, packed(table(rows)), PARQUET).status_code == 200
+    assert client.post("/v1/score", json={"records": rows}).status_code == 200
+    assert [name.startswith("body") for name in threads] == [True]
+
+
+@pytest.mark.parametrize("word", ["nan", "NAN", "+nan", "-NAN"])
+def test_a_word_for_nan_is_no_number_in_any_format(client: TestClient, rows: Rows, word: str) -> None:
+    odd = table(rows).set_column(0, "amount", pa.array([word, *["1"] * (len(rows) - 1)]))
+    assert odd.schema.names == table(rows).schema.names
+    for body, content_type in ((packed(odd), PARQUET), (arrow(odd), ARROW)):
+        answer = post(client, body, content_type)
+        assert (answer.status_code, answer.json()["errors"][0]["column"]) == (422, "amount")
+    as_text = table(rows).to_pandas().astype({"amount": object})
+    as_text.loc[0, "amount"] = word
+    status = post(client, as_text.to_csv(index=False), "text/csv").status_code
+    assert status == (200 if word in MISSING_WORDS else 422)
+
+
+def test_rows_of_a_body_that_is_refused_at_its_end_are_not_remembered(
+    client: TestClient, rows: Rows, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("serving.tables.PART_ROWS", 2)
+    whole = table(rows * 10)
+    bad = pa.concat_tables([whole, whole.slice(0, 1).set_column(0, "amount", pa.array([math.nan]))])
+    assert post(client, packed(bad), PARQUET).status_code == 422
+    assert client.get("/v1/drift").json()["rows"] == 0
+    assert post(client, packed(whole), PARQUET).status_code == 200
+    assert client.get("/v1/drift").json()["rows"] == len(whole)
+
+
+def test_a_new_version_is_told_no_shares_of_the_old_ones_rows(
+    client: TestClient, rows: Rows, bundle_folder: Path
+) -> None:
+    client.post("/v1/score", json={"records": rows})
+    recent = 'ssad_region_share{region="normal",rows="recent"}'
+    assert 0 <= metric(client, recent) <= 1
+    service_of(client).serve(Bundle(bundle_folder), Source("models:/payments@champion", "payments", "8"))
+    assert math.isnan(metric(client, recent))
+
+
+def test_a_column_that_no_longer_drifts_most_loses_its_metric(
+    client: TestClient, rows: Rows, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("serving.metrics.MAX_DRIFT_COLUMNS", 1)
+    for odd in ("amount", "count"):
+        service_of(client).serve(service_of(client).current().bundle, Source("models:/payments/7", "payments", "7"))
+        client.post("/v1/score", json={"records": [{**row, odd: 1e6} for row in rows]})
+        lines = [line for line in client.get("/metrics").text.splitlines() if "ssad_drift_column_psi{" in line]
+        client.get("/metrics")
+        assert [odd in line for line in lines] == [True]
+
+
+@pytest.mark.parametrize(
+    "headers", [[("Accept", "application/json"), ("Accept", "text/html")], [("Content-Encoding", "Identity")]]
+)
+def test_a_header_may_come_twice_and_be_written_in_any_case(
+    client: TestClient, rows: Rows, headers: list[tuple[str, str]]
+) -> None:
+    body = json.dumps({"records": rows})
+    sent = [*headers, ("Content-Type", "application/json")]
+    assert client.post("/v1/score", content=body, headers=sent).status_code == 200
+
+
+def test_a_path_with_a_slash_too_many_is_no_path(client: TestClient, rows: Rows) -> None:
+    assert client.post("/v1/score/", json={"records": rows}, follow_redirects=False).status_code == 404
+
+
+def test_no_names_are_not_all_names(client: TestClient, rows: Rows) -> None:
+    split = {"columns": [], "data": [list(row.values()) for row in rows]}
+    assert client.post("/invocations", json={"dataframe_split": split}).status_code == 422

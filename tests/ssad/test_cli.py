@@ -200,6 +200,8 @@ def test_a_loss_that_is_not_finite_names_the_epoch(refusal: Refusal, small: Path
         ("--learning-rate", "-1"),
         ("--seed", "-1"),
         ("--model-name", "a/b"),
+        ("--model-name", "a@b"),
+        ("--model-name", "a?b"),
         ("--model-name", ""),
     ],
 )

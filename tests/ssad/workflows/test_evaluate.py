@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import mlflow
 import numpy as np
 import pandas as pd
 import pytest
@@ -20,6 +21,7 @@ from ssad.errors import DatasetError, SsadError, TrackingError
 from ssad.workflows.evaluate import EvaluateResult, EvaluateSettings, ScoredTable, decided_error, evaluate, metric_names
 from ssad.workflows.registry import fetch_model
 from ssad.workflows.train import TrainSettings, prepare
+from tests.conftest import default_store
 from tests.ssad.workflows.support import QUIET_LIBRARIES
 
 pytestmark = [*QUIET_LIBRARIES, pytest.mark.filterwarnings("ignore::ResourceWarning")]
@@ -174,6 +176,13 @@ def test_a_bundles_folder_and_a_runs_model_are_evaluated_alike(
     run_id = client.get_model_version("ssad", "1").run_id
     for model in (str(bundle.path), f"runs:/{run_id}/model"):
         assert evaluate(EvaluateSettings(model, labelled)).metrics == pytest.approx(of_version)
+
+
+def test_a_model_that_another_store_logged_is_evaluated(client: MlflowClient, labelled: str, tmp_path: Path) -> None:
+    of_version = evaluate(EvaluateSettings(CHAMPION, labelled)).metrics
+    logged = mlflow.artifacts.download_artifacts(artifact_uri=CHAMPION, dst_path=str(tmp_path / "logged"))
+    with default_store(f"sqlite:///{tmp_path / 'another.db'}"):
+        assert evaluate(EvaluateSettings(logged, labelled)).metrics == pytest.approx(of_version)
 
 
 @pytest.mark.parametrize(

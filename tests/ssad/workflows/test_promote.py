@@ -198,6 +198,16 @@ def test_a_rollback_changes_places_with_the_previous_champion(
     assert aliases(own_store)["champion"] == "2"
 
 
+def test_a_rollback_where_the_champion_was_deleted_leaves_no_previous_one(
+    own_store: MlflowClient, champion: Bundle, labelled: str, tmp_path: Path
+) -> None:
+    challenger(champion, tmp_path / "same")
+    promote(PromoteSettings(dataset=labelled))
+    own_store.delete_registered_model_alias("ssad", "champion")
+    promote(PromoteSettings(rollback=True))
+    assert aliases(own_store) == {"champion": "1", "challenger": "2"}
+
+
 def test_a_champion_that_is_broken_stops_no_rollback(
     own_store: MlflowClient, champion: Bundle, labelled: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

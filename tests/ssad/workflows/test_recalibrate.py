@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import mlflow
 import numpy as np
@@ -19,6 +22,7 @@ from ssad.detectors import FitSettings, fit_detector
 from ssad.errors import RefusedError, SettingsError, TrackingError
 from ssad.workflows.recalibrate import RecalibrateSettings, new_curve, recalibrate, recalibrated
 from ssad.workflows.registry import FetchedModel, fetch_model, register
+from ssad.workflows.stopping import stop_by_signals
 from ssad.workflows.train import TrainSettings, prepare
 from tests.ssad.workflows.support import QUIET_LIBRARIES
 
@@ -176,6 +180,28 @@ def test_a_version_that_cannot_be_told_all_of_it_is_not_left_behind(
         register(str(own_store.get_model_version("ssad", "1").source), "ssad", "a description")
     assert versions(own_store) == ["1"]
     assert str(own_store.get_model_version_by_alias("ssad", "challenger").version) == "1"
+
+
+def test_a_first_version_that_cannot_be_told_all_of_it_leaves_no_model_behind(
+    own_store: MlflowClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(MlflowClient, "set_registered_model_alias", Mock(side_effect=MlflowException("went away")))
+    with pytest.raises(MlflowException, match="went away"):
+        register(str(own_store.get_model_version("ssad", "1").source), "other")
+    assert [model.name for model in own_store.search_registered_models()] == ["ssad"]
+
+
+def test_a_signal_comes_too_late_once_a_version_is_being_registered(
+    champion: Bundle, own_store: MlflowClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stop_by_signals()
+
+    def signalled(*arguments: Any) -> Any:
+        os.kill(os.getpid(), signal.SIGTERM)
+        return register(*arguments)
+
+    monkeypatch.setattr("ssad.workflows.recalibrate.register", signalled)
+    assert recalibrate(RecalibrateSettings(CHAMPION, moved(tmp_path, 1.3))).registered.version == "2"
 
 
 def test_force_goes_beyond_the_limit_of_drift(champion: Bundle, own_store: MlflowClient, tmp_path: Path) -> None:

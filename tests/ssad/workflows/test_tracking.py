@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 from mlflow import MlflowClient
 
-from ssad.errors import DatasetError, TrackingError, disk_is_full, without_password
+from ssad.errors import DatasetError, TrackingError, disk_is_full, without_secrets
 from ssad.workflows.tracking import ERROR, _digest, log_dataset, log_new_params, tracked_run
 from tests.conftest import PROJECT
 from tests.ssad.workflows.support import PROCESS_SECONDS, QUIET_LIBRARIES, environment
@@ -79,4 +79,5 @@ def test_the_store_is_told_no_password_of_a_table(tracking: str) -> None:
 
 
 def test_words_for_the_log_hold_no_password() -> None:
-    assert without_password("at http://user:s3cret@host:1/x (failed)") == "at http://host:1/x (failed)"
+    assert without_secrets("at http://user:s3cret@host:1/x (failed)") == "at http://host:1/x (failed)"
+    assert without_secrets("no s3://b/x.csv?X-Signature=s3cret&a=1 there?") == "no s3://b/x.csv there?"
