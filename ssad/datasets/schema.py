@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections import Counter, defaultdict
 from collections.abc import Callable
@@ -18,6 +19,8 @@ from ssad.bundle.schema import MISSING_CATEGORY, GraphInputs, Kind, unmarked
 from ssad.datasets.table_rows import TableRows
 from ssad.errors import DatasetError, RowsError
 
+logger = logging.getLogger(__name__)
+
 MAX_CATEGORIES = 100
 """Categories of a column that get a feature of their own; rarer ones share one with the unknown ones."""
 
@@ -32,6 +35,11 @@ than 0.006 [Dvoretzky, Kiefer & Wolfowitz 1956, with Massart's constant]."""
 
 IDENTIFIER_DISTINCT = 50
 """Text with more distinct values than this, and in more than half of the rows, identifies rows."""
+
+LABEL_NAME = re.compile(
+    r"(is_?)?(labels?|class|target|y|anomal(y|ies|ous)|outliers?|fraud(ulent)?|attack|malicious)", re.IGNORECASE
+)
+"""What labels are called: a column of that name is learned from like any other, but not in silence."""
 
 IDENTIFIER_NAME = re.compile(r"(^|[_\s])(id|uuid|guid|index|row)$|(?-i:(?<=[a-z])I[dD])$", re.IGNORECASE)
 
@@ -102,6 +110,11 @@ def survey_rows(rows: TableRows) -> Survey:
         raise DatasetError(
             f"no numeric or categorical column is left to learn from ({why}); bring columns whose values differ."
         )
+    for column in columns:
+        if LABEL_NAME.fullmatch(column.name) and sample[column.name].nunique() <= MAX_CATEGORIES:
+            logger.warning(
+                "the column %s is learned from; if it holds labels, name it by label, or leave it out", column.name
+            )
     plain = TableSchema(columns, dropped)
     inputs = plain.inputs(sample)
     schema = _marked(plain, inputs)
@@ -170,8 +183,8 @@ class _ColumnSurvey:
         self.kinds = KINDS
         self.words: Counter[str] = Counter()
         self.rows = 0
-        self.whole = self.counts_rows = True
-        self._first_row: np.int64 | None = None
+        self.whole = self.whole_numbers = self.counts_rows = True
+        self._first_row: np.float64 | None = None
         self._numbers: defaultdict[Kind, _Numbers] = defaultdict(_Numbers)
 
     @property
@@ -182,7 +195,7 @@ class _ColumnSurvey:
     def add(self, values: pd.Series) -> None:
         """Take in the next rows, indexed by their positions in the whole table."""
         self.rows += len(values)
-        self._add_whole_numbers(values)
+        self.whole = self.whole and types.is_integer_dtype(values) and not values.isna().any()
         found = _kinds(values)
         self.kinds = tuple(kind for kind in self.kinds if kind in found and self._reads(values, kind))
 
@@ -194,6 +207,8 @@ class _ColumnSurvey:
             return False
         if kind != "categorical":
             self._numbers[kind].add(inputs.numeric[:, 0])
+            if kind == "numeric":
+                self._add_whole_numbers(inputs.numeric[:, 0], values.index.to_numpy())
             return True
         # NumPy's own counting would give each word the room of the longest. Sorted: ties go by the alphabet.
         self.words.update(dict(sorted(Counter(inputs.categorical[:, 0].tolist()).items())))
@@ -201,11 +216,12 @@ class _ColumnSurvey:
             self.words = Counter(dict(self.words.most_common(COUNTED_WORDS // 2)))
         return True
 
-    def _add_whole_numbers(self, values: pd.Series) -> None:
-        self.whole = self.whole and types.is_integer_dtype(values) and not values.isna().any()
-        if self.whole and self.counts_rows:
+    def _add_whole_numbers(self, values: npt.NDArray[np.float64], positions: npt.NDArray[np.int64]) -> None:
+        known = ~np.isnan(values)
+        self.whole_numbers = self.whole_numbers and bool((values[known] % 1 == 0).all())
+        if self.whole_numbers and self.counts_rows and known.any():
             # Not from each to the next: rows that are held out for test leave gaps.
-            first_row = values.astype("int64").to_numpy() - values.index.to_numpy()
+            first_row = values[known] - positions[known]
             self._first_row = first_row[0] if self._first_row is None else self._first_row
             self.counts_rows = bool((first_row == self._first_row).all())
 
@@ -223,7 +239,8 @@ class _ColumnSurvey:
         return "has one value in every row" if one else self._identifies(sample)
 
     def _identifies(self, sample: pd.Series) -> str | None:
-        if self.whole and self.rows > 2 and (self.counts_rows or self._is_named_identifier(sample)):
+        is_whole = self.kinds[0] == "numeric" and self.whole_numbers and self.rows - self.numbers.missing > 2
+        if is_whole and (self.counts_rows or self._is_named_identifier(sample)):
             return "identifies rows: whole numbers without repeats"
         if self.kinds[0] == "categorical":
             words = sample.dropna().astype(str).str.strip().value_counts()
@@ -237,7 +254,7 @@ class _ColumnSurvey:
         return None
 
     def _is_named_identifier(self, sample: pd.Series) -> bool:
-        return IDENTIFIER_NAME.search(self.name) is not None and bool(sample.is_unique)
+        return IDENTIFIER_NAME.search(self.name) is not None and bool(sample.dropna().is_unique)
 
     def column(self) -> Column:
         """What the column is."""

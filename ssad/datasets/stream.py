@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -69,12 +69,14 @@ def open_stream(location: str, schema: TableSchema, keep: Sequence[str] = ()) ->
         DatasetError: there is no such table, it cannot be read, or a column to keep is missing.
     """
     wanted = list(dict.fromkeys([*(column.name for column in schema.columns), *keep]))
+    words = {*schema.words, *keep}  # as they are written
+    numbers = {column.name for column in schema.of_kind("numeric")} - words
     path = local_path(location)
     if path is None or suffix(path) not in (*PARQUET, *SEPARATORS):
-        stream = _whole(location if path is None else str(path), schema, wanted)
+        stream = _whole(location if path is None else str(path), words, wanted)
     else:
         try:
-            stream = _parquet(path, wanted) if suffix(path) in PARQUET else _text(path, schema, wanted)
+            stream = _parquet(path, wanted) if suffix(path) in PARQUET else _text(path, numbers, wanted)
         except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
             raise DatasetError(f"{path} cannot be read ({_told(error)}); expected {FORMATS}.") from error
     twice = sorted(name for name, count in Counter(stream.names).items() if count > 1)
@@ -107,12 +109,11 @@ def _parquet(path: Path, wanted: list[str]) -> TableStream:
     return TableStream(tuple(files.schema.names), files.rows, lambda skip: files.read(columns, skip))
 
 
-def _text(path: Path, schema: TableSchema, wanted: list[str]) -> TableStream:
+def _text(path: Path, numbers: Collection[str], wanted: list[str]) -> TableStream:
     layout = pacsv.ParseOptions(delimiter=SEPARATORS[suffix(path)])
     names = pacsv.open_csv(path, parse_options=layout).schema.names
     check_separator(path, names)
-    numeric = {column.name for column in schema.of_kind("numeric")}
-    kinds = {name: pa.float64() if name in numeric else pa.string() for name in wanted}
+    kinds = {name: pa.float64() if name in numbers else pa.string() for name in wanted}
     values = pacsv.ConvertOptions(
         column_types=kinds,
         include_columns=[name for name in wanted if name in names],
@@ -126,8 +127,8 @@ def _text(path: Path, schema: TableSchema, wanted: list[str]) -> TableStream:
     return TableStream(tuple(names), None, read)
 
 
-def _whole(location: str, schema: TableSchema, wanted: list[str]) -> TableStream:
-    table = read_table(location, schema.words)
+def _whole(location: str, words: Collection[str], wanted: list[str]) -> TableStream:
+    table = read_table(location, words)
     arrow = pa.Table.from_pandas(table[[name for name in wanted if name in table]], preserve_index=False)
     return TableStream(tuple(table.columns), len(table), lambda skip: iter(arrow.slice(skip).to_batches(BATCH_ROWS)))
 

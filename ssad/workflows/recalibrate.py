@@ -12,7 +12,7 @@ import pandas as pd
 import torch
 from mlflow.models import Model
 
-from ssad.bundle import Bundle, ConfidenceCurve, Thresholds, write_bundle
+from ssad.bundle import Bundle, ConfidenceCurve, Drift, Thresholds, write_bundle
 from ssad.bundle.bundle import NETWORK
 from ssad.bundle.intervals import Floats
 from ssad.bundle.schema import GraphInputs
@@ -28,6 +28,9 @@ from ssad.workflows.registry import FetchedModel, Registered, fetch_model, log_b
 from ssad.workflows.signature import DescribedRows, describe_rows
 from ssad.workflows.stopping import too_late_to_stop
 from ssad.workflows.tracking import log_dataset, log_new_params, tracked_run
+
+SHOWN_COLUMNS = 5
+"""Columns that are named of those that moved beyond the limit, the farthest first."""
 
 
 @dataclass(frozen=True)
@@ -121,8 +124,8 @@ def recalibrated(
         RefusedError: the rows are too few, too different, or too many of them would be abnormal.
     """
     old = parent.bundle
-    drift = state_metrics(old.reference.drift(old.reference.count(scores, inputs)))
-    mlflow.log_metrics(drift)
+    drift = old.reference.drift(old.reference.count(scores, inputs))
+    mlflow.log_metrics(state_metrics(drift))
     _check_rows(drift, settings, old.manifest["plan"]["alpha"])
     curve = new_curve(old, scores)
     _check_abnormal(curve.thresholds.shares(scores)["abnormal"], settings)
@@ -156,20 +159,18 @@ def _any_features() -> torch.Tensor:
     return torch.randn(256, 4, generator=torch.Generator().manual_seed(0))
 
 
-def _check_rows(drift: dict[str, float], settings: RecalibrateSettings, alpha: float | None) -> None:
+def _check_rows(drift: Drift, settings: RecalibrateSettings, alpha: float | None) -> None:
     at_least = MIN_UNLABELLED_ROWS if alpha is None else max(MIN_UNLABELLED_ROWS, rows_to_promise(alpha))
-    if drift["rows"] < at_least:
+    if drift.rows < at_least:
         raise RefusedError(
-            f"{drift['rows']:.0f} rows are too few to find intervals by, expected at least {at_least}; bring more."
+            f"{drift.rows} rows are too few to find intervals by, expected at least {at_least}; bring more."
         )
-    far = [
-        f"{what} by {drift[name]:.3g}"
-        for name, what in (("score_psi", "the scores"), ("max_column_psi", "a column"))
-        if drift[name] > settings.max_drift
-    ]
+    columns = sorted(drift.column_psi.items(), key=lambda column: -column[1])[:SHOWN_COLUMNS]
+    moved = [("the scores", drift.score_psi), *((f"column {name}", index) for name, index in columns)]
+    far = [f"{what} by {index:.3g}" for what, index in moved if index > settings.max_drift]
     if far and not settings.force:
         raise RefusedError(
-            f"the rows are another population than the detector's: {' and '.join(far)} in stability index, the limit "
+            f"the rows are another population than the detector's: {', '.join(far)} in stability index, the limit "
             f"is {settings.max_drift:g}; train on them, or set force if the detector still fits them."
         )
 

@@ -116,8 +116,8 @@ def fetch_model(uri: str, folder: Path) -> FetchedModel:
         if disk_is_full(error):
             raise TrackingError(f"the disk of {folder} is full; make room and run again.") from error
         raise TrackingError(
-            f"the model {uri} cannot be loaded ({without_secrets(reason_of(error))}); "
-            "name a version that is there, or a bundle's folder."
+            f"the model {uri} cannot be loaded ({without_secrets(reason_of(error))}); name a version that is there, as "
+            "in models:/ssad@champion, or a bundle's folder."
         ) from error
     flavor = model.flavors.get("python_function", {})
     if flavor.get("loader_module") != LOADER:

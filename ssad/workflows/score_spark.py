@@ -6,7 +6,7 @@ import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -124,7 +124,7 @@ def _scored(spark: SparkSession, settings: ScoreSettings, model: FetchedModel, l
     """The kept columns of every row and what the model says of it."""
     from pyspark.sql import functions as F
 
-    frame = _read(spark, settings.dataset, model.bundle.schema)
+    frame = _read(spark, settings.dataset, {*model.bundle.schema.words, *settings.kept})
     if frame.isEmpty():
         raise no_rows(settings.dataset)
     wanted = [column.name for column in model.bundle.schema.columns]
@@ -158,8 +158,8 @@ def _reachable(location: str) -> AbstractContextManager[str]:
     return nullcontext(location) if _in_a_store(location) else fetched(location)
 
 
-def _read(spark: SparkSession, location: str, schema: TableSchema) -> DataFrame:
-    """The table as a DataFrame."""
+def _read(spark: SparkSession, location: str, words: Collection[str]) -> DataFrame:
+    """The table as a DataFrame, columns of `words` as they are written."""
     if _in_a_store(location):
         return spark.read.parquet(location)
     path = local_path(location)
@@ -168,7 +168,7 @@ def _read(spark: SparkSession, location: str, schema: TableSchema) -> DataFrame:
         return spark.read.parquet(str(path.absolute()))
     if path and kind in SEPARATORS:
         return _read_text(spark, str(path.absolute()), SEPARATORS[kind])
-    return spark.createDataFrame(read_table(location, schema.words))
+    return spark.createDataFrame(read_table(location, words))
 
 
 def _read_text(spark: SparkSession, path: str, separator: str) -> DataFrame:

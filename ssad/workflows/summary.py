@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import shlex
+from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
@@ -38,7 +39,9 @@ def next_step(registered: Registered) -> str:
         else ("Promote", "promote", "candidate", CHALLENGER)
     )
     uri = shlex.quote(f"models:/{registered.name}@{alias}")
-    return f"{action} it:  mlflow run . --env-manager local -e {aim} -P {parameter}={uri}"
+    if Path("MLproject").is_file():
+        return f"{action} it:  mlflow run . --env-manager local -e {aim} -P {parameter}={uri}"
+    return f"{action} it:  ssad {aim} --{parameter} {uri}"
 
 
 def _lines(settings: TrainSettings, result: TrainResult) -> list[tuple[str, str]]:

@@ -69,6 +69,9 @@ def test_a_column_is_what_its_values_are(values: Any, expected: str) -> None:
         pytest.param([np.nan] * 4, id="NaN"),
         pytest.param([np.inf, -np.inf, np.nan, np.inf], id="infinities"),
         pytest.param([3, 4, 5, 6], id="counting up"),
+        pytest.param([3.0, 4.0, 5.0, 6.0], id="counting up in floating point"),
+        pytest.param(["03", "04", "05", "06"], id="counting up in words"),
+        pytest.param([3, None, 5, 6], id="counting up with a gap"),
         pytest.param([[1], [2], [1], [3]], id="lists"),
         pytest.param([{"a": 1}, {}, {}, {}], id="dicts"),
         pytest.param([1j, 2j, 1j, 1j], id="complex numbers"),
@@ -87,6 +90,29 @@ def test_whole_numbers_without_repeats_are_dropped_if_they_are_named_like_an_ide
     name: str, dropped: bool
 ) -> None:
     assert (column([907, 13, 542, 88], name) is None) == dropped
+
+
+@pytest.mark.parametrize(
+    "values", [["907", "0013", "542", "88"], [907.0, 13.0, 542.0, 88.0], [907, None, 542, 88], [2**60, 2**60 + 1, 7, 9]]
+)
+def test_an_identifier_is_one_however_it_is_written(values: list[Any]) -> None:
+    assert column(pd.Series(values), "account_id") is None
+
+
+def test_numbers_that_are_not_whole_identify_nothing() -> None:
+    assert kind([9.5, 1.25, 5.0, 8.0], "id") == "numeric"
+
+
+@pytest.mark.parametrize("name", ["Class", "is_fraud", "attack", "label", "y", "Anomaly"])
+def test_a_column_with_the_name_of_labels_is_not_learned_from_in_silence(
+    name: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert kind([0, 1, 0, 0], name) == "numeric"
+    assert f"the column {name} is learned from; if it holds labels" in caplog.text
+    caplog.clear()
+    assert kind(np.linspace(0, 1, MAX_CATEGORIES + 1), name) == "numeric"
+    assert kind([0, 1, 0, 0], f"{name}ified") == "numeric"
+    assert not caplog.text
 
 
 def test_whole_numbers_that_repeat_are_kept_whatever_their_name() -> None:

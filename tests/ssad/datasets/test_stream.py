@@ -106,6 +106,21 @@ def test_only_the_wanted_columns_are_read(tmp_path: Path) -> None:
         assert batch.schema.names == ["count", "kind"]
 
 
+@pytest.mark.parametrize("name", ["t.csv", "t.csv.gz", "t.csv.zip"])
+def test_what_is_kept_of_text_is_as_it_was_written_and_read_as_before(name: str, tmp_path: Path) -> None:
+    written = ["010", "144544786940945582", "1e2"]
+    pd.DataFrame({"count": written, "kind": ["07", "a", "b"]}).to_csv(tmp_path / name, index=False)
+    schema = TableSchema((Column("count", "numeric"), Column("kind", "categorical", categories=("a", "b"))))
+    (kept,), (plain,) = (open_stream(str(tmp_path / name), schema, keep).batches() for keep in (["count", "kind"], []))
+    assert kept.column("count").to_pylist() == written
+    assert kept.column("kind").to_pylist() == ["07", "a", "b"]
+    found, expected = (
+        schema.inputs({column: batch.column(column).to_numpy(zero_copy_only=False) for column in ("count", "kind")})
+        for batch in (kept, plain)
+    )
+    assert found.numeric.tolist() == expected.numeric.tolist() == [[10.0], [144544786940945582.0], [100.0]]
+
+
 def test_a_number_that_is_none_in_a_text_file_is_named(tmp_path: Path) -> None:
     (tmp_path / "t.csv").write_text("count,kind\n1,a\nmany,b\n")
     with pytest.raises(DatasetError, match="many"):

@@ -132,7 +132,7 @@ def test_the_summary_says_what_a_person_wants_to_know(store: Store, first_run: R
         rf"run\s+{first_run.info.run_id}",
         r"model\s+ssad version 1",
         r"aliases\s+challenger, champion",
-        r"mlflow run \. --env-manager local -e serve -P model=models:/ssad@champion",
+        r"Serve it: +ssad serve --model models:/ssad@champion",
     ):
         assert re.search(pattern, store.output), pattern
 
@@ -147,7 +147,9 @@ def test_a_second_training_is_challenger_and_the_champion_stays(small: Path, tra
     assert str(client.get_model_version_by_alias("ssad", "champion").version) == "1"
     assert str(client.get_model_version_by_alias("ssad", "challenger").version) == "2"
     assert len(client.search_runs(["0"])) == 2
-    assert next_step(first.registered).endswith("-e serve -P model=models:/ssad@champion")
+    assert next_step(first.registered).endswith("ssad serve --model models:/ssad@champion")
+    assert next_step(second.registered).endswith("ssad promote --candidate models:/ssad@challenger")
+    Path("MLproject").touch()  # where it is, its entry points are
     assert next_step(second.registered).endswith("-e promote -P candidate=models:/ssad@challenger")
 
 
