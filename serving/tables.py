@@ -24,6 +24,9 @@ PART_ROWS = 16_384
 CSV_BLOCK_BYTES = 2**22
 """Bytes of a CSV body that are parsed at once; a longer line is refused."""
 
+OTHER_SEPARATORS = ";\t|"
+"""One of them in the only name of a header is no part of it."""
+
 UNPACKED_BYTES = 16
 """A value of a Parquet body may unpack to so many bytes, the widest number; one word alone could else be gigabytes."""
 
@@ -39,6 +42,8 @@ def csv_rows(body: bytes, schema: TableSchema, settings: Settings) -> Iterator[G
     from pyarrow import csv
 
     names = _csv_header(body)
+    if len(names) == 1 and (other := [mark for mark in OTHER_SEPARATORS if mark in names[0]]):
+        raise RowsError(f"the body seems to be separated by {other[0]!r}; separate values by commas, or send JSON.")
     check_names(names, schema)
     convert = csv.ConvertOptions(
         column_types=dict.fromkeys(names, pa.string()), null_values=MISSING_WORDS, strings_can_be_null=True

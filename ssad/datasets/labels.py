@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -23,6 +23,8 @@ ANOMALY_WORDS = frozenset({"1", "true", "abnormal", "anomaly", "malicious", "out
 """Their opposites: a table of anomalies alone is known by them, and no typing mistake in what is normal."""
 
 AUTO = "auto"
+
+SHOWN_LABELS = 20
 
 
 def split_labels(
@@ -108,8 +110,9 @@ def _distinct(labels: pd.Series, label: str) -> Iterable[Any]:
         ) from error
 
 
-def _listed(values: Iterable[Any]) -> str:
-    return ", ".join(map(str, list(values)[:10]))
+def _listed(values: Collection[Any]) -> str:
+    """The labels; of more than a few they are not labels, and nobody's business."""
+    return ", ".join(map(str, values)) if len(values) <= SHOWN_LABELS else f"{len(values)} different values"
 
 
 def check_two_classes(anomalous: npt.NDArray[np.bool_], label: str) -> None:

@@ -55,8 +55,9 @@ class TableStream:
         try:
             yield from _evenly(self.read(skip))
         except (pa.ArrowException, OSError) as error:
+            advice = "write it in UTF-8" if "UTF8" in str(error) else "repair it"
             raise DatasetError(
-                f"the table cannot be read to its end ({_told(error)}); repair it and run again."
+                f"the table cannot be read to its end ({_told(error)}); {advice} and run again."
             ) from error
 
 

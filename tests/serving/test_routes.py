@@ -899,3 +899,9 @@ def test_a_path_with_a_slash_too_many_is_no_path(client: TestClient, rows: Rows)
 def test_no_names_are_not_all_names(client: TestClient, rows: Rows) -> None:
     split = {"columns": [], "data": [list(row.values()) for row in rows]}
     assert client.post("/invocations", json={"dataframe_split": split}).status_code == 422
+
+
+def test_csv_with_semicolons_is_told_so(client: TestClient, rows: Rows) -> None:
+    answer = post(client, pd.DataFrame(rows).to_csv(index=False, sep=";"), "text/csv")
+    assert answer.status_code == 422
+    assert "separated by ';'" in answer.json()["detail"]

@@ -131,3 +131,9 @@ def test_labels_of_one_class_are_refused(labels: list[bool], word: str) -> None:
 
 def test_labels_of_two_classes_pass() -> None:
     check_two_classes(np.asarray([True, False]), "label")
+
+
+def test_a_column_of_numbers_that_was_named_for_labels_is_not_repeated() -> None:
+    table = pd.DataFrame({"amount": np.linspace(0.1, 9, 90), "x": 1.0})
+    with pytest.raises(DatasetError, match=r"\(it holds 90 different values; normal is 'auto'\)"):
+        split_labels(table, "amount")

@@ -127,6 +127,12 @@ def test_a_number_that_is_none_in_a_text_file_is_named(tmp_path: Path) -> None:
         list(open_stream(str(tmp_path / "t.csv"), TableSchema((Column("count", "numeric"),))).batches())
 
 
+def test_text_in_another_encoding_is_told_so(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_bytes("count,kind\n1,a\n2,é\n".encode("latin-1"))
+    with pytest.raises(DatasetError, match=r"UTF8 data.*; write it in UTF-8"):
+        list(open_stream(str(tmp_path / "t.csv"), TableSchema((Column("count", "numeric"),)), ["kind"]).batches())
+
+
 @pytest.mark.parametrize("rows", ["1,a,\n2,b,\n", "1,a\n2,b,x\n", "1,a\n2\n"])
 def test_rows_of_more_or_fewer_fields_than_names_are_refused(tmp_path: Path, rows: str) -> None:
     (tmp_path / "t.csv").write_text("count,kind\n" + rows)
