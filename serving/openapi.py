@@ -74,7 +74,7 @@ def openapi(app: FastAPI, service: Service) -> dict[str, Any]:
     document["components"]["securitySchemes"] = {"key": {"type": "apiKey", "in": "header", "name": "X-API-Key"}}
     if service.keys.needed:
         document["security"] = [{"key": []}]
-    document["paths"] |= _paths(served, example(served.bundle))
+    document["paths"] = _paths(served, example(served.bundle)) | document["paths"]  # what it is there for comes first
     for path, operations in document["paths"].items():
         for operation in operations.values():
             operation["responses"] = _refusals(path) | operation["responses"]
