@@ -438,6 +438,8 @@ def _word(value: Any) -> str:
     """A category as text; a whole number is the same one whether its column was of integers or not."""
     if isinstance(value, dict | list | tuple | set | np.ndarray):
         raise TypeError("no single value")
+    if isinstance(value, bytes):  # text of a Parquet file that does not say so
+        return value.decode()
     word = str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
     if not word.isascii():
         word.encode()  # half of a surrogate pair is no text, and no bundle can hold it

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from ssad import __version__
 from ssad.datasets.catalogue import cache_folder
 from ssad.datasets.table_rows import TableRows
 from ssad.errors import DatasetError
@@ -82,7 +83,7 @@ def _encoded(rows: TableRows, encoder: TableEncoder) -> Iterator[torch.Tensor]:
 def _key(digest: str, encoder: TableEncoder) -> str:
     """What decides every feature, as one word."""
     learned = {name: tensor.tolist() for name, tensor in encoder.state_dict().items()}
-    facts = json.dumps([digest, encoder.schema.to_json(), learned])
+    facts = json.dumps([__version__, digest, encoder.schema.to_json(), learned])
     return hashlib.sha256(facts.encode()).hexdigest()
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
+from lightning.pytorch.utilities.model_helpers import is_overridden
 from torch.utils.data import DataLoader
 
 from ssad.datasets.interfaces import DatasetWithInputDim
@@ -62,12 +63,12 @@ class SelfSupervisionDataModule(L.LightningDataModule):
         self.train.confidence.copy_(state_dict["confidence"])
 
     def val_dataloader(self) -> Any:
-        """The wrapped module's validation batches."""
-        return self.datamodule.val_dataloader()
+        """The wrapped module's validation batches; none where it has none."""
+        return self.datamodule.val_dataloader() if is_overridden("val_dataloader", self.datamodule) else []
 
     def test_dataloader(self) -> Any:
-        """The wrapped module's test batches."""
-        return self.datamodule.test_dataloader()
+        """The wrapped module's test batches, likewise."""
+        return self.datamodule.test_dataloader() if is_overridden("test_dataloader", self.datamodule) else []
 
     def supervision_dataloader(self) -> DataLoader[Any]:
         """Every training row once, in dataset order; of several processes each has a stretch of it."""

@@ -45,7 +45,7 @@ def split_labels(
     """
     if not _is_labelled(list(table.columns), label):
         return table, None
-    return table.drop(columns=label), _anomalous([table[label]], label, normal)
+    return table[_features(table.columns, label)], _anomalous([table[label]], label, normal)
 
 
 def split_row_labels(
@@ -54,8 +54,16 @@ def split_row_labels(
     """Likewise of rows that are read batch by batch; of the labels no more is kept than what each means."""
     if not _is_labelled(rows.columns, label):
         return rows, None
-    features = rows.only([name for name in rows.columns if name != label])
+    features = rows.only(_features(rows.columns, label))
     return features, _anomalous((batch[label] for batch in rows.only([label]).batches()), label, normal)
+
+
+def _features(columns: Iterable[str], label: str) -> list[str]:
+    """The columns that may be learned from: labels are not, whichever of them were named."""
+    others = [name for name in columns if name != label and name.strip().lower() == LABEL]
+    if others:
+        logger.warning("the column %s seems to hold labels too, and is left out", ", ".join(others))
+    return [name for name in columns if name not in (label, *others)]
 
 
 def _is_labelled(columns: Sequence[str], label: str) -> bool:
@@ -131,7 +139,9 @@ def check_two_classes(anomalous: npt.NDArray[np.bool_], label: str) -> None:
 
 def _word(value: Any) -> str:
     """A label as a word to compare: 0.0 is 0, and KDD's `normal.` is normal."""
-    text = str(value).strip().lower().rstrip(".")
+    text = (value.decode(errors="replace") if isinstance(value, bytes) else str(value)).strip().lower().rstrip(".")
+    if text.isdecimal():  # of any length: a double has no room for more than 15 digits
+        return str(int(text))
     try:
         return str(int(float(text))) if float(text).is_integer() else text
     except ValueError:

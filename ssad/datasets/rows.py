@@ -174,9 +174,13 @@ def rows_at(tensor: torch.Tensor, at: int | Positions) -> torch.Tensor:
     return tensor.index_select(0, at) if isinstance(at, torch.Tensor) and at.ndim else tensor[at]
 
 
+AT_ONCE = (TensorDataset.__getitem__, TensorRows.__getitem__, DataFrameWithLabels.__getitem__)
+"""How datasets give a batch by one indexing."""
+
+
 def _fetch(dataset: Any, at: Positions) -> Any:
     """A batch of a dataset's rows, in one indexing where the dataset can."""
-    if isinstance(dataset, TensorDataset | DataFrameWithLabels):
+    if type(dataset).__getitem__ in AT_ONCE:  # one that a subclass wrote may know rows alone
         return dataset[at]
     numbers = _numbers(at, len(dataset))
     fetch = getattr(dataset, "__getitems__", None)

@@ -25,6 +25,9 @@ from ssad.datasets.tables import (
 from ssad.errors import DatasetError, reason_of
 
 PARQUET = (".parquet", ".pq")
+BLOCK_BYTES = 1 << 24
+"""Of text that are parsed at once: more than any row has."""
+
 ROW = re.compile(r"(Expected \d+ columns, got \d+):.*")
 """What Arrow says of a row of text, which it then repeats: a run's tags are no place for whole rows."""
 
@@ -111,8 +114,9 @@ def _parquet(path: Path, wanted: list[str]) -> TableStream:
 
 
 def _text(path: Path, numbers: Collection[str], wanted: list[str]) -> TableStream:
-    layout = pacsv.ParseOptions(delimiter=SEPARATORS[suffix(path)])
-    names = pacsv.open_csv(path, parse_options=layout).schema.names
+    blocks = pacsv.ReadOptions(block_size=BLOCK_BYTES)
+    layout = pacsv.ParseOptions(delimiter=SEPARATORS[suffix(path)], newlines_in_values=True)
+    names = pacsv.open_csv(path, blocks, layout).schema.names
     check_separator(path, names)
     kinds = {name: pa.float64() if name in numbers else pa.string() for name in wanted}
     values = pacsv.ConvertOptions(
@@ -123,7 +127,7 @@ def _text(path: Path, numbers: Collection[str], wanted: list[str]) -> TableStrea
     )
 
     def read(skip: int) -> Iterator[pa.RecordBatch]:
-        return after(pacsv.open_csv(path, parse_options=layout, convert_options=values), skip)
+        return after(pacsv.open_csv(path, blocks, layout, values), skip)
 
     return TableStream(tuple(names), None, read)
 

@@ -95,9 +95,10 @@ def _fetch(location: str, folder: Path) -> str:
         if not location.startswith(HTTP_SCHEMES):
             return str(mlflow.artifacts.download_artifacts(artifact_uri=location, dst_path=str(folder)))
         copy = folder / PurePosixPath(unquote(urlparse(location).path)).name
+        packed = copy.suffix.lower() in (*STREAMED_COMPRESSION, ".xz", ".zip")  # then it is not unpacked on the way
         with requests.get(location, stream=True, timeout=SILENT_SECONDS) as answer, copy.open("wb") as file:
             answer.raise_for_status()
-            file.writelines(answer.iter_content(1 << 20))
+            file.writelines(answer.raw.stream(1 << 20, decode_content=not packed))
         return str(copy)
     except Exception as error:  # each store has exceptions of its own
         raise DatasetError(
@@ -175,7 +176,10 @@ def _check_short_rows(path: Path, separator: str, table: pd.DataFrame) -> None:
         return
     with io.TextIOWrapper(pa.input_stream(path), encoding="utf-8-sig", newline="") as text:
         rows = csv.reader(text, delimiter=separator)
-        short = next((row for row in rows if 0 < len(row) < table.shape[1]), None)
+        try:
+            short = next((row for row in rows if 0 < len(row) < table.shape[1]), None)
+        except csv.Error:  # a field too long for it; pandas has read the rows
+            return
         if short:
             raise DatasetError(
                 f"{path} names {table.shape[1]} columns, but the row that ends on its line {rows.line_num} has "

@@ -262,12 +262,14 @@ def _array_names(columns: int) -> list[str]:
 def _process_as_it_was() -> Iterator[None]:
     """Take back what training changes in the process: random states, Lightning's seed, torch's determinism."""
     environment = {name: os.environ.get(name) for name in LIGHTNING_VARIABLES}
+    tries = torch.backends.cudnn.benchmark
     strict, warns = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
     try:
         with isolate_rng():
             yield
     finally:
         torch.use_deterministic_algorithms(strict, warn_only=warns)
+        torch.backends.cudnn.benchmark = tries
         for name, value in environment.items():
             os.environ.pop(name, None)
             if value is not None:

@@ -91,7 +91,7 @@ def _serialized(model: onnx.ModelProto, output: str) -> bytes:
 
 
 def _exported(encoder: TableEncoder, module: SelfSupervisionModule, sample: GraphInputs) -> onnx.ModelProto:
-    graph = ScoringGraph(encoder, _detached(module).to(module.scoring_dtype).eval(), sample).eval()
+    graph = ScoringGraph(encoder, copy.deepcopy(module).to(module.scoring_dtype).eval(), sample).eval()
     example = {}
     if encoder.schema.numeric:
         example[NUMERIC_INPUT] = torch.zeros(2, len(encoder.schema.numeric), dtype=torch.float64)
@@ -110,15 +110,6 @@ def _exported(encoder: TableEncoder, module: SelfSupervisionModule, sample: Grap
         )
     assert program is not None  # only the non-dynamo export returns None
     return program.model_proto
-
-
-def _detached(module: SelfSupervisionModule) -> SelfSupervisionModule:
-    """A copy without the trainer, which cannot be copied."""
-    trainer, module._trainer = module._trainer, None
-    try:
-        return copy.deepcopy(module)
-    finally:
-        module._trainer = trainer
 
 
 def _forget_sources(model: onnx.ModelProto) -> None:

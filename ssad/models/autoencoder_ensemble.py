@@ -21,6 +21,11 @@ CLIP = 5.0
 STANDARD_ROWS = 20_000
 """Training rows that fix center and width, at most: more change nothing that counts."""
 
+RARE = 1 / CLIP**2
+LEAST_WIDTH = 0.01
+"""Of a column with a smaller share of values that are not the one all others have, each step would shrink the width
+further: it ends at this share of how far those values typically are from that one."""
+
 WINSORIZATIONS = 20
 """Steps of mean and deviation to their fixed point; a value 1e9 deviations away needs about a dozen."""
 
@@ -46,9 +51,11 @@ class ClippedStandardizer(nn.Module):
         """Learn from training features, shape (n, d)."""
         super().__init__()
         rows = spread_rows(features, STANDARD_ROWS).double()
+        floor = _least_width(rows)
         center, width = _moments(rows)
         for _ in range(WINSORIZATIONS):
             center, width = _moments(rows.clamp(center - CLIP * width, center + CLIP * width))
+            width = torch.maximum(width, floor)
         mean, deviation = _moments(((rows - center) / width).clamp(-CLIP, CLIP))
         ends = {"low": (-CLIP - mean) / deviation, "high": (CLIP - mean) / deviation}
         for name, value in {"center": center + width * mean, "width": width * deviation, **ends}.items():
@@ -110,6 +117,14 @@ class AutoencoderEnsemble(nn.Module):
         if units.dtype == torch.float64:  # for which onnxruntime has no leaky ReLU
             return torch.maximum(units, NEGATIVE_SLOPE * units)
         return F.leaky_relu(units, NEGATIVE_SLOPE)
+
+
+def _least_width(rows: torch.Tensor) -> torch.Tensor:
+    """What the width of each column (n, d) does not fall below, shape (d,): 0 where the bulk varies."""
+    low, high = (rows.kthvalue(1 + round(share * (len(rows) - 1)), dim=0).values for share in (RARE, 1 - RARE))
+    distance = (rows - low).abs()
+    typical = torch.where(distance > 0, distance, torch.nan).nanmedian(dim=0).values
+    return torch.where(low < high, 0.0, LEAST_WIDTH * typical.nan_to_num(0.0))
 
 
 def _moments(rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -227,8 +227,10 @@ class EnsembleModule(SelfSupervisionModule):
         return torch.zeros_like(confidence)
 
     def configure_optimizers(self) -> Any:
-        """Adam with one cycle of the learning rate over the whole training."""
+        """Adam with one cycle of the learning rate over the whole training, where its length is known."""
         optimizer = torch.optim.Adam(self.parameters(), lr=self.learning_rate)
+        if not math.isfinite(self.trainer.estimated_stepping_batches):
+            return optimizer  # a training whose end nobody knows has no cycle
         steps = int(self.trainer.estimated_stepping_batches)
         cycle = LambdaLR(optimizer, lambda step: one_cycle(step, steps))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": cycle, "interval": "step"}}

@@ -35,11 +35,19 @@ class SelfSupervisionCallback(L.Callback):
     def __init__(self, stop_when_settled: bool = False) -> None:
         """Say whether training may end before `max_epochs`, when the rows' regions have settled."""
         self.stop_when_settled = stop_when_settled
+        self._begin()
+
+    def _begin(self) -> None:
         self._epoch_start = 0.0
         self._codes: torch.Tensor | None = None
         self._settled = 0
         self._history: list[Recalibration] = []
         self._random_state: dict[str, Any] | None = None
+
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        """Know nothing of a training before this one; of one that was cut off, `load_state_dict` tells after this."""
+        if stage == "fit":
+            self._begin()
 
     def state_dict(self) -> dict[str, Any]:
         """For a checkpoint: the rows' regions, how long they are settled, the figures' data, torch's random state."""

@@ -54,8 +54,8 @@ SCORING_VALUES = 1 << 18
 SCORING_ROWS = 1024
 """Rows scored at once, at least: below, calls cost more than a cache saves."""
 
-INTERVALS = "intervals"
-"""The intervals in force under this name in a checkpoint, as their two thresholds."""
+INTERVALS, PRECISION = "intervals", "scoring_dtype"
+"""The intervals in force under this name in a checkpoint, as their thresholds, and what scores are computed in."""
 
 PLAIN = frozenset({"_current_fx_name", "epoch_loss", "epoch_batches"})
 """Attributes that are set in every step: where Lightning notes which hook of a module runs, and the loss."""
@@ -334,9 +334,10 @@ class SelfSupervisionModule(L.LightningModule, ABC, SupportsSelfSupervision):
             super().configure_gradient_clipping(optimizer, gradient_clip_val, gradient_clip_algorithm)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add the intervals in force."""
-        configuration = self.confidence_estimator.configuration
-        checkpoint[INTERVALS] = None if configuration is None else asdict(configuration.thresholds)
+        """Add the intervals in force, and what scores are computed in."""
+        found = self.confidence_estimator.configuration
+        ends = None if found is None else asdict(found.thresholds) | {"decision": found.decision}
+        checkpoint[INTERVALS], checkpoint[PRECISION] = ends, str(self.scoring_dtype).removeprefix("torch.")
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Take up the intervals; make room for what scoring compares rows with, whose size training decides."""
@@ -344,6 +345,8 @@ class SelfSupervisionModule(L.LightningModule, ABC, SupportsSelfSupervision):
         self.confidence_estimator.configuration = (
             None if ends is None else ConfidenceIntervalsConfiguration.from_thresholds(**ends)
         )
+        self.thresholds = self.update_thresholds()
+        self.scoring_dtype = getattr(torch, checkpoint.get(PRECISION, str(self.scoring_dtype).removeprefix("torch.")))
         known = checkpoint["state_dict"]
         for name in [name for name, _ in self.named_buffers() if name in known]:
             owner, _, leaf = name.rpartition(".")
@@ -356,6 +359,10 @@ class SelfSupervisionModule(L.LightningModule, ABC, SupportsSelfSupervision):
     def test_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
         """Score one batch."""
         self._collect(batch, dataloader_idx)
+
+    def predict_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> torch.Tensor:
+        """Scores of one batch, shape (n,), float64."""
+        return self.score_rows([data_and_label(batch)[0]])
 
     def on_validation_epoch_end(self) -> None:
         """Log `val_auc`, `val_ap` and `val_f1`, the last at the highest threshold, where rows are labelled."""
@@ -388,7 +395,9 @@ class SelfSupervisionModule(L.LightningModule, ABC, SupportsSelfSupervision):
     def _collect(self, batch: Any, loader: int) -> None:
         data, labels = data_and_label(batch)
         labels = torch.full((len(data),), UNLABELLED) if labels is None else labels
-        pairs = torch.stack([self.score(data).detach().double().cpu(), labels.reshape(-1).double().cpu()], dim=1)
+        with torch.autocast(self.device.type, enabled=False):  # as the thresholds were found
+            scores = self.score_rows([data])
+        pairs = torch.stack([scores, labels.reshape(-1).double().cpu()], dim=1)
         self._outputs[loader].append(pairs)
 
     def _collected(self, loaders: Any) -> tuple[Floats, Labels]:

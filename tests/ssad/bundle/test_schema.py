@@ -322,3 +322,10 @@ def test_rows_are_read_alone_as_they_are_together() -> None:
 def test_a_schema_survives_json() -> None:
     document = json.loads(json.dumps(SCHEMA.to_json(), allow_nan=False))
     assert TableSchema.from_json(document) == SCHEMA
+
+
+def test_text_that_its_file_calls_bytes_is_text() -> None:
+    schema = TableSchema((Column("kind", "categorical", categories=("tcp",)),))
+    assert schema.inputs({"kind": [b"tcp", "tcp"]}).categorical.tolist() == [["tcp"], ["tcp"]]
+    with pytest.raises(RowsError):
+        schema.inputs({"kind": [b"\xff"]})

@@ -70,9 +70,10 @@ def test_a_named_column_that_is_not_there_is_an_error_with_the_columns() -> None
         split_labels(pd.DataFrame({"x": [1], "y": [2]}), "class")
 
 
-def test_another_column_can_hold_the_labels_and_the_default_one_stays() -> None:
-    features, found = split_labels(pd.DataFrame({"label": [5, 6], "class": [0, 1]}), "class")
-    assert features.columns.tolist() == ["label"]
+@pytest.mark.parametrize(("label", "other"), [("class", "label"), ("class", " Label"), ("label", "Label")])
+def test_labels_that_were_not_named_are_not_learned_from_beside_those_that_were(label: str, other: str) -> None:
+    features, found = split_labels(pd.DataFrame({other: [5, 6], label: [0, 1], "x": [1, 2]}), label)
+    assert features.columns.tolist() == ["x"]
     assert found is not None
     assert found.tolist() == [False, True]
 
@@ -131,6 +132,11 @@ def test_labels_of_one_class_are_refused(labels: list[bool], word: str) -> None:
 
 def test_labels_of_two_classes_pass() -> None:
     check_two_classes(np.asarray([True, False]), "label")
+
+
+def test_labels_are_compared_as_they_are_written() -> None:
+    assert anomalous([2**53 + 1, 2**53], normal=str(2**53 + 1)) == [False, True]
+    assert anomalous([b"normal", b"dos"]) == [False, True]
 
 
 def test_a_column_of_numbers_that_was_named_for_labels_is_not_repeated() -> None:

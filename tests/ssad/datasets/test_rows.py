@@ -48,6 +48,14 @@ class AsDicts(OnlyData):
         return {"data": super().__getitem__(idx), "label": idx % 2}
 
 
+class OwnRows(TensorDataset):
+    """Rows that know how to be fetched one by one."""
+
+    def __getitem__(self, index: Any) -> tuple[torch.Tensor, ...]:
+        data, label = super().__getitem__(index)  # type: ignore[no-untyped-call]  # torch's
+        return (data / data.max()).reshape(-1), label
+
+
 def frame(rows: int = 7) -> pd.DataFrame:
     return pd.DataFrame({"x": np.arange(rows, dtype=float), "y": 1.0, "label": np.arange(rows) % 2})
 
@@ -61,6 +69,7 @@ DATASETS: dict[str, Any] = {
     "frame, own transform": DataFrameWithLabels(frame(), "label", transform=double),
     "tensors": TensorRows(torch.rand(7, 2), torch.arange(7) % 2),
     "pairs": TensorDataset(torch.rand(7, 2), torch.arange(7) % 2),
+    "pairs, own rows": OwnRows(torch.rand(7, 2), torch.arange(7) % 2),
     "data alone": OnlyData(),
     "dicts": AsDicts(),
 }

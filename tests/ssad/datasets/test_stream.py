@@ -127,6 +127,20 @@ def test_a_number_that_is_none_in_a_text_file_is_named(tmp_path: Path) -> None:
         list(open_stream(str(tmp_path / "t.csv"), TableSchema((Column("count", "numeric"),))).batches())
 
 
+def test_words_of_several_lines_and_long_ones_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(streams, "BLOCK_BYTES", 1 << 12)
+    rows = pd.DataFrame({"count": np.arange(5000), "kind": ["one\ntwo", "three"] * 2500})
+    rows.to_csv(tmp_path / "t.csv", index=False)
+    schema = TableSchema((Column("count", "numeric"), Column("kind", "categorical")))
+    found = pa.Table.from_batches(list(open_stream(str(tmp_path / "t.csv"), schema).batches()))
+    assert found.column("kind").to_pylist() == rows["kind"].tolist()
+    assert found.column("count").to_pylist() == rows["count"].tolist()
+    monkeypatch.undo()
+    pd.DataFrame({"count": [1], "kind": ["w" * 3_000_000]}).to_csv(tmp_path / "t.csv", index=False)
+    (batch,) = open_stream(str(tmp_path / "t.csv"), schema).batches()
+    assert len(batch.column("kind")[0].as_py()) == 3_000_000
+
+
 def test_text_in_another_encoding_is_told_so(tmp_path: Path) -> None:
     (tmp_path / "t.csv").write_bytes("count,kind\n1,a\n2,é\n".encode("latin-1"))
     with pytest.raises(DatasetError, match=r"UTF8 data.*; write it in UTF-8"):

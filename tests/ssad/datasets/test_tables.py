@@ -321,3 +321,8 @@ def test_a_table_with_nothing_to_learn_from_says_why() -> None:
 def test_ranges_are_those_of_the_finite_values() -> None:
     (column,) = survey_rows(table_rows(pd.DataFrame({"x": [1.0, 5.0, np.inf, None]}))).schema.columns
     assert (column.minimum, column.maximum) == (1.0, 5.0)
+
+
+def test_a_word_longer_than_a_reader_of_rows_takes_is_read(tmp_path: Path) -> None:
+    pd.DataFrame({"a": ["w" * 200_000, "b", "c"], "z": [1, None, 3]}).to_csv(tmp_path / "t.csv", index=False)
+    assert len(read_table(str(tmp_path / "t.csv"))) == 3

@@ -133,6 +133,16 @@ def test_standardized_rows_are_finite_for_constant_and_sparse_features_and_far_r
     assert torch.isfinite(standardize(torch.tensor([[1e30, -1e30, 0.0]]))).all()
 
 
+@pytest.mark.parametrize("rare", [1, 2, 3, 5, 8, 20, 39])
+def test_a_feature_that_hardly_varies_tells_what_differs_from_what_hardly_differs(rare: int) -> None:
+    features = torch.full((1000, 1), 50.0)
+    features[:rare] = 60.0
+    features[rare] = 40.0
+    same, near, far = ClippedStandardizer(features)(torch.tensor([[50.0], [50.001], [60.0]])).flatten()
+    assert abs(near - same) < abs(far - same) / 100
+    assert far - same > 3
+
+
 def test_scaling_the_features_does_not_change_the_standardized_rows() -> None:
     features = torch.randn(200, 4)
     scaled = 8 * features + 3

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
+import numpy as np
 import pytest
 import torch
 from torch.utils.data import DataLoader, TensorDataset
@@ -401,3 +402,67 @@ def test_two_processes_measure_every_row_once_as_one_does(tmp_path: Path) -> Non
     two, one = json.loads(done.stdout.splitlines()[-1]), measured(1)
     assert one[0]["test_rows"] == 101 + 33 + 20
     assert two == [pytest.approx(metrics) for metrics in one]
+
+
+@every_module
+def test_a_prediction_is_the_score_of_each_row(build: Build) -> None:
+    module, datamodule = build(), wrapped()
+    pairs = DataLoader(TensorDataset(datamodule.train.dataset.tensors[0], torch.zeros(100)), 32)
+    predicted = trainer().predict(module, pairs)
+    assert predicted is not None
+    expected = module.score_rows(datamodule.supervision_dataloader())
+    torch.testing.assert_close(torch.cat(predicted), expected, rtol=1e-6, atol=0)  # type: ignore[arg-type]  # tensors
+
+
+def test_a_checkpoint_decides_as_it_did_when_it_was_written() -> None:
+    module = ensemble()
+    module.scoring_dtype = torch.float64
+    module.confidence_estimator.configuration = ConfidenceIntervalsConfiguration.from_thresholds(1.0, 3.0, 2.5)
+    checkpoint = {"state_dict": module.state_dict()}
+    module.on_save_checkpoint(checkpoint)
+    other = ensemble()
+    other.thresholds = [7.0]
+    other.on_load_checkpoint(checkpoint)
+    assert other.thresholds == [1.0, 3.0]
+    assert other.scoring_dtype == torch.float64
+    assert other.confidence_estimator.configuration == module.confidence_estimator.configuration
+
+
+def test_a_callback_begins_anew_with_every_training(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ssad.modules.self_supervision_callback.SETTLED_SHARE", 1.0)
+    callback, epochs = SelfSupervisionCallback(stop_when_settled=True), []
+    for _ in range(2):
+        lightning = trainer(9, callbacks=[callback])
+        lightning.fit(cosine(), datamodule=wrapped())
+        epochs.append(lightning.current_epoch)
+    assert epochs[0] == epochs[1] > 1
+
+
+@every_module
+def test_rows_are_tested_in_the_precision_of_the_thresholds_whatever_training_used(
+    build: Build, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module, datamodule, seen = build(), wrapped(), list[torch.Tensor]()
+    lightning = trainer(2, precision="bf16-mixed")
+    lightning.fit(module, datamodule=datamodule)
+
+    def collected(_: Any) -> tuple[Floats, Labels]:
+        seen.extend(module._outputs.pop(0))
+        return np.zeros(1), np.zeros(1, np.int64)
+
+    monkeypatch.setattr(module, "_collected", collected)
+    rows = DataLoader(TensorDataset(datamodule.train.dataset.tensors[0], torch.zeros(100)), 100)
+    lightning.test(module, rows, verbose=False)
+    torch.testing.assert_close(torch.cat(seen)[:, 0], module.training_scores, rtol=1e-6, atol=0)
+
+
+def test_a_data_module_that_has_training_rows_alone_is_wrapped_too() -> None:
+    class TrainingRows(L.LightningDataModule):
+        def train_dataloader(self) -> DataLoader[Any]:
+            return DataLoader(TensorDataset(torch.rand(40, DIM), torch.zeros(40)), 8)
+
+    trainer(2).fit(cosine(), datamodule=SelfSupervisionDataModule(TrainingRows()))
+
+
+def test_a_training_whose_length_nobody_knows_has_no_cycle() -> None:
+    trainer(-1, max_time={"seconds": 0}).fit(ensemble(), datamodule=wrapped())
