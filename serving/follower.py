@@ -47,14 +47,10 @@ class Follower:
             SsadError: there is neither.
         """
         _check_allowed(self._settings.model, self._settings.allowed_models)
-        kept = self._store.last_good()
+        kept = self._kept(self._store.last_good())
         if kept is not None:
-            try:
-                self._swap(kept, load_checked(kept, None))
-                return
-            except BundleError as error:
-                logger.error("the last good bundle cannot be used: %s", error)
-                self._store.forget(kept.source.registered)
+            self._swap(*kept)
+            return
         try:
             self._load_from_registry()
         except OSError as error:
@@ -156,15 +152,18 @@ class Follower:
             SsadError: it cannot be fetched, or fails the check.
             OSError: the disk cannot take it.
         """
-        self._swap(*(self._recent.get(version) or self._kept(version) or self._fetched(version)))
+        known = self._recent.get(version) or self._kept(self._store.find(version))
+        self._swap(*(known or self._fetched(version)))
 
-    def _kept(self, version: Version) -> tuple[Fetched, Bundle] | None:
-        """A version that has been served here before, from the disk; its clients are asked for nothing new."""
-        kept = self._store.find(version)
+    def _kept(self, fetched: Fetched | None) -> tuple[Fetched, Bundle] | None:
+        """What the disk has, checked: it was served here before, so its clients are asked for nothing new."""
+        if fetched is None:
+            return None
         try:
-            return (kept, load_checked(kept, None)) if kept else None
-        except BundleError:
-            self._store.forget(version)
+            return fetched, load_checked(fetched, None)
+        except BundleError as error:
+            logger.error("a bundle that was kept cannot be used: %s", error)
+            self._store.forget(fetched.source.registered)
             return None
 
     def _fetched(self, version: Version) -> tuple[Fetched, Bundle]:

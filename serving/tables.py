@@ -168,16 +168,16 @@ def _values(array: Any, kind: str, name: str) -> Any:
 
     if kind == "categorical":
         return _words(array, name)
-    if pa.types.is_floating(array.type):
-        _refuse_nan(pc.is_nan(array), name)
     if pa.types.is_temporal(array.type) != (kind == "date"):
+        if pa.types.is_floating(array.type):
+            _refuse_nan(pc.is_nan(array), name)
         return _listed(array, name)
     try:
         read = array.cast(pa.timestamp("us") if kind == "date" else pa.float64())
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
         return _listed(array, name)
     if kind != "date":
-        _refuse_nan(pc.is_nan(read), name)  # a word for it
+        _refuse_nan(pc.is_nan(read), name)  # a word for it too
     return read.to_numpy(zero_copy_only=False)
 
 

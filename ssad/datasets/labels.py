@@ -60,17 +60,23 @@ def split_row_labels(
 
 def _features(columns: Iterable[str], label: str) -> list[str]:
     """The columns that may be learned from: labels are not, whichever of them were named."""
-    others = [name for name in columns if name != label and name.strip().lower() == LABEL]
+    columns = list(columns)
+    others = _like_labels(columns, label)
     if others:
         logger.warning("the column %s seems to hold labels too, and is left out", ", ".join(others))
     return [name for name in columns if name not in (label, *others)]
 
 
+def _like_labels(columns: Iterable[str], label: str) -> list[str]:
+    """The columns but `label` that are called as labels are, however it is written."""
+    return [name for name in columns if name != label and name.strip().lower() == LABEL]
+
+
 def _is_labelled(columns: Sequence[str], label: str) -> bool:
     if label in columns:
         return True
-    similar = [name for name in columns if label == LABEL and name.strip().lower() == LABEL]
-    if similar:
+    similar = _like_labels(columns, label)
+    if similar and label == LABEL:
         raise DatasetError(
             f"the column {similar[0]!r} seems to hold labels, which are not to be learned from; name it by label, or "
             "call it something else if it holds none."

@@ -26,7 +26,7 @@ SAMPLE = 2000
 PANELS = 6
 """Recalibrations shown side by side, the first and the last among them."""
 
-BLUE, GREY = REGION_COLORS["normal"], REGION_COLORS["unknown"]
+BLUE, GREY, ORANGE = (REGION_COLORS[region] for region in REGIONS)
 
 
 @dataclass(frozen=True)
@@ -163,7 +163,7 @@ def reliability_curves_figure(curves: dict[str, tuple[Floats, Floats, Floats]]) 
     """Share of anomalies against claimed probability: by name, what `calibration_bins` gives."""
     figure = Figure(figsize=(6, 6), layout="constrained")
     axes = figure.subplots()
-    axes.plot([0, 1], [0, 1], color="#999999", linestyle="--", label="as claimed")
+    axes.plot([0, 1], [0, 1], color=GREY, linestyle="--", label="as claimed")
     for name, (mean, share, _) in curves.items():
         axes.plot(mean, share, marker="o", label=name)
     axes.set(xlabel="claimed probability of an anomaly", ylabel="share of anomalies", title="Reliability, test rows")
@@ -176,8 +176,8 @@ def roc_figure(scores: Floats, labels: Labels) -> Figure:
     false_alarms, detected, _ = sk.roc_curve(labels, scores)
     figure, area = Figure(figsize=(6, 6), layout="constrained"), sk.auc(false_alarms, detected)
     axes = figure.subplots()
-    axes.plot(false_alarms, detected, color="#0072B2", label=f"area {area:.3f}")
-    axes.plot([0, 1], [0, 1], color="#999999", linestyle="--", label="chance")
+    axes.plot(false_alarms, detected, color=BLUE, label=f"area {area:.3f}")
+    axes.plot([0, 1], [0, 1], color=GREY, linestyle="--", label="chance")
     axes.set(xlabel="false positive rate", ylabel="true positive rate", title="ROC, test rows")
     axes.legend(loc="lower right")
     return figure
@@ -188,8 +188,8 @@ def precision_recall_figure(scores: Floats, labels: Labels) -> Figure:
     precision, recall, _ = sk.precision_recall_curve(labels, scores)
     figure, average = Figure(figsize=(6, 6), layout="constrained"), sk.average_precision_score(labels, scores)
     axes = figure.subplots()
-    axes.step(recall, precision, where="post", color="#D55E00", label=f"average precision {average:.3f}")
-    axes.axhline(labels.mean(), color="#999999", linestyle="--", label="share of anomalies")
+    axes.step(recall, precision, where="post", color=ORANGE, label=f"average precision {average:.3f}")
+    axes.axhline(labels.mean(), color=GREY, linestyle="--", label="share of anomalies")
     axes.set(xlabel="recall", ylabel="precision", ylim=(0, 1.02), title="Precision and recall, test rows")
     axes.legend(loc="lower left")
     return figure

@@ -217,7 +217,8 @@ class SelfSupervisionModule(L.LightningModule, ABC, SupportsSelfSupervision):
         # One growing piece of memory: thousands of small ones would pin the large ones between them.
         scores = array("d")
         try:
-            with torch.inference_mode():
+            # Not in what a trainer casts to: thresholds and scores are of one precision.
+            with torch.inference_mode(), torch.autocast(self.device.type, enabled=False):
                 for batch in batches:
                     rows = data_and_label(batch)[0]
                     at_once = max(SCORING_ROWS, self.scoring_values // max(rows.shape[1:].numel(), 1))
@@ -337,7 +338,7 @@ class SelfSupervisionModule(L.LightningModule, ABC, SupportsSelfSupervision):
         """Add the intervals in force, and what scores are computed in."""
         found = self.confidence_estimator.configuration
         ends = None if found is None else asdict(found.thresholds) | {"decision": found.decision}
-        checkpoint[INTERVALS], checkpoint[PRECISION] = ends, str(self.scoring_dtype).removeprefix("torch.")
+        checkpoint[INTERVALS], checkpoint[PRECISION] = ends, self.scoring_dtype
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Take up the intervals; make room for what scoring compares rows with, whose size training decides."""
@@ -346,7 +347,7 @@ class SelfSupervisionModule(L.LightningModule, ABC, SupportsSelfSupervision):
             None if ends is None else ConfidenceIntervalsConfiguration.from_thresholds(**ends)
         )
         self.thresholds = self.update_thresholds()
-        self.scoring_dtype = getattr(torch, checkpoint.get(PRECISION, str(self.scoring_dtype).removeprefix("torch.")))
+        self.scoring_dtype = checkpoint.get(PRECISION, self.scoring_dtype)
         known = checkpoint["state_dict"]
         for name in [name for name, _ in self.named_buffers() if name in known]:
             owner, _, leaf = name.rpartition(".")
@@ -395,9 +396,7 @@ class SelfSupervisionModule(L.LightningModule, ABC, SupportsSelfSupervision):
     def _collect(self, batch: Any, loader: int) -> None:
         data, labels = data_and_label(batch)
         labels = torch.full((len(data),), UNLABELLED) if labels is None else labels
-        with torch.autocast(self.device.type, enabled=False):  # as the thresholds were found
-            scores = self.score_rows([data])
-        pairs = torch.stack([scores, labels.reshape(-1).double().cpu()], dim=1)
+        pairs = torch.stack([self.score_rows([data]), labels.reshape(-1).double().cpu()], dim=1)
         self._outputs[loader].append(pairs)
 
     def _collected(self, loaders: Any) -> tuple[Floats, Labels]:

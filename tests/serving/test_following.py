@@ -275,9 +275,7 @@ def test_a_version_that_is_named_starts_without_the_registry_too(
 
 
 @pytest.mark.parametrize("damaged", ["detector.onnx", "source.json"])
-def test_a_last_good_bundle_that_was_damaged_is_fetched_again(
-    registry: Registry, between: Between, tmp_path: Path, damaged: str
-) -> None:
+def test_a_last_good_bundle_that_was_damaged_is_fetched_again(registry: Registry, tmp_path: Path, damaged: str) -> None:
     registry.promote("first")
     with running_service(registry.uri, tmp_path):
         pass
