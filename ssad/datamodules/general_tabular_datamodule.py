@@ -224,7 +224,10 @@ class GeneralTabularDataModule(L.LightningDataModule):
         """The rows of each part, labels encoded."""
         try:
             first = pd.read_csv(self.dataset_path, nrows=1)
-            data = pd.read_csv(self.dataset_path, usecols=[self.label_column] if self.large_dataset else None)
+            # Not in pieces, of which each would have types of its own: the same value could be 1 and "1".
+            data = pd.read_csv(
+                self.dataset_path, usecols=[self.label_column] if self.large_dataset else None, low_memory=False
+            )
         except (OSError, ValueError) as error:
             raise DatasetError(f"{self.dataset_path} cannot be read ({error}); give a CSV file.") from error
         check_fields(self.dataset_path, first)

@@ -7,16 +7,20 @@ from typing import Any
 
 import lightning as L
 from lightning.pytorch.utilities.model_helpers import is_overridden
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, default_collate, default_convert
 
 from ssad.datasets.interfaces import DatasetWithInputDim
 from ssad.datasets.rows import (
     DatasetWithConfidence,
     RowBatches,
     RowLoader,
+    collate,
     data_and_label,
     init_confidence_from_csv,
 )
+
+BATCH_HOOKS = ("on_before_batch_transfer", "transfer_batch_to_device", "on_after_batch_transfer")
+"""Lightning's, of a data module: what they are given has no confidence."""
 
 
 class SelfSupervisionDataModule(L.LightningDataModule):
@@ -34,8 +38,12 @@ class SelfSupervisionDataModule(L.LightningDataModule):
 
         Raises:
             DatasetError: the CSV does not fit the training rows.
+            TypeError: `datamodule` changes batches, of which those here would know nothing.
         """
         super().__init__()
+        own = [f"{hook}()" for hook in BATCH_HOOKS if is_overridden(hook, datamodule)]
+        if own:
+            raise TypeError(_of_its_own(datamodule, own))
         self.datamodule = datamodule
         datamodule.prepare_data()
         datamodule.setup("fit")
@@ -89,6 +97,15 @@ def _training_rows(datamodule: L.LightningDataModule) -> tuple[Any, int]:
     if rows is None or batch_size is None:
         loader = datamodule.train_dataloader()
         rows = loader.dataset if rows is None else rows
+        if loader.collate_fn not in (default_collate, default_convert, collate, getattr(rows, "collate", None)):
+            raise TypeError(_of_its_own(datamodule, ["its loader's collate_fn"]))
         own = loader.batch_size or getattr(loader.batch_sampler, "batch_size", None)
         batch_size = own if batch_size is None else batch_size
     return rows, batch_size or SCORING_BATCH
+
+
+def _of_its_own(datamodule: L.LightningDataModule, parts: list[str]) -> str:
+    return (
+        f"{type(datamodule).__name__} changes batches by {', '.join(parts)}, expected rows that are batched as they "
+        "are; change the rows where its training dataset gives them."
+    )

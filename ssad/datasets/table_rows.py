@@ -98,12 +98,14 @@ def table_rows(table: pd.DataFrame | TableRows) -> TableRows:
     if isinstance(table, TableRows):
         return table
 
+    named = table.set_axis(table.columns.map(str), axis=1)
+
     def read(columns: Sequence[str]) -> Iterator[pd.DataFrame]:
-        wanted = table[list(columns)]
-        for start in range(0, len(table), BATCH_ROWS):
+        wanted = named[list(columns)]
+        for start in range(0, len(named), BATCH_ROWS):
             yield wanted.iloc[start : start + BATCH_ROWS]
 
-    return TableRows(tuple(table.columns), read, len(table))
+    return TableRows(tuple(named.columns), read, len(named))
 
 
 def open_rows(location: str, words: Collection[str] = ()) -> TableRows:

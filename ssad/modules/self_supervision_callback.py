@@ -8,6 +8,7 @@ from typing import Any, cast
 import lightning as L
 import numpy as np
 import torch
+from torch import distributed
 
 from ssad.bundle import Thresholds
 from ssad.datamodules import SelfSupervisionDataModule
@@ -42,7 +43,8 @@ class SelfSupervisionCallback(L.Callback):
         self._codes: torch.Tensor | None = None
         self._settled = 0
         self._history: list[Recalibration] = []
-        self._random_state: dict[str, Any] | None = None
+        self._random_states: list[dict[str, torch.Tensor]] = []
+        self._resumed_states: list[dict[str, torch.Tensor]] = []
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         """Know nothing of a training before this one; of one that was cut off, `load_state_dict` tells after this."""
@@ -50,17 +52,20 @@ class SelfSupervisionCallback(L.Callback):
             self._begin()
 
     def state_dict(self) -> dict[str, Any]:
-        """For a checkpoint: the rows' regions, how long they are settled, the figures' data, torch's random state."""
-        cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
-        random_state = {"cpu": torch.get_rng_state(), "cuda": cuda}
+        """For a checkpoint: the rows' regions, how long they are settled, the figures' data, all random states."""
         history = [step.to_plain() for step in self._history]
-        return {"codes": self._codes, "settled": self._settled, "history": history, "random_state": random_state}
+        return {
+            "codes": self._codes,
+            "settled": self._settled,
+            "history": history,
+            "random_states": self._random_states,
+        }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take up what `state_dict` gave."""
         self._codes, self._settled = state_dict["codes"], state_dict["settled"]
         self._history = [Recalibration.from_plain(step) for step in state_dict["history"]]
-        self._random_state = state_dict["random_state"]
+        self._resumed_states = state_dict["random_states"]
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Check that module and data module are the ones this callback knows.
@@ -84,10 +89,9 @@ class SelfSupervisionCallback(L.Callback):
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Start the epoch's clock; after a crash, draw the random numbers that would have been drawn."""
         self._epoch_start = time.monotonic()
-        if self._random_state is not None:
-            torch.set_rng_state(self._random_state["cpu"])
-            torch.cuda.set_rng_state_all(self._random_state["cuda"])
-            self._random_state = None
+        if self._resumed_states:
+            _set_random_state(self._resumed_states[trainer.global_rank % len(self._resumed_states)])
+            self._resumed_states = []
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Check and log the epoch's loss; recalibrate when it is time.
@@ -103,10 +107,13 @@ class SelfSupervisionCallback(L.Callback):
             mlf_logger.log_metrics(seconds, step=epoch)
             to_mlflow.log_system_metrics(mlf_logger, epoch)
         last = epoch + 1 == trainer.max_epochs  # after which `on_train_end` recalibrates
-        if epoch != 0 and epoch % module.every_n_epochs == 0 and not last:
+        recalibrates = epoch != 0 and epoch % module.every_n_epochs == 0 and not last
+        if recalibrates:
             self._recalibrate(trainer, module, epoch, torch.float32)
             if self._has_settled:
                 trainer.should_stop = True
+        self._random_states = _random_states()
+        if recalibrates:
             to_mlflow.log_checkpoint(trainer, epoch // module.every_n_epochs)
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -171,6 +178,24 @@ def _interval_metrics(thresholds: Thresholds, scores: torch.Tensor) -> dict[str,
     counts = {f"rows_{region}": float(rows) for region, rows in thresholds.counts(scores.numpy()).items()}
     ends = {"threshold_normal": thresholds.normal, "threshold_abnormal": thresholds.abnormal}
     return counts | {name: end for name, end in ends.items() if np.isfinite(end)}
+
+
+def _random_states() -> list[dict[str, torch.Tensor]]:
+    """Torch's random state in every process, by rank; the GPU's is that of the one a process works on."""
+    own = {"cpu": torch.get_rng_state()}
+    if torch.cuda.is_available():
+        own["cuda"] = torch.cuda.get_rng_state()
+    if not (distributed.is_available() and distributed.is_initialized()):
+        return [own]
+    states = [own] * distributed.get_world_size()
+    distributed.all_gather_object(states, own)
+    return states
+
+
+def _set_random_state(state: dict[str, torch.Tensor]) -> None:
+    torch.set_rng_state(state["cpu"])
+    if "cuda" in state and torch.cuda.is_available():
+        torch.cuda.set_rng_state(state["cuda"])
 
 
 def _datamodule(trainer: L.Trainer) -> Any:

@@ -161,6 +161,21 @@ class Numbered(L.LightningDataModule):
         return DataLoader(TensorDataset(self.numbers), batch_size=self.size)
 
 
+def test_a_data_module_that_changes_its_batches_is_refused() -> None:
+    class Moves(Numbered):
+        def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+            return batch
+
+    class Collates(Numbered):
+        def train_dataloader(self) -> DataLoader[Any]:
+            return DataLoader(TensorDataset(self.numbers), batch_size=self.size, collate_fn=list)
+
+    with pytest.raises(TypeError, match=r"Moves changes batches by on_after_batch_transfer\(\), expected rows"):
+        SelfSupervisionDataModule(Moves(4, 2))
+    with pytest.raises(TypeError, match="Collates changes batches by its loader's collate_fn"):
+        SelfSupervisionDataModule(Collates(4, 2))
+
+
 @settings(max_examples=25, deadline=None)
 @given(seed=st.integers(0, 10_000), rows=st.integers(1, 60), batch_size=st.integers(1, 20))
 def test_confidence_stays_with_its_row_however_rows_are_shuffled(seed: int, rows: int, batch_size: int) -> None:

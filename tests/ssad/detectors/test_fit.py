@@ -329,6 +329,13 @@ def test_a_category_never_seen_is_scored(bundle_folder: Path) -> None:
     assert np.isfinite(Bundle(bundle_folder).score(table).score).all()
 
 
+def test_columns_that_are_called_by_numbers_are_called_by_their_digits() -> None:
+    rows = pd.DataFrame(np.random.default_rng(0).normal(size=(50, 2)))
+    detector = fit_detector(rows, FitSettings(max_epochs=1))
+    assert [column.name for column in detector.schema.columns] == ["0", "1"]
+    assert np.isfinite(detector.score(rows)).all()
+
+
 def test_one_constant_row_repeated_has_nothing_to_learn_from() -> None:
     with pytest.raises(DatasetError, match="no numeric or categorical column is left"):
         fitted(pd.DataFrame({"a": [1.0] * 40, "b": ["x"] * 40}))
