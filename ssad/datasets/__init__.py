@@ -1,20 +1,9 @@
-"""What a row is: reading tables, labels, confidence per sample."""
+"""What a row is: reading tables, labels, confidence per sample.
 
-from ssad.datasets.interfaces import DatasetWithInputDim, DatasetWithLabels
-from ssad.datasets.rows import (
-    DataFrameToTensor,
-    DataFrameWithLabels,
-    DatasetWithConfidence,
-    init_confidence_from_csv,
-    save_confidence_to_csv,
-)
+Names are imported when they are first used, so that tables are read without torch. What is exported, and from
+where, stands in `__init__.pyi`.
+"""
 
-__all__ = [
-    "DataFrameToTensor",
-    "DataFrameWithLabels",
-    "DatasetWithConfidence",
-    "DatasetWithInputDim",
-    "DatasetWithLabels",
-    "init_confidence_from_csv",
-    "save_confidence_to_csv",
-]
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

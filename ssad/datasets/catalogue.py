@@ -1,7 +1,8 @@
 """Data sets by name: those scikit-learn carries or fetches with a known checksum, and two placed by hand.
 
 NSL-KDD and UNSW-NB15 have no public address that answers without a form and no checksum from their
-owners, so the catalogue says where to put the file.
+owners, so the catalogue says where to put the file. scikit-learn is imported when one of its own is asked for: that
+takes a second, and most tables are the user's.
 """
 
 from __future__ import annotations
@@ -13,7 +14,6 @@ from pathlib import Path
 
 import pandas as pd
 import pooch
-from sklearn import datasets as sklearn_datasets
 
 from ssad.errors import DatasetError, reason_of
 
@@ -72,7 +72,9 @@ BREAST_CANCER_ANOMALIES = 39
 
 def _breast_cancer() -> pd.DataFrame:
     """Wisconsin diagnostic breast cancer: benign is normal, the first malignant tumours are the anomalies."""
-    bunch = sklearn_datasets.load_breast_cancer(as_frame=True)
+    from sklearn.datasets import load_breast_cancer
+
+    bunch = load_breast_cancer(as_frame=True)
     malignant = bunch.target == 0
     table: pd.DataFrame = bunch.data.assign(label=malignant.map({True: "malignant", False: "benign"}))
     kept: pd.DataFrame = table[~malignant | (malignant.cumsum() <= BREAST_CANCER_ANOMALIES)]
@@ -85,7 +87,9 @@ DIGITS_ANOMALIES = 20
 
 def _digits() -> pd.DataFrame:
     """8 x 8 images of digits: zeros are normal, the first others are the anomalies."""
-    bunch = sklearn_datasets.load_digits(as_frame=True)
+    from sklearn.datasets import load_digits
+
+    bunch = load_digits(as_frame=True)
     return _zeros_are_normal(bunch.data, bunch.target, DIGITS_ANOMALIES)
 
 
@@ -147,7 +151,9 @@ _KDD_COLUMNS = [
 
 def _kddcup99() -> pd.DataFrame:
     """Ten percent of the KDD Cup 1999 connections, by scikit-learn's fetcher and its checksum."""
-    bunch = sklearn_datasets.fetch_kddcup99(data_home=cache_folder(), as_frame=True)
+    from sklearn.datasets import fetch_kddcup99
+
+    bunch = fetch_kddcup99(data_home=cache_folder(), as_frame=True)
     table: pd.DataFrame = bunch.frame.rename(columns={"labels": "label"})
     text = table.select_dtypes("object").map(lambda value: value.decode() if isinstance(value, bytes) else value)
     return table.assign(**text).infer_objects()
@@ -155,7 +161,9 @@ def _kddcup99() -> pd.DataFrame:
 
 def _mnist() -> pd.DataFrame:
     """28 x 28 images from OpenML, checked against its digest; zeros are normal."""
-    bunch = sklearn_datasets.fetch_openml("mnist_784", version=1, data_home=cache_folder(), as_frame=True)
+    from sklearn.datasets import fetch_openml
+
+    bunch = fetch_openml("mnist_784", version=1, data_home=cache_folder(), as_frame=True)
     return _zeros_are_normal(bunch.data, bunch.target, MNIST_ANOMALIES)
 
 

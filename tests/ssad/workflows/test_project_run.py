@@ -32,30 +32,44 @@ def visible_names(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
 
 
-def test_mlflow_run_trains_in_the_run_that_it_opened(small: Path, tracking: str) -> None:
-    client = MlflowClient(tracking)
-    experiment = client.create_experiment("projects")
-    before = visible_names(PROJECT)
-    arguments = ["-m", "mlflow", "run", ".", "--env-manager", "local", "--experiment-name", "projects"]
-    arguments += ["--run-name", "by hand", "-P", f"dataset={small}", "-P", "max_epochs=2", "-P", "detector=radon"]
-    env = environment(tracking, PATH=f"{BIN}:{os.environ['PATH']}")
-    done = run_python(*arguments, cwd=PROJECT, env=env)
-    assert done.returncode == 0, done.stderr
+def test_mlflow_run_trains_in_the_run_that_it_opened_on_a_server_from_which_it_is_served(
+    back_end: BackEnd, small: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "server"
+    folder.mkdir()
+    port = free_port()
+    uri = f"http://127.0.0.1:{port}"
+    with tracking_server(port, back_end.options(folder), folder, back_end.environment):
+        client = MlflowClient(uri)
+        experiment = client.create_experiment("projects")
+        before = visible_names(PROJECT)
+        arguments = ["-m", "mlflow", "run", ".", "--env-manager", "local", "--experiment-name", "projects"]
+        arguments += ["--run-name", "by hand", "-P", f"dataset={small}", "-P", "max_epochs=2", "-P", "detector=radon"]
+        done = run_python(*arguments, cwd=PROJECT, env=environment(uri, PATH=f"{BIN}:{os.environ['PATH']}"))
+        assert done.returncode == 0, done.stderr
 
-    (run,) = client.search_runs([experiment])
-    assert run.info.status == "FINISHED"
-    assert run.info.run_name == "by hand"
-    assert run.data.params["dataset"] == str(small)
-    assert run.data.params["detector"] == "radon"
-    assert run.data.params["plan.max_epochs"] == "2"
-    assert len(client.get_metric_history(run.info.run_id, "train_loss")) == 2
-    assert "test_auc" in run.data.metrics
-    version = client.get_model_version_by_alias("ssad", "champion")
-    assert version.run_id == run.info.run_id
-    assert client.search_runs(["0"]) == []
-    assert "ssad version 1" in done.stdout
-    assert "mlflow run . --env-manager local -e serve" in done.stdout
-    assert visible_names(PROJECT) == before
+        (run,) = client.search_runs([experiment])
+        assert run.info.status == "FINISHED"
+        assert run.info.run_name == "by hand"
+        assert run.data.params["dataset"] == str(small)
+        assert run.data.params["detector"] == "radon"
+        assert run.data.params["plan.max_epochs"] == "2"
+        assert len(client.get_metric_history(run.info.run_id, "train_loss")) == 2
+        assert "test_auc" in run.data.metrics
+        assert "test_roc.png" in {artifact.path for artifact in client.list_artifacts(run.info.run_id)}
+        version = client.get_model_version_by_alias("ssad", "champion")
+        assert (str(version.version), version.run_id) == ("1", run.info.run_id)
+        assert client.search_runs(["0"]) == []
+        assert "ssad version 1" in done.stdout
+        assert "mlflow run . --env-manager local -e serve" in done.stdout
+        assert visible_names(PROJECT) == before
+
+        service = free_port()
+        serve = [sys.executable, "-m", "ssad.cli", "serve", "--port", str(service)]
+        with real_server(serve, f"http://127.0.0.1:{service}/health", tmp_path, environment(uri)):
+            pass
+    assert not (tmp_path / "mlruns").exists()
+    assert len(pd.read_csv(small)) == 200
 
 
 def test_every_step_of_a_models_life_is_an_entry_point(own_store: MlflowClient, tmp_path: Path) -> None:
@@ -88,28 +102,3 @@ def test_mlflow_run_of_a_mistake_fails_its_run_and_says_one_sentence(tracking: s
     assert "ssad: there is no file" in done.stderr
     (run,) = MlflowClient(tracking).search_runs(["0"])
     assert run.info.status == "FAILED"
-
-
-def test_training_and_serving_work_against_a_real_tracking_server(
-    back_end: BackEnd, small: Path, tmp_path: Path
-) -> None:
-    folder = tmp_path / "server"
-    folder.mkdir()
-    port = free_port()
-    uri = f"http://127.0.0.1:{port}"
-    with tracking_server(port, back_end.options(folder), folder, back_end.environment):
-        train = ["-m", "ssad.cli", "train", "--dataset", str(small), "--max-epochs", "1"]
-        done = run_python(*train, cwd=tmp_path, env=environment(uri))
-        assert done.returncode == 0, done.stderr
-        client = MlflowClient(uri)
-        (run,) = client.search_runs(["0"])
-        assert run.info.status == "FINISHED"
-        names = {artifact.path for artifact in client.list_artifacts(run.info.run_id)}
-        assert "test_roc.png" in names
-        assert str(client.get_model_version_by_alias("ssad", "champion").version) == "1"
-        service = free_port()
-        serve = [sys.executable, "-m", "ssad.cli", "serve", "--port", str(service)]
-        with real_server(serve, f"http://127.0.0.1:{service}/health", tmp_path, environment(uri)):
-            pass
-    assert not (tmp_path / "mlruns").exists()
-    assert len(pd.read_csv(small)) == 200

@@ -44,13 +44,15 @@ class CutOff(L.Callback):
             raise RuntimeError("cut off")
 
 
-def bundle_bytes(folder: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
+def bytes_of(detector: FittedDetector) -> dict[str, bytes]:
+    """What a bundle is made of."""
+    weights = {name: tensor.numpy().tobytes() for name, tensor in detector.module.state_dict().items()}
+    return weights | {"scores": detector.training_scores.tobytes(), "curve": repr(detector.curve).encode()}
 
 
 def logged_bundle(version: str) -> dict[str, bytes]:
     folder = Path(mlflow.artifacts.download_artifacts(artifact_uri=f"models:/ssad/{version}"))
-    return bundle_bytes(folder / "data" / "bundle")
+    return {path.name: path.read_bytes() for path in sorted((folder / "data" / "bundle").iterdir())}
 
 
 # The first recalibration is after epoch 1: what is cut off in it left no checkpoint, and starts anew.
@@ -59,15 +61,14 @@ def test_every_preset_goes_on_to_the_same_bytes(
     name: str, epoch: int, blobs: pd.DataFrame, tracking: str, tmp_path: Path
 ) -> None:
     settings = FitSettings(name, max_epochs=5, every_n_epochs=1)
-    fit_detector(blobs, settings).write_bundle(tmp_path / "whole")
+    whole = fit_detector(blobs, settings)
     logger = MLFlowLogger(tracking_uri=tracking)
     with pytest.raises(RuntimeError, match="cut off"):
         fit_detector(blobs, settings, logger=logger, callbacks=[CutOff(epoch)])
     mlflow.set_tracking_uri(tracking)
     checkpoint = newest_checkpoint(str(logger.run_id), tmp_path)
     assert (checkpoint is None) == (epoch == 1)
-    fit_detector(blobs, settings, checkpoint=checkpoint).write_bundle(tmp_path / "resumed")
-    assert bundle_bytes(tmp_path / "resumed") == bundle_bytes(tmp_path / "whole")
+    assert bytes_of(fit_detector(blobs, settings, checkpoint=checkpoint)) == bytes_of(whole)
 
 
 def test_a_checkpoint_cut_off_while_it_was_written_gives_way_to_the_one_before(
@@ -166,13 +167,12 @@ def test_a_run_that_was_cut_off_after_its_last_checkpoint_does_not_train_longer_
     monkeypatch.setattr(self_supervision_callback, "SETTLED_SHARE", 1.0)  # the third recalibration is the last
     settings = FitSettings("radon", max_epochs=9, every_n_epochs=1)
     logger = MLFlowLogger(tracking_uri=tracking)
-    fit_detector(blobs, settings, logger=logger).write_bundle(tmp_path / "whole")
+    whole = fit_detector(blobs, settings, logger=logger)
     mlflow.set_tracking_uri(tracking)
     checkpoint = newest_checkpoint(str(logger.run_id), tmp_path)
     assert checkpoint is not None
     assert torch.load(checkpoint, weights_only=True)["epoch"] == 3
-    fit_detector(blobs, settings, checkpoint=checkpoint).write_bundle(tmp_path / "resumed")
-    assert bundle_bytes(tmp_path / "resumed") == bundle_bytes(tmp_path / "whole")
+    assert bytes_of(fit_detector(blobs, settings, checkpoint=checkpoint)) == bytes_of(whole)
 
 
 def test_a_run_is_not_called_finished_before_its_version_is_registered(

@@ -409,10 +409,8 @@ def test_spark_workers_give_the_same_rows_the_same_scores(dataset: str, tmp_path
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("suffix", "refused"), [(".parquet", "holds no rows"), (".csv", "Malformed CSV record")])
-def test_spark_reads_gaps_moments_and_truth_values_as_the_local_engine_does(
-    client: MlflowClient, tmp_path: Path, suffix: str, refused: str, spark_cluster: str
-) -> None:
+@pytest.mark.usefixtures("client", "spark_cluster")
+def test_spark_reads_gaps_moments_and_truth_values_as_the_local_engine_does(tmp_path: Path) -> None:
     generator = np.random.default_rng(0)
     trained = pd.DataFrame({"size": generator.normal(size=300), "tries": generator.integers(0, 50, 300)})
     trained["when"] = pd.Timestamp("2024-01-01") + pd.to_timedelta(generator.integers(0, 10**6, 300), unit="s")
@@ -424,24 +422,24 @@ def test_spark_reads_gaps_moments_and_truth_values_as_the_local_engine_does(
     table = trained.assign(row=range(300)).astype({"tries": "Int64", "open": "boolean"})
     for at, name in enumerate(trained):
         table.loc[at::7, name] = None
-    dataset = str(tmp_path / f"table{suffix}")
-    table.to_csv(dataset, index=False) if suffix == ".csv" else table.to_parquet(dataset)
+    table.to_parquet(tmp_path / "table.parquet")
+    table.to_csv(tmp_path / "table.csv", index=False)
+    table.iloc[:0].to_parquet(tmp_path / "bad.parquet")
+    a_field_more_in_each_row = (tmp_path / "table.csv").read_text().replace("\n", ",\n").replace(",\n", "\n", 1)
+    (tmp_path / "bad.csv").write_text(a_field_more_in_each_row)
 
-    found = []
-    for engine in ("local", "spark"):
-        output = str(tmp_path / engine)
-        score(ScoreSettings("models:/gaps/1", dataset, output, engine, 0, "row", spark_cluster), progress=False)
-        found.append(pd.read_parquet(output).astype({"row": int}).set_index("row").sort_index())
-    assert found[1]["score"].tolist() == pytest.approx(found[0]["score"].tolist(), rel=1e-9)
-    assert found[1]["region"].tolist() == found[0]["region"].tolist()
-
-    bad = tmp_path / f"bad{suffix}"
-    if suffix == ".csv":  # with a field more in each row than in the header
-        bad.write_text(Path(dataset).read_text().replace("\n", ",\n").replace(",\n", "\n", 1))
-    else:
-        table.iloc[:0].to_parquet(bad)
-    with pytest.raises(DatasetError, match=refused):
-        score(ScoreSettings("models:/gaps/1", str(bad), str(tmp_path / "no"), "spark"))
+    with running_session():
+        for suffix, refused in ((".parquet", "holds no rows"), (".csv", "Malformed CSV record")):
+            found = []
+            for engine in ("local", "spark"):
+                output = str(tmp_path / f"{engine}{suffix}")
+                dataset = str(tmp_path / f"table{suffix}")
+                score(ScoreSettings("models:/gaps/1", dataset, output, engine, 0, "row"), progress=False)
+                found.append(pd.read_parquet(output).astype({"row": int}).set_index("row").sort_index())
+            assert found[1]["score"].tolist() == pytest.approx(found[0]["score"].tolist(), rel=1e-9)
+            assert found[1]["region"].tolist() == found[0]["region"].tolist()
+            with pytest.raises(DatasetError, match=refused):
+                score(ScoreSettings("models:/gaps/1", str(tmp_path / f"bad{suffix}"), str(tmp_path / "no"), "spark"))
     assert not list(tmp_path.glob("no*"))
 
 

@@ -12,6 +12,8 @@ import pandas as pd
 import pytest
 from mlflow import MlflowClient
 
+from ssad.detectors import FitSettings
+from ssad.workflows.train import TrainSettings, train
 from tests.conftest import CommandLine
 from tests.ssad.workflows.support import QUIET_LIBRARIES, free_port
 
@@ -27,9 +29,10 @@ def test_two_processes_leave_what_one_leaves(command_line: CommandLine, tracking
     rows = generator.normal(size=(1001, 4)) * np.where(np.arange(1001) % 10 == 9, 6, 1)[:, None]
     pd.DataFrame(rows, columns=list("abcd")).to_csv(tmp_path / "rows.csv", index=False)
     arguments = ("--dataset", str(tmp_path / "rows.csv"), "--detector", "radon", "--max-epochs", "3")
-    alone = command_line("train", *arguments)
+    fit = FitSettings("radon", max_epochs=3)
+    train(TrainSettings(str(tmp_path / "rows.csv"), fit=fit), progress=False)
     together = command_line("train", *arguments, "--devices", "2", "--strategy", "ddp")
-    for done in (alone, together, *on_two_machines(command_line, arguments)):
+    for done in (together, *on_two_machines(command_line, arguments)):
         assert done.returncode == 0, done.stderr
     client = MlflowClient(tracking)
     *several, one = client.search_runs(["0"])
