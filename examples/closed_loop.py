@@ -41,6 +41,9 @@ BATCH = 50
 WINDOW = 2000
 """Rows that the service compares with training, and that a recalibration takes."""
 
+PAUSE_SECONDS = 0.01
+"""Between two requests: traffic, not a load test."""
+
 SECONDS = 120.0
 """How long anything may take that is waited for."""
 
@@ -85,7 +88,7 @@ class Client(threading.Thread):
     def run(self) -> None:
         """Send until told to stop."""
         session = requests.Session()
-        while not self._enough.is_set():
+        while not self._enough.wait(PAUSE_SECONDS):
             rows, anomalous = self._traffic.rows(BATCH)
             try:
                 answer = session.post(f"{self._url}/v1/score", json={"records": rows.to_dict("records")}, timeout=30)

@@ -17,9 +17,9 @@ from mlflow import MlflowClient
 from ssad import cli
 from ssad.datamodules import features
 from ssad.workflows.train import TrainSettings, prepare
-from tests.conftest import CommandLine
+from tests.conftest import CommandLine, default_store
 from tests.ssad.workflows.conftest import small_table
-from tests.ssad.workflows.support import QUIET_LIBRARIES, environment, free_port, run_python
+from tests.ssad.workflows.support import QUIET_LIBRARIES, free_port
 
 pytestmark = QUIET_LIBRARIES
 
@@ -334,6 +334,13 @@ def test_a_mistake_in_a_models_life_is_one_sentence(refusal: Refusal, arguments:
     assert sentence in refusal(*arguments)
 
 
+def test_mistakes_in_the_hardware_are_one_sentence(refusal: Refusal, small: Path) -> None:
+    told = refusal("train", "--dataset", str(small), "--devices", "0", "--strategy", "dpp", "--precision", "8")
+    assert "devices must be at least 1, got 0; " in told
+    assert "did you mean 'ddp'?" in told
+    assert "no precision '8'" in told
+
+
 def test_a_broken_file_of_a_folder_is_one_sentence(refusal: Refusal, tmp_path: Path) -> None:
     folder = tmp_path / "rows"
     folder.mkdir()
@@ -369,18 +376,18 @@ def test_a_mistake_in_a_real_process_is_one_sentence_and_nothing_else(command_li
 
 @pytest.mark.slow
 @pytest.mark.parametrize("size", ["64k", "1200k", "1600k"])
-def test_a_full_disk_is_named_and_nothing_is_registered(small: Path, tmp_path: Path, size: str) -> None:
+def test_a_full_disk_is_named_and_nothing_is_registered(
+    refusal: Refusal, small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: str
+) -> None:
     disk = tmp_path / "disk"
     disk.mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(disk)]
     if subprocess.run(mount, capture_output=True, check=False).returncode:
         pytest.skip("mounting a small disk is not permitted here")
     try:
-        uri = f"sqlite:///{disk / 'mlflow.db'}"
-        arguments = ("-m", "ssad.cli", "train", "--dataset", str(small), "--max-epochs", "1")
-        done = run_python(*arguments, cwd=disk, env=environment(uri))
-        assert done.returncode == 2, done.stderr
-        assert "full" in one_sentence(done.stderr)
+        with default_store(f"sqlite:///{disk / 'mlflow.db'}"), monkeypatch.context() as patch:
+            patch.chdir(disk)
+            assert "full" in refusal("train", "--dataset", str(small), "--max-epochs", "1", "--detector", "radon")
         files = sorted(path.name for path in disk.iterdir())
         if "mlflow.db" in files and size != "64k":
             with sqlite3.connect(disk / "mlflow.db") as connection:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 import os
-import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -200,25 +199,3 @@ def test_the_service_explains_as_mlflows_own_server_does(mlflow_server: str, ser
     assert found["contributors"].tolist() == wanted["contributors"].tolist()
     shares = np.asarray([*wanted["contributor_shares"]])
     assert np.asarray([*found["contributor_shares"]]) == pytest.approx(shares, rel=1e-5)
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(shutil.which("java") is None, reason="Spark needs Java")
-def test_spark_scores_as_the_network(
-    client: MlflowClient, rows: pd.DataFrame, expected: pd.DataFrame, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    pytest.importorskip("pyspark", reason="engine=spark needs it")
-    from pyspark.sql import SparkSession
-    from pyspark.sql.functions import struct
-
-    monkeypatch.setenv("PYSPARK_PYTHON", sys.executable)
-    monkeypatch.setenv("SPARK_LOCAL_IP", "127.0.0.1")
-    spark = SparkSession.builder.master("local[1]").config("spark.ui.enabled", "false").getOrCreate()
-    try:
-        score = mlflow.pyfunc.spark_udf(spark, CHAMPION, env_manager="local")
-        frame = spark.createDataFrame(rows.assign(row=np.arange(len(rows))))
-        answered = frame.select("row", score(struct(*[f"`{name}`" for name in rows])).alias("answer"))
-        found = answered.orderBy("row").select("answer.*").toPandas()
-    finally:
-        spark.stop()
-    assert_same(found, expected)

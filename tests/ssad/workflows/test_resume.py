@@ -25,7 +25,6 @@ from ssad.modules import self_supervision_callback
 from ssad.workflows.resume import RESUMES, _training_digest, newest_checkpoint
 from ssad.workflows.tracking import log_dataset
 from ssad.workflows.train import TrainSettings, train
-from tests.conftest import CommandLine
 from tests.ssad.workflows.support import QUIET_LIBRARIES, environment
 
 pytestmark = QUIET_LIBRARIES
@@ -234,12 +233,3 @@ def test_a_digest_sees_the_last_of_many_rows(tracking: str) -> None:
             log_dataset(rows, "rows.csv", "training")
         digests.append(_training_digest(MlflowClient(tracking).get_run(run.info.run_id)))
     assert len(set(digests)) == 2
-
-
-def test_a_mistake_in_the_hardware_is_one_sentence(command_line: CommandLine, small: Path) -> None:
-    done = command_line("train", "--dataset", str(small), "--devices", "0", "--strategy", "dpp", "--precision", "8")
-    assert done.returncode == 2
-    assert "devices must be at least 1, got 0; " in done.stderr
-    assert "did you mean 'ddp'?" in done.stderr
-    assert "no precision '8'" in done.stderr
-    assert "Traceback" not in done.stderr

@@ -8,9 +8,8 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import mlflow
 import numpy as np
@@ -31,6 +30,9 @@ from ssad.workflows.score import ScoreSettings, score
 from ssad.workflows.signature import describe_rows
 from ssad.workflows.train import TrainSettings, prepare
 from tests.ssad.workflows.support import QUIET_SPARK, SERVER_SECONDS, environment, file_server
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
 
 pytestmark = QUIET_SPARK
 
@@ -358,38 +360,37 @@ def test_a_row_that_does_not_fit_is_named_by_its_place_in_the_table(
         score(settings(str(tmp_path / "many.parquet"), tmp_path), progress=False)
 
 
-@pytest.fixture
-def spark_cluster(monkeypatch: pytest.MonkeyPatch) -> str:
-    """Where Spark has two worker processes."""
+@pytest.fixture(scope="module")
+def spark_here() -> Iterator[None]:
+    """Spark can run, on this machine alone."""
     pytest.importorskip("pyspark", reason="engine=spark needs it")
     if shutil.which("java") is None:
         pytest.skip("Spark needs Java")
-    monkeypatch.setenv("SPARK_LOCAL_IP", "127.0.0.1")
-    return "local-cluster[2,1,1024]"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SPARK_LOCAL_IP", "127.0.0.1")
+        patch.setenv("PYSPARK_PYTHON", sys.executable)
+        yield
 
 
-@contextmanager
-def running_session() -> Iterator[dict[str, Any]]:
-    """A session that is there already; says afterwards whether it still works, and in which time zone."""
+@pytest.fixture(scope="module")
+def notebook(spark_here: None) -> Iterator[SparkSession]:
+    """The session of a notebook, beside which scoring has one of its own; the tests from here on are in it."""
     from pyspark.sql import SparkSession
 
     spark = SparkSession.builder.master("local[1]").config("spark.ui.enabled", "false").getOrCreate()
     spark.conf.set("spark.sql.session.timeZone", "Asia/Tokyo")
-    told: dict[str, Any] = {}
-    try:
-        yield told
-        told |= {"time zone": spark.conf.get("spark.sql.session.timeZone"), "counted": spark.range(3).count()}
-    finally:
-        spark.stop()
+    yield spark
+    spark.stop()
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("client")
-def test_spark_workers_give_the_same_rows_the_same_scores(dataset: str, tmp_path: Path, spark_cluster: str) -> None:
+@pytest.mark.usefixtures("client", "spark_here")
+def test_spark_workers_give_the_same_rows_the_same_scores(dataset: str, tmp_path: Path) -> None:
+    two_workers = "local-cluster[2,1,1024]"
     local = ScoreSettings(CHAMPION, dataset, str(tmp_path / "local"), explain=2, keep="number")
     with file_server(tmp_path) as (address, _):
         served = f"{address}/{Path(dataset).name}"
-        spark = ScoreSettings(CHAMPION, served, str(tmp_path / "spark"), "spark", 2, "number", spark_cluster)
+        spark = ScoreSettings(CHAMPION, served, str(tmp_path / "spark"), "spark", 2, "number", two_workers)
         assert score(spark).rows == score(local, progress=False).rows
     expected, found = (pd.read_parquet(tmp_path / name).set_index("number").sort_index() for name in ("local", "spark"))
     assert found["score"].to_numpy() == pytest.approx(expected["score"].to_numpy(), rel=1e-9)
@@ -400,16 +401,35 @@ def test_spark_workers_give_the_same_rows_the_same_scores(dataset: str, tmp_path
         assert [list(v) for v in found[name]] == [pytest.approx(list(v)) for v in expected[name]]
     assert (tmp_path / "spark" / "_SUCCESS").exists()
 
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("client")
+def test_the_pyfunc_scores_in_a_notebook_s_spark(bundle: Bundle, rows: pd.DataFrame, notebook: SparkSession) -> None:
+    from pyspark.sql.functions import struct
+
+    columns = [column.name for column in bundle.schema.columns]
+    udf = mlflow.pyfunc.spark_udf(notebook, CHAMPION, env_manager="local")
+    answered = notebook.createDataFrame(rows).select("number", udf(struct(*[f"`{c}`" for c in columns])).alias("says"))
+    found, expected = answered.orderBy("number").select("says.*").toPandas(), bundle.score(rows)
+    assert found["score"].tolist() == pytest.approx(expected.score, rel=SCORE_TOLERANCE)
+    assert found["confidence"].tolist() == pytest.approx(expected.confidence, abs=1e-4)
+    assert found["region"].tolist() == expected.region.tolist()
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("client")
+def test_a_notebook_s_session_stays_as_it_was(dataset: str, tmp_path: Path, notebook: SparkSession) -> None:
     without = pd.read_parquet(dataset).drop(columns="mean radius")
     without.to_parquet(tmp_path / "without.parquet")
-    with running_session() as spark_of_a_notebook, pytest.raises(DatasetError, match="mean radius"):
+    with pytest.raises(DatasetError, match="mean radius"):
         score(ScoreSettings(CHAMPION, str(tmp_path / "without.parquet"), str(tmp_path / "no"), "spark"))
-    assert spark_of_a_notebook == {"time zone": "Asia/Tokyo", "counted": 3}
+    assert notebook.conf.get("spark.sql.session.timeZone") == "Asia/Tokyo"
+    assert notebook.range(3).count() == 3
     assert not list(tmp_path.glob("no*"))
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("client", "spark_cluster")
+@pytest.mark.usefixtures("client", "notebook")
 def test_spark_reads_gaps_moments_and_truth_values_as_the_local_engine_does(tmp_path: Path) -> None:
     generator = np.random.default_rng(0)
     trained = pd.DataFrame({"size": generator.normal(size=300), "tries": generator.integers(0, 50, 300)})
@@ -428,18 +448,17 @@ def test_spark_reads_gaps_moments_and_truth_values_as_the_local_engine_does(tmp_
     a_field_more_in_each_row = (tmp_path / "table.csv").read_text().replace("\n", ",\n").replace(",\n", "\n", 1)
     (tmp_path / "bad.csv").write_text(a_field_more_in_each_row)
 
-    with running_session():
-        for suffix, refused in ((".parquet", "holds no rows"), (".csv", "Malformed CSV record")):
-            found = []
-            for engine in ("local", "spark"):
-                output = str(tmp_path / f"{engine}{suffix}")
-                dataset = str(tmp_path / f"table{suffix}")
-                score(ScoreSettings("models:/gaps/1", dataset, output, engine, 0, "row"), progress=False)
-                found.append(pd.read_parquet(output).astype({"row": int}).set_index("row").sort_index())
-            assert found[1]["score"].tolist() == pytest.approx(found[0]["score"].tolist(), rel=1e-9)
-            assert found[1]["region"].tolist() == found[0]["region"].tolist()
-            with pytest.raises(DatasetError, match=refused):
-                score(ScoreSettings("models:/gaps/1", str(tmp_path / f"bad{suffix}"), str(tmp_path / "no"), "spark"))
+    for suffix, refused in ((".parquet", "holds no rows"), (".csv", "Malformed CSV record")):
+        found = []
+        for engine in ("local", "spark"):
+            output = str(tmp_path / f"{engine}{suffix}")
+            dataset = str(tmp_path / f"table{suffix}")
+            score(ScoreSettings("models:/gaps/1", dataset, output, engine, 0, "row"), progress=False)
+            found.append(pd.read_parquet(output).astype({"row": int}).set_index("row").sort_index())
+        assert found[1]["score"].tolist() == pytest.approx(found[0]["score"].tolist(), rel=1e-9)
+        assert found[1]["region"].tolist() == found[0]["region"].tolist()
+        with pytest.raises(DatasetError, match=refused):
+            score(ScoreSettings("models:/gaps/1", str(tmp_path / f"bad{suffix}"), str(tmp_path / "no"), "spark"))
     assert not list(tmp_path.glob("no*"))
 
 

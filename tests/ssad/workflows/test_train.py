@@ -14,9 +14,8 @@ from mlflow.entities import Run
 
 from ssad.bundle import Bundle
 from ssad.detectors import FitSettings
-from ssad.workflows.summary import next_step
-from ssad.workflows.train import TrainSettings, train
-from tests.conftest import CommandLine
+from ssad.workflows.summary import next_step, show
+from ssad.workflows.train import TrainSettings, prepare, train
 from tests.ssad.workflows.conftest import small_table
 from tests.ssad.workflows.support import QUIET_LIBRARIES, Store, file_server
 
@@ -138,16 +137,15 @@ def test_the_summary_says_what_a_person_wants_to_know(store: Store, first_run: R
 
 
 @pytest.mark.every_back_end
-def test_a_second_training_is_challenger_and_the_champion_stays(small: Path, tracking: str) -> None:
-    first = train(TrainSettings(str(small), fit=FitSettings(max_epochs=1)), progress=False)
-    second = train(TrainSettings(str(small), fit=FitSettings(max_epochs=1, seed=1)), progress=False)
-    assert first.registered.aliases == ("challenger", "champion")
+def test_a_second_training_is_challenger_and_the_champion_stays(
+    small: Path, own_store: MlflowClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(small.parent)
+    second = train(TrainSettings(str(small), fit=FitSettings("radon", max_epochs=1)), progress=False)
     assert (second.registered.version, second.registered.aliases) == ("2", ("challenger",))
-    client = MlflowClient(tracking)
-    assert str(client.get_model_version_by_alias("ssad", "champion").version) == "1"
-    assert str(client.get_model_version_by_alias("ssad", "challenger").version) == "2"
-    assert len(client.search_runs(["0"])) == 2
-    assert next_step(first.registered).endswith("ssad serve --model models:/ssad@champion")
+    assert str(own_store.get_model_version_by_alias("ssad", "champion").version) == "1"
+    assert str(own_store.get_model_version_by_alias("ssad", "challenger").version) == "2"
+    assert len(own_store.search_runs(["0"])) == 2
     assert next_step(second.registered).endswith("ssad promote --candidate models:/ssad@challenger")
     Path("MLproject").touch()  # where it is, its entry points are
     assert next_step(second.registered).endswith("-e promote -P candidate=models:/ssad@challenger")
@@ -173,55 +171,48 @@ def test_shuffled_labels_do_not_change_the_bundle_by_one_byte(tracking: str, tmp
     assert bundles[0] == bundles[1]
 
 
-def test_a_table_without_labels_trains_and_says_that_there_are_no_metrics(
-    command_line: CommandLine, small: Path, tracking: str
+def test_a_table_without_labels_trains_from_its_first_confidence_and_says_that_there_are_no_metrics(
+    small: Path, tracking: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    pd.read_csv(small).drop(columns="label").to_csv(small, index=False)
-    done = command_line("train", "--dataset", str(small), "--max-epochs", "1")
-    assert done.returncode == 0, done.stderr
-    assert "no labels, so no metrics" in done.stdout
-    (run,) = MlflowClient(tracking).search_runs(["0"])
-    assert not [name for name in run.data.metrics if name.startswith("test_")]
-
-
-@pytest.mark.parametrize("detector", ["radon", "grand"])
-def test_the_other_presets_train_to_a_version(detector: str, small: Path, tracking: str) -> None:
-    import mlflow
-
-    result = train(TrainSettings(str(small), fit=FitSettings(detector, max_epochs=2)), progress=False)
-    assert result.registered.version == "1"
-    folder = Path(mlflow.artifacts.download_artifacts(artifact_uri="models:/ssad@champion"))
-    assert Bundle(folder / "data" / "bundle").manifest["detector"] == detector
-
-
-def test_a_promise_about_false_alarms_trains_to_a_version(small: Path, tracking: str) -> None:
-    settings = TrainSettings(str(small), model_name="promised", fit=FitSettings(max_epochs=1, alpha=0.1))
-    result = train(settings, progress=False)
-    assert result.registered.version == "1"
-    assert result.detector.plan.alpha == 0.1
-
-
-def test_a_contamination_thins_the_training_anomalies_and_leaves_the_test_rows(small: Path, tracking: str) -> None:
-    settings = TrainSettings(str(small), contamination=0.05, fit=FitSettings(max_epochs=1))
-    result = train(settings, progress=False)
-    assert len(result.detector.training_scores) == 126 + 7  # 70 % of 180 normal rows, and 5 % in all
-
-
-def test_other_words_for_normal_are_taken_from_the_user(small: Path, tracking: str) -> None:
-    table = pd.read_csv(small)
-    table = table.assign(verdict=table["label"].map({"normal": "fine", "attack": "bad"})).drop(columns="label")
-    table.to_csv(small, index=False)
-    settings = TrainSettings(str(small), label="verdict", normal="fine,ok", fit=FitSettings(max_epochs=1))
-    assert train(settings, progress=False).metrics["test_auc"] > 0.8
-
-
-def test_an_initial_confidence_is_read_for_a_table_without_labels(small: Path, tracking: str) -> None:
     table = pd.read_csv(small).drop(columns="label")
     table.to_csv(small, index=False)
     confidence = small.with_name("confidence.csv")
     pd.DataFrame({"confidence": np.ones(len(table))}).to_csv(confidence, index=False)
     settings = TrainSettings(str(small), confidence=str(confidence), fit=FitSettings(max_epochs=1))
-    assert len(train(settings, progress=False).detector.training_scores) == 200
+    result = train(settings, progress=False)
+    assert len(result.detector.training_scores) == len(table)
+    show(settings, result)
+    assert "no labels, so no metrics" in capsys.readouterr().out
+    (run,) = MlflowClient(tracking).search_runs(["0"])
+    assert not [name for name in run.data.metrics if name.startswith("test_")]
+
+
+def test_a_promise_about_false_alarms_trains_to_a_version(small: Path, tracking: str) -> None:
+    import mlflow
+
+    settings = TrainSettings(str(small), model_name="promised", fit=FitSettings("grand", max_epochs=1, alpha=0.1))
+    result = train(settings, progress=False)
+    assert result.registered.version == "1"
+    assert result.detector.plan.alpha == 0.1
+    folder = Path(mlflow.artifacts.download_artifacts(artifact_uri="models:/promised@champion"))
+    assert Bundle(folder / "data" / "bundle").manifest["detector"] == "grand"
+
+
+def test_a_contamination_thins_the_training_anomalies_and_leaves_the_test_rows(small: Path) -> None:
+    tables = prepare(TrainSettings(str(small), contamination=0.05))
+    assert len(tables.train) == 126 + 7  # 70 % of 180 normal rows, and 5 % in all
+    assert tables.test_anomalous is not None
+    assert (len(tables.test_anomalous), tables.test_anomalous.sum()) == (60, 6)
+
+
+def test_other_words_for_normal_are_taken_from_the_user(small: Path) -> None:
+    table = pd.read_csv(small)
+    table = table.assign(verdict=table["label"].map({"normal": "fine", "attack": "bad"})).drop(columns="label")
+    table.to_csv(small, index=False)
+    tables = prepare(TrainSettings(str(small), label="verdict", normal="fine,ok"))
+    assert tables.test_anomalous is not None
+    assert (len(tables.test_anomalous), tables.test_anomalous.sum()) == (60, 6)
+    assert "verdict" not in tables.train.columns
 
 
 def test_the_test_metrics_are_those_of_the_forced_decision(
