@@ -16,7 +16,7 @@ import pytest
 import torch
 
 from tests.back_ends import BACK_END, BACK_ENDS, BackEnd
-from tests.ssad.workflows.support import Store, environment, run_python
+from tests.ssad.workflows.support import Store, environment, made_once, run_python
 
 PROJECT = Path(__file__).parents[1]
 SHARED_DATA = PROJECT.parent / "shared" / "data"
@@ -116,12 +116,15 @@ def tracking(back_end: BackEnd, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 @pytest.fixture(scope="session")
 def store(back_end: BackEnd, tmp_path_factory: pytest.TempPathFactory) -> Store:
     """A store filled by one `train` of the command line."""
-    folder = tmp_path_factory.mktemp("breast-cancer")
-    uri = back_end.shared(folder)
-    arguments = ("-m", "ssad.cli", "train", "--dataset", "breast-cancer", "--max-epochs", "3")
-    done = run_python(*arguments, cwd=folder, env=environment(uri))
-    assert done.returncode == 0, done.stderr
-    return Store(folder, uri, done.stdout)
+
+    def make(folder: Path) -> str:
+        arguments = ("-m", "ssad.cli", "train", "--dataset", "breast-cancer", "--max-epochs", "3")
+        done = run_python(*arguments, cwd=folder, env=environment(back_end.shared(folder)))
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    folder, output = made_once(tmp_path_factory, "breast-cancer", make)
+    return Store(folder, back_end.shared(folder), output)
 
 
 CommandLine = Callable[..., subprocess.CompletedProcess[str]]

@@ -139,12 +139,12 @@ class EnsembleModule(SelfSupervisionModule):
         with torch.no_grad():
             rows = self._training_rows(datamodule, normal)
             inputs, residuals = self._residuals(rows)
-            self.whitening, self.shift = (part.float() for part in whitening(residuals.double()))
+            self.whitening, self.shift = (part.to(rows) for part in whitening(residuals.double()))
             self.samples = disjoint_samples(_signed_root(inputs).T)
             rows = self._training_rows(datamodule, torch.arange(len(datamodule.train)))
             self.weights = distance_weights(self.model.standardize(rows))
-            deviations = torch.stack(self._log_deviations(rows))
-            zero, unit = torch.quantile(deviations, deviations.new_tensor(SPREAD_QUANTILES), dim=1)
+            deviations = torch.stack(self._log_deviations(rows)).float()
+            zero, unit = torch.quantile(deviations, deviations.new_tensor(SPREAD_QUANTILES), dim=1).to(rows)
             self.deviation_center, self.deviation_width = zero, (unit - zero).clamp_min(SPREAD_FLOOR)
             self.scoring_dtype = self._precision(spread_rows(rows, PRECISION_ROWS))
 
@@ -160,9 +160,9 @@ class EnsembleModule(SelfSupervisionModule):
         return torch.float32 if worst <= SCORE_TOLERANCE / PRECISION_MARGIN else torch.float64
 
     def _training_rows(self, datamodule: SelfSupervisionDataModule, at: torch.Tensor) -> torch.Tensor:
-        """Features of the training rows at these positions, `REFERENCE_ROWS` of them at most."""
+        """Features of the training rows at these positions, `REFERENCE_ROWS` at most, in the weights' precision."""
         batch = datamodule.train.__getitems__(spread_rows(at, REFERENCE_ROWS).tolist())
-        return batch["data"].to(self.device)
+        return batch["data"].to(self.whitening)
 
     def _residuals(self, data: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Standardized rows, and what the members' mean reconstruction leaves of them, both (d, n)."""

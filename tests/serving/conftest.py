@@ -20,7 +20,7 @@ from ssad.detectors import FitSettings, fit_detector
 from tests.back_ends import BackEnd
 from tests.conftest import default_store
 from tests.serving.support import DAMAGES, GOOD, Registry, Running, running_service
-from tests.ssad.workflows.support import environment, free_port, real_server, run_python
+from tests.ssad.workflows.support import environment, free_port, made_once, real_server, run_python
 
 KINDS = {"amount": "numeric", "count": "numeric", "paid": "boolean", "day": "date", "kind": "categorical"}
 
@@ -66,27 +66,20 @@ def mixed_table() -> pd.DataFrame:
 
 @pytest.fixture(scope="session")
 def service(back_end: BackEnd, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    folder: Path = tmp_path_factory.mktemp("service")
     table = mixed_table()
-    table.to_csv(folder / "payments.csv", index=False)
-    uri = back_end.shared(folder)
-    env = environment(uri)
-    arguments = (
-        "-m",
-        "ssad.cli",
-        "train",
-        "--dataset",
-        "payments.csv",
-        "--max-epochs",
-        "2",
-        "--model-name",
-        "payments",
-    )
-    trained = run_python(*arguments, cwd=folder, env=env)
-    assert trained.returncode == 0, trained.stderr
-    with warnings.catch_warnings(), default_store(uri):
-        warnings.simplefilter("ignore")  # of MLflow about what it uses itself
-        model = download_artifacts("models:/payments@champion", dst_path=str(folder / "model"))
+
+    def make(folder: Path) -> str:
+        table.to_csv(folder / "payments.csv", index=False)
+        uri = back_end.shared(folder)
+        arguments = ("train", "--dataset", "payments.csv", "--max-epochs", "2", "--model-name", "payments")
+        trained = run_python("-m", "ssad.cli", *arguments, cwd=folder, env=environment(uri))
+        assert trained.returncode == 0, trained.stderr
+        with warnings.catch_warnings(), default_store(uri):
+            warnings.simplefilter("ignore")  # of MLflow about what it uses itself
+            return str(download_artifacts("models:/payments@champion", dst_path=str(folder / "model")))
+
+    shared, model = made_once(tmp_path_factory, "payments", make)
+    env, folder = environment(back_end.shared(shared)), tmp_path_factory.mktemp("service")
     port = free_port()
     command = [sys.executable, "-m", "ssad.cli", "serve", "--model", "models:/payments@champion", "--port", str(port)]
     url = f"http://127.0.0.1:{port}"

@@ -456,6 +456,14 @@ def test_rows_are_tested_in_the_precision_of_the_thresholds_whatever_training_us
     torch.testing.assert_close(torch.cat(seen)[:, 0], module.training_scores, rtol=1e-6, atol=0)
 
 
+@every_module
+@pytest.mark.parametrize("precision", ["64-true", "bf16-true"])
+def test_weights_of_any_precision_train_to_finite_scores(build: Build, precision: Any) -> None:
+    module = build()
+    trainer(3, precision=precision).fit(module, datamodule=wrapped())
+    assert torch.isfinite(module.training_scores).all()
+
+
 def test_a_data_module_that_has_training_rows_alone_is_wrapped_too() -> None:
     class TrainingRows(L.LightningDataModule):
         def train_dataloader(self) -> DataLoader[Any]:

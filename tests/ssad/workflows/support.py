@@ -17,6 +17,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+from filelock import FileLock
 
 QUIET_LIBRARIES = [
     # Lightning suggests more loader workers and a smaller logging interval; both are advice on speed.
@@ -71,6 +72,19 @@ class Store:
     folder: Path
     uri: str
     output: str
+
+
+def made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], str]) -> tuple[Path, str]:
+    """A folder that `make` fills, and what it says of it; of several workers the first makes it, the others find it."""
+    folder = factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        folder = folder.parent
+    folder, told = folder / name, folder / f"{name}.txt"
+    with FileLock(f"{told}.lock"):
+        if not told.exists():
+            folder.mkdir()
+            told.write_text(make(folder))
+    return folder, told.read_text()
 
 
 def environment(uri: str, **more: str) -> dict[str, str]:
