@@ -82,7 +82,7 @@ def made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path],
     folder, told = folder / name, folder / f"{name}.txt"
     with FileLock(f"{told}.lock"):
         if not told.exists():
-            folder.mkdir()
+            folder.mkdir(exist_ok=True)
             told.write_text(make(folder))
     return folder, told.read_text()
 
