@@ -112,6 +112,7 @@ class SelfSupervisionCallback(L.Callback):
             self._recalibrate(trainer, module, epoch, torch.float32)
             if self._has_settled:
                 trainer.should_stop = True
+        # All processes are here; one that saves a checkpoint may be alone.
         self._random_states = _random_states()
         if recalibrates:
             to_mlflow.log_checkpoint(trainer, epoch // module.every_n_epochs)

@@ -67,6 +67,10 @@ def mostly_equal(generator: np.random.Generator) -> pd.DataFrame:
     return pd.DataFrame(generator.normal(size=(2000, 6)) * (generator.random((2000, 1)) < 0.1)).add_prefix("x")
 
 
+def one_categorical_column(generator: np.random.Generator) -> pd.DataFrame:
+    return pd.DataFrame({"kind": generator.choice(["a", "b", "c"], ROWS)})
+
+
 def only_categorical(generator: np.random.Generator) -> pd.DataFrame:
     return pd.DataFrame({name: generator.choice(["north", "süd", "", "x y"], ROWS) for name in ("p", "q")})
 
@@ -111,9 +115,11 @@ def with_large_numbers(generator: np.random.Generator) -> pd.DataFrame:
 
 Make = Callable[[np.random.Generator], pd.DataFrame]
 TABLES: list[Make] = [
+    numeric,
     one_column,
     rare_flags,
     mostly_equal,
+    one_categorical_column,
     only_categorical,
     with_dates,
     with_booleans,
@@ -127,7 +133,7 @@ TABLES: list[Make] = [
 
 # The exported network differs by preset, what goes before it only by table: not every pair is worth a second, and
 # one column has no direction for RADON to compare.
-FEW_TABLES = (one_column, only_categorical, with_missing_values)
+FEW_TABLES = (one_column, only_categorical, with_missing_values, wider_than_long)
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 import time
@@ -44,9 +45,10 @@ class CutOff(L.Callback):
 
 
 def bytes_of(detector: FittedDetector) -> dict[str, bytes]:
-    """What a bundle is made of."""
+    """What a bundle is made of, to the last bit."""
     weights = {name: tensor.numpy().tobytes() for name, tensor in detector.module.state_dict().items()}
-    return weights | {"scores": detector.training_scores.tobytes(), "curve": repr(detector.curve).encode()}
+    curve = json.dumps(detector.curve.to_json()).encode()
+    return weights | {"scores": detector.training_scores.tobytes(), "curve": curve}
 
 
 def logged_bundle(version: str) -> dict[str, bytes]:

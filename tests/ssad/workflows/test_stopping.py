@@ -84,6 +84,7 @@ def left_behind(process: subprocess.Popen[str], tracking: str, run_id: str) -> t
         pytest.param(signal.SIGTERM, 143, (), id="SIGTERM, alone"),
         pytest.param(signal.SIGINT, 130, (), id="SIGINT, alone"),
         pytest.param(signal.SIGINT, 130, TWO, id="SIGINT, two processes"),
+        pytest.param(signal.SIGTERM, 143, TWO, id="SIGTERM, two processes"),
     ],
 )
 def test_a_signal_ends_training_and_its_run_as_killed(
