@@ -83,8 +83,10 @@ class SelfSupervisionDataModule(L.LightningDataModule):
         return self._loader(SCORING_BATCH)
 
     def _loader(self, batch_size: int, shuffle: bool = False) -> DataLoader[Any]:
-        ranks, rank = (self.trainer.world_size, self.trainer.global_rank) if self.trainer else (1, 0)
-        return RowLoader(self.train, RowBatches(len(self.train), batch_size, shuffle, ranks, rank))
+        trainer = self.trainer
+        ranks, rank = (trainer.world_size, trainer.global_rank) if trainer else (1, 0)
+        device = trainer.strategy.root_device if trainer else None
+        return RowLoader(self.train, RowBatches(len(self.train), batch_size, shuffle, ranks, rank), device)
 
 
 SCORING_BATCH = 8192

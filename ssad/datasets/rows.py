@@ -25,6 +25,9 @@ Batch = dict[str, torch.Tensor]
 Positions = slice | torch.Tensor
 """Rows of a batch: a stretch of the dataset, or positions in it, shape (n,), int64."""
 
+RESIDENT_SHARE = 0.5
+"""Of a GPU's free memory that rows may take; the rest is for the network and what a batch makes of it."""
+
 
 class DataFrameToTensor:
     """A DataFrame, Series or scalar as a float32 tensor of the same shape; labels are not rounded."""
@@ -150,6 +153,7 @@ class DatasetWithConfidence(Dataset[Batch]):
             )
         self.dataset = dataset
         self.confidence = confidence.to(torch.float32, copy=True)
+        self._resident: TensorDataset | None = None
 
     def __len__(self) -> int:
         return len(self.dataset)
@@ -160,6 +164,8 @@ class DatasetWithConfidence(Dataset[Batch]):
             data, label = data_and_label(self.dataset[idx])
             label = torch.tensor(UNLABELLED) if label is None else torch.as_tensor(label)
             return {"data": data, "label": label, "confidence": self.confidence[idx]}
+        if isinstance(idx, torch.Tensor):
+            idx = idx.to(self.confidence.device)
         data, label = data_and_label(_fetch(self.dataset, idx))
         label = torch.full((len(data),), UNLABELLED) if label is None else label
         return {"data": data, "label": label, "confidence": rows_at(self.confidence, idx)}
@@ -167,6 +173,21 @@ class DatasetWithConfidence(Dataset[Batch]):
     def __getitems__(self, indices: Sequence[int]) -> Batch:
         """A whole batch at once."""
         return self[torch.as_tensor(indices)]
+
+    def on(self, device: torch.device) -> DatasetWithConfidence:
+        """These rows with the confidence of now, on a GPU that has room for them, where their features then stay.
+
+        A batch is gathered in the GPU's memory, which is ten times as fast as the way there. Rows that are no
+        tensors, or have no room, are these themselves.
+        """
+        if device.type == "cpu":
+            return self
+        if self._resident is None:
+            tensors = _tensors(self.dataset)
+            if not tensors or sum(tensor.nbytes for tensor in tensors) > RESIDENT_SHARE * _free_bytes(device):
+                return self
+            self._resident = TensorDataset(*(tensor.to(device) for tensor in tensors))
+        return DatasetWithConfidence(self._resident, self.confidence.to(device))
 
 
 def rows_at(tensor: torch.Tensor, at: int | Positions) -> torch.Tensor:
@@ -176,6 +197,19 @@ def rows_at(tensor: torch.Tensor, at: int | Positions) -> torch.Tensor:
 
 AT_ONCE = (TensorDataset.__getitem__, TensorRows.__getitem__, DataFrameWithLabels.__getitem__)
 """How datasets give a batch by one indexing."""
+
+
+def _tensors(dataset: Any) -> tuple[torch.Tensor, ...]:
+    """What a dataset's batches are rows of; nothing where it makes them otherwise."""
+    if type(dataset).__getitem__ not in AT_ONCE:
+        return ()
+    rows = getattr(dataset, "_rows", None) if isinstance(dataset, DataFrameWithLabels) else dataset
+    return rows.tensors if isinstance(rows, TensorDataset) else ()
+
+
+def _free_bytes(device: torch.device) -> int:
+    """Free memory of a GPU; 0 of what does not tell."""
+    return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else 0
 
 
 def _fetch(dataset: Any, at: Positions) -> Any:
@@ -255,13 +289,18 @@ class RowLoader(DataLoader[Any]):
 
     A step asks for the batch alone, without what torch does around it for workers, collation and profiles; and
     nothing but the batches' own order draws random numbers.
+
+    Attributes:
+        device: where batches of rows with a confidence are gathered, if there is room.
     """
 
-    def __init__(self, dataset: Any, batches: RowBatches) -> None:
+    def __init__(self, dataset: Any, batches: RowBatches, device: torch.device | None = None) -> None:
         super().__init__(dataset, batch_size=None, sampler=batches)
+        self.device = device or torch.device("cpu")
 
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]  # torch asks for the iterator it profiles
-        return (self.dataset[at] for at in self.sampler)
+        rows = self.dataset.on(self.device) if isinstance(self.dataset, DatasetWithConfidence) else self.dataset
+        return (rows[at] for at in self.sampler)
 
 
 def init_confidence_from_csv(dataset: Any, path: str | Path | None) -> torch.Tensor:

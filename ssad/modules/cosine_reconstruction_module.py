@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import torch
 
-from ssad.modules.self_supervision_module import SelfSupervisionModule
+from ssad.modules.self_supervision_module import ScoreLossModule
 
 SHORTEST = 1e-8
 """Length below which a row has no direction: torch's."""
@@ -18,7 +18,7 @@ def cosine_similarity(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor
     return (first * second).sum(dim=1) * torch.rsqrt(squared[0] * squared[1])
 
 
-class CosineReconstructionModule(SelfSupervisionModule):
+class CosineReconstructionModule(ScoreLossModule):
     """Scores rows by 1 - cosine similarity of input and reconstruction [Najari et al., SIN 2021].
 
     Confident-normal rows are pulled to be collinear with their reconstruction, confident-abnormal ones
@@ -34,12 +34,12 @@ class CosineReconstructionModule(SelfSupervisionModule):
     def _prediction_score(self, data: torch.Tensor) -> torch.Tensor:
         return 1 - self.criterion(data, self.model(data))
 
-    def _positive_loss(self, data: torch.Tensor, confidence: torch.Tensor) -> torch.Tensor:
-        return confidence * self._prediction_score(data)
+    def _positive(self, score: torch.Tensor, confidence: torch.Tensor) -> torch.Tensor:
+        return confidence * score
 
-    def _negative_loss(self, data: torch.Tensor, confidence: torch.Tensor) -> torch.Tensor:
+    def _negative(self, score: torch.Tensor, confidence: torch.Tensor) -> torch.Tensor:
         # Squared, so that the push ends where the two are orthogonal instead of going on to opposite.
-        return -confidence * (1 - self._prediction_score(data)) ** 2
+        return -confidence * (1 - score) ** 2
 
-    def _uncertain_loss(self, data: torch.Tensor, confidence: torch.Tensor) -> torch.Tensor:
-        return 0 * self._prediction_score(data)  # none, but a batch of such rows alone still has a gradient
+    def _uncertain(self, score: torch.Tensor, confidence: torch.Tensor) -> torch.Tensor:
+        return 0 * score  # none, but a batch of such rows alone still has a gradient

@@ -206,14 +206,13 @@ class EnsembleModule(SelfSupervisionModule):
         scales, and the push early and late in training, all weigh the same.
         """
         errors = self.criterion(*self.model(data))
-        normal, abnormal = confidence >= DECIDED, confidence <= -DECIDED
-        if not normal.any():
-            return errors.sum() * 0.0
-        normal_error = errors[:, normal].mean(dim=1)
+        normal = confidence >= DECIDED
+        abnormal = (confidence <= -DECIDED) & normal.any()  # without normal rows there is nothing to be above
+        normal_error = _mean_of(errors, normal)
         reference = normal_error.detach()
         loss = (normal_error / (reference + ERROR_FLOOR)).mean()
-        if self.push and abnormal.any():
-            loss = loss + self.push * _hinge(errors[:, abnormal], reference).mean()
+        if self.push:
+            loss = loss + self.push * _mean_of(_hinge(errors, reference), abnormal).mean()
         return loss
 
     def _positive_loss(self, data: torch.Tensor, confidence: torch.Tensor) -> torch.Tensor:
@@ -228,7 +227,7 @@ class EnsembleModule(SelfSupervisionModule):
 
     def configure_optimizers(self) -> Any:
         """Adam with one cycle of the learning rate over the whole training, where its length is known."""
-        optimizer = torch.optim.Adam(self.parameters(), lr=self.learning_rate)
+        optimizer = super().configure_optimizers()
         if not math.isfinite(self.trainer.estimated_stepping_batches):
             return optimizer  # a training whose end nobody knows has no cycle
         steps = int(self.trainer.estimated_stepping_batches)
@@ -313,6 +312,15 @@ def log_distance(rows: torch.Tensor, samples: torch.Tensor, weights: torch.Tenso
 def _signed_root(rows: torch.Tensor) -> torch.Tensor:
     # A sign, which is what it comes to, takes a runtime four times as long as a quotient.
     return rows / rows.abs().sqrt().clamp_min(LEAST_ROOT)
+
+
+def _mean_of(values: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+    """Mean of (members, n) over these rows, a truth value each: shape (members,), 0 where there are none.
+
+    Weighed by 0 and 1 and not picked out, so that a GPU need not wait until somebody knows how many there are.
+    """
+    weights = rows.to(values)
+    return (values * weights).sum(dim=1) / weights.sum().clamp_min(1)
 
 
 def _hinge(errors: torch.Tensor, reference: torch.Tensor) -> torch.Tensor:

@@ -10,10 +10,10 @@ from torch import nn
 
 from ssad.confidence_estimators import SupportsConfidenceEstimation
 from ssad.distribution_analyzers import SupportsDistributionAnalysis
-from ssad.modules.self_supervision_module import SelfSupervisionModule
+from ssad.modules.self_supervision_module import ScoreLossModule
 
 
-class FreeEnergyScoringModule(SelfSupervisionModule):
+class FreeEnergyScoringModule(ScoreLossModule):
     """Scores rows by free energy, reconstruction error + KL [Najari et al., AINA 2022, section 3].
 
     Confident-normal rows lower their free energy; confident-abnormal ones are pushed up to a free energy
@@ -59,16 +59,15 @@ class FreeEnergyScoringModule(SelfSupervisionModule):
         reconstruction, _, kl = self.model(data)
         return self.criterion(data, reconstruction, kl)
 
-    def _positive_loss(self, data: torch.Tensor, confidence: torch.Tensor) -> torch.Tensor:
-        return confidence * self._prediction_score(data)
+    def _positive(self, score: torch.Tensor, confidence: torch.Tensor) -> torch.Tensor:
+        return confidence * score
 
-    def _negative_loss(self, data: torch.Tensor, confidence: torch.Tensor) -> torch.Tensor:
-        return -confidence * torch.relu(self.m - self._prediction_score(data))
+    def _negative(self, score: torch.Tensor, confidence: torch.Tensor) -> torch.Tensor:
+        return -confidence * torch.relu(self.m - score)
 
-    def _uncertain_loss(self, data: torch.Tensor, confidence: torch.Tensor) -> torch.Tensor:
-        energy = self._prediction_score(data)
-        rank = (energy.detach().argsort().argsort() + 1) / len(energy)
-        return rank * (self.m - energy).abs()
+    def _uncertain(self, score: torch.Tensor, confidence: torch.Tensor) -> torch.Tensor:
+        rank = (score.detach().argsort().argsort() + 1) / len(score)
+        return rank * (self.m - score).abs()
 
 
 def free_energy(data: torch.Tensor, reconstruction: torch.Tensor, kl: torch.Tensor) -> torch.Tensor:

@@ -57,6 +57,9 @@ SCORING_ROWS = 1024
 INTERVALS, PRECISION = "intervals", "scoring_dtype"
 """The intervals in force under this name in a checkpoint, as their thresholds, and what scores are computed in."""
 
+REGION_LOSSES = ("_positive_loss", "_negative_loss", "_uncertain_loss")
+"""What a subclass says of the three regions."""
+
 PLAIN = frozenset({"_current_fx_name", "epoch_loss", "epoch_batches"})
 """Attributes that are set in every step: where Lightning notes which hook of a module runs, and the loss."""
 
@@ -174,15 +177,7 @@ class SelfSupervisionModule(L.LightningModule, ABC, SupportsSelfSupervision):
             confidence: shape (n,), in [-1, 1].
             batch_idx: number of the batch in its epoch.
         """
-        normal, abnormal = confidence >= DECIDED, confidence <= -DECIDED
-        parts = (
-            (normal, self._positive_loss),
-            (abnormal, self._negative_loss),
-            (~(normal | abnormal), self._uncertain_loss),
-        )
-        members = [(rows.nonzero().flatten(), loss) for rows, loss in parts]
-        losses = [loss(data.index_select(0, at), confidence[at]).reshape(-1) for at, loss in members if len(at)]
-        return torch.cat(losses).mean()
+        return mean_loss(data, confidence, self._positive_loss, self._negative_loss, self._uncertain_loss)
 
     def score(self, batch: torch.Tensor) -> torch.Tensor:
         """Score of each row of `batch`, features of shape (n, d): shape (n,), higher is more abnormal."""
@@ -221,13 +216,18 @@ class SelfSupervisionModule(L.LightningModule, ABC, SupportsSelfSupervision):
             with torch.inference_mode(), torch.autocast(self.device.type, enabled=False):
                 for batch in batches:
                     rows = data_and_label(batch)[0]
-                    at_once = max(SCORING_ROWS, self.scoring_values // max(rows.shape[1:].numel(), 1))
-                    for part in torch.split(rows, at_once):
+                    for part in torch.split(rows, self._at_once(rows)):
                         scored = score(part.to(self.device, dtype)).to("cpu", torch.float64)
                         scores.frombytes(scored.numpy().tobytes())
         finally:
             self.train(was_training)
         return torch.frombuffer(scores, dtype=torch.float64) if scores else torch.empty(0, dtype=torch.float64)
+
+    def _at_once(self, rows: torch.Tensor) -> int:
+        """How many of these rows are scored at once: on a GPU all, which a batch is made for."""
+        if self.device.type != "cpu":
+            return len(rows)
+        return max(SCORING_ROWS, self.scoring_values // max(rows.shape[1:].numel(), 1))
 
     def _score_in(self, dtype: torch.dtype) -> Callable[[torch.Tensor], torch.Tensor]:
         """What scores rows in `dtype`: `score` itself, where the weights are of that type already."""
@@ -415,6 +415,68 @@ class SelfSupervisionModule(L.LightningModule, ABC, SupportsSelfSupervision):
         # Dealt out to the processes in turn; the sampler repeats rows at the end so that each has as many.
         rows = cast("Sized", sampler.dataset)
         return self._of_all(own).transpose(0, 1).flatten(0, 1)[: len(rows)]
+
+
+class ScoreLossModule(SelfSupervisionModule):
+    """A module whose losses know of a row nothing but its score: one pass over a batch serves all three.
+
+    A subclass that says otherwise what a region's loss is, by the rows, has one pass for each region again.
+    """
+
+    _by_rows = False
+
+    def __init_subclass__(cls, **settings: Any) -> None:
+        super().__init_subclass__(**settings)
+        cls._by_rows = any(getattr(cls, loss) is not getattr(ScoreLossModule, loss) for loss in REGION_LOSSES)
+
+    @abstractmethod
+    def _positive(self, score: torch.Tensor, confidence: torch.Tensor) -> torch.Tensor:
+        """Loss of each confident-normal row by its score, shape (n,); `confidence` in [DECIDED, 1]."""
+
+    @abstractmethod
+    def _negative(self, score: torch.Tensor, confidence: torch.Tensor) -> torch.Tensor:
+        """Loss of each confident-abnormal row by its score, shape (n,); `confidence` in [-1, -DECIDED]."""
+
+    @abstractmethod
+    def _uncertain(self, score: torch.Tensor, confidence: torch.Tensor) -> torch.Tensor:
+        """Loss of each undecided row by its score, shape (n,)."""
+
+    def compute_loss(self, data: torch.Tensor, confidence: torch.Tensor, batch_idx: int) -> torch.Tensor:
+        """Mean over the batch of each row's loss, by the region its confidence puts it in."""
+        if self._by_rows:
+            return super().compute_loss(data, confidence, batch_idx)
+        return mean_loss(self._prediction_score(data), confidence, self._positive, self._negative, self._uncertain)
+
+    def _positive_loss(self, data: torch.Tensor, confidence: torch.Tensor) -> torch.Tensor:
+        return self._positive(self._prediction_score(data), confidence)
+
+    def _negative_loss(self, data: torch.Tensor, confidence: torch.Tensor) -> torch.Tensor:
+        return self._negative(self._prediction_score(data), confidence)
+
+    def _uncertain_loss(self, data: torch.Tensor, confidence: torch.Tensor) -> torch.Tensor:
+        return self._uncertain(self._prediction_score(data), confidence)
+
+
+Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+
+
+def mean_loss(
+    rows: torch.Tensor, confidence: torch.Tensor, positive: Loss, negative: Loss, uncertain: Loss
+) -> torch.Tensor:
+    """Mean over a batch of each row's loss, by the region its confidence puts it in.
+
+    Args:
+        rows: what the losses are given of each row, shape (n, ...).
+        confidence: shape (n,), in [-1, 1].
+        positive: loss of confident-normal rows (m, ...) with their confidence (m,): shape (m,).
+        negative: of confident-abnormal ones.
+        uncertain: of undecided ones.
+    """
+    normal, abnormal = confidence >= DECIDED, confidence <= -DECIDED
+    parts = ((normal, positive), (abnormal, negative), (~(normal | abnormal), uncertain))
+    members = [(part.nonzero().flatten(), loss) for part, loss in parts]
+    losses = [loss(rows.index_select(0, at), confidence[at]).reshape(-1) for at, loss in members if len(at)]
+    return torch.cat(losses).mean()
 
 
 # Lightning looks at it before every step, and Python would work it out anew each time.

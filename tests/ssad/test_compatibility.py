@@ -241,7 +241,7 @@ def test_a_hybrid_estimator_trains(tmp_path: Path) -> None:
     )
     module = radon(datamodule.input_dim, confidence_estimator=hybrid)
     plain_trainer(4).fit(model=module, datamodule=datamodule)
-    scores = module.score_rows(datamodule.supervision_dataloader())
+    scores = module.training_scores  # a rank changes with the last digit, which another device's scores differ in
     expected = 0.25 * hybrid.estimators[0].estimate_confidence(scores)
     expected += 0.75 * hybrid.estimators[1].estimate_confidence(scores)
     assert datamodule.train.confidence.double() == pytest.approx(expected, abs=1e-6)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -21,6 +22,7 @@ from ssad.modules.ensemble_module import (
     whitening,
 )
 from ssad.modules.free_energy_module import free_energy
+from ssad.modules.self_supervision_module import ScoreLossModule
 
 ONES, MINUS_ONES = torch.ones(1), -torch.ones(1)
 
@@ -93,6 +95,43 @@ def test_the_size_of_the_confidence_weights_the_cosine_loss() -> None:
     assert module._negative_loss(ROW, -0.5 * ONES).item() == pytest.approx(
         0.5 * module._negative_loss(ROW, MINUS_ONES).item()
     )
+
+
+ROWS = torch.tensor([[1.0, 0.5], [0.0, 2.0], [3.0, 1.0], [1.0, 1.0], [0.2, 0.1]])
+
+
+@pytest.mark.parametrize("module", [radon(ROWS.flip(0).tolist()), grand(ROWS.flip(0).tolist())])
+@pytest.mark.parametrize(
+    "confidence", [[1.0, -1.0, 0.0, 0.7, 0.1], [1.0] * 5, [-1.0] * 5, [0.0] * 5], ids=["all kinds", "+", "-", "0"]
+)
+def test_the_loss_of_a_batch_is_the_mean_of_its_regions_losses(
+    module: ScoreLossModule, confidence: list[float]
+) -> None:
+    confidences = torch.tensor(confidence)
+    scores, losses = module._prediction_score(ROWS), []
+    for part, loss in (
+        (confidences >= 0.5, module._positive),
+        (confidences <= -0.5, module._negative),
+        (confidences.abs() < 0.5, module._uncertain),
+    ):
+        losses += loss(scores[part], confidences[part]).tolist()
+    assert module.compute_loss(ROWS, confidences, 0).item() == pytest.approx(np.mean(losses), rel=1e-5)
+
+
+def test_a_batch_goes_through_the_network_once() -> None:
+    module, passes = radon(ROWS.tolist()), []
+    module.model.register_forward_hook(lambda *_: passes.append(1))
+    module.compute_loss(ROWS, torch.tensor([1.0, -1.0, 0.0, 1.0, 1.0]), 0)
+    assert len(passes) == 1
+
+
+def test_a_subclass_may_say_by_the_rows_what_a_regions_loss_is() -> None:
+    class Own(CosineReconstructionModule):
+        def _negative_loss(self, data: torch.Tensor, confidence: torch.Tensor) -> torch.Tensor:
+            return data.sum(dim=1)
+
+    module = Own(nn.Linear(2, 2), 1, BinaryConfidence(), EVTThresholding())
+    assert module.compute_loss(ROWS, -torch.ones(5), 0).item() == pytest.approx(ROWS.sum(dim=1).mean().item())
 
 
 def gradient(module: Any, confidence: float) -> torch.Tensor:

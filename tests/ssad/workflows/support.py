@@ -27,6 +27,8 @@ QUIET_LIBRARIES = [
     pytest.mark.filterwarnings("ignore:.*LeafSpec.* is deprecated"),
     # Lightning asks whether an empty list of validation loaders is meant; it is.
     pytest.mark.filterwarnings("ignore:Total length of `list` across ranks is zero"),
+    # Lightning asks whether a GPU is forgotten where a test says that it trains on the CPU.
+    pytest.mark.filterwarnings("ignore:GPU available but not used"),
     # Lightning says that its default logger is the CSV one.
     pytest.mark.filterwarnings("ignore:.*`tensorboardX` has been removed"),
     # MLflow 3.17 warns of type hints of its own when its pyfunc is imported.
