@@ -12,6 +12,9 @@ Floats = npt.NDArray[np.float64]
 
 REGIONS = ("normal", "unknown", "abnormal")
 
+# Okabe & Ito's colours, told apart by colour-blind readers too.
+REGION_COLORS = {"normal": "#0072B2", "unknown": "#999999", "abnormal": "#D55E00"}
+
 _REGION_NAMES = np.asarray(REGIONS)
 
 SCORE_TOLERANCE = 1e-5

@@ -13,6 +13,7 @@ from typing import Any
 import lightning as L
 import numpy as np
 import pandas as pd
+from pandas.api.types import is_numeric_dtype
 from sklearn.base import BaseEstimator
 from torch.utils.data import DataLoader
 
@@ -252,12 +253,18 @@ class GeneralTabularDataModule(L.LightningDataModule):
 
     def _read_rows(self, positions: Positions) -> pd.DataFrame:
         """Rows of the file at these positions, in their order, without holding the others."""
-        pieces = [
-            chunk[chunk.index.isin(positions)] for chunk in pd.read_csv(self.dataset_path, chunksize=CSV_CHUNK_ROWS)
-        ]
-        rows = pd.concat(pieces).loc[positions]
+        chunks = pd.read_csv(self.dataset_path, chunksize=CSV_CHUNK_ROWS, dtype=self._types)
+        rows = pd.concat([chunk[chunk.index.isin(positions)] for chunk in chunks]).loc[positions]
         self.encode_labels_inplace(rows)
         return rows
+
+    @cached_property
+    def _types(self) -> dict[str, Any]:
+        """What columns hold of which the pieces of the file do not agree, as it would be read whole: numbers or words."""
+        pieces = [chunk.head(0) for chunk in pd.read_csv(self.dataset_path, chunksize=CSV_CHUNK_ROWS)]
+        common = pd.concat(pieces).dtypes
+        torn = [name for name in common.index if any(piece.dtypes[name] != common[name] for piece in pieces)]
+        return {name: common[name] if is_numeric_dtype(common[name]) else str for name in torn}
 
     def _preprocess(self, parts: list[pd.DataFrame]) -> list[pd.DataFrame]:
         """Fit the pipeline on the training features, apply it to each part, put the labels back."""

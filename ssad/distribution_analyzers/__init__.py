@@ -1,7 +1,6 @@
 """Scores to intervals. Imports the confidence intervals and the bundle's plain types, no other room."""
 
 from ssad.distribution_analyzers.analyzer import (
-    REGION_COLORS,
     HistogramPlotAnalyzer,
     SupportsDistributionAnalysis,
     draw_regions,
@@ -12,7 +11,6 @@ from ssad.distribution_analyzers.evt import EVTThresholding
 from ssad.distribution_analyzers.triangular import TriangularThresholding
 
 __all__ = [
-    "REGION_COLORS",
     "ConformalThresholding",
     "ConsensusThresholding",
     "EVTThresholding",

@@ -13,16 +13,13 @@ import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from ssad.bundle import Thresholds
+from ssad.bundle import REGION_COLORS, Thresholds
 from ssad.bundle.intervals import Floats, beyond
 from ssad.confidence_estimators import ConfidenceIntervalsConfiguration
 from ssad.distribution_analyzers.histogram import spreads
 
 Cut = tuple[float, float] | tuple[float, float, float]
 """The normal and the abnormal threshold, and between them the one of a forced decision, if the analyzer has one."""
-
-# Okabe & Ito's colours, told apart by colour-blind readers too.
-REGION_COLORS: dict[str, str] = {"normal": "#0072B2", "unknown": "#999999", "abnormal": "#D55E00"}
 
 
 @runtime_checkable

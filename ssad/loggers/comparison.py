@@ -8,9 +8,8 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from ssad.bundle import Thresholds
+from ssad.bundle import REGION_COLORS, Thresholds
 from ssad.bundle.intervals import Floats
-from ssad.distribution_analyzers import REGION_COLORS
 
 PLOT_BINS = 100
 PLOT_QUANTILE = 0.999

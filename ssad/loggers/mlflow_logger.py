@@ -18,9 +18,9 @@ from mlflow import MlflowClient
 from ssad.confidence_estimators import SupportsConfidenceEstimation
 from ssad.datasets.rows import DatasetWithConfidence, save_confidence_to_csv
 from ssad.distribution_analyzers import SupportsDistributionAnalysis
-from ssad.loggers import figures
-from ssad.loggers.figures import Recalibration
+from ssad.loggers import curves, training_figures
 from ssad.loggers.report import REPORT, report_html
+from ssad.loggers.training_figures import Recalibration
 from ssad.metrics import Floats, Labels
 
 PLOT_SIZE = (9.0, 8.0)
@@ -66,9 +66,9 @@ def log_confidence_intervals(
 
 def log_history(history: Sequence[Recalibration], mlf_logger: MLFlowLogger) -> None:
     """Log the figures of a whole training: region shares, score distributions, confidence before and after."""
-    log_figure(figures.region_shares_figure(history), mlf_logger, "region_shares.svg")
-    log_figure(figures.score_distribution_figure(history), mlf_logger, "score_distribution.svg")
-    log_figure(figures.confidence_change_figure(history), mlf_logger, "confidence_before_after.svg")
+    log_figure(training_figures.region_shares_figure(history), mlf_logger, "region_shares.svg")
+    log_figure(training_figures.score_distribution_figure(history), mlf_logger, "score_distribution.svg")
+    log_figure(training_figures.confidence_change_figure(history), mlf_logger, "confidence_before_after.svg")
 
 
 CHECKPOINTS = ("checkpoint/0.ckpt", "checkpoint/1.ckpt")
@@ -103,14 +103,14 @@ def log_test_results(
     """Log the test metrics at every threshold, and the ROC and precision-recall curves."""
     for metrics in at_thresholds:
         log_test_metrics(metrics, mlf_logger, metrics["threshold"])
-    log_figure(figures.roc_figure(scores, labels), mlf_logger, "test_roc.png")
-    log_figure(figures.precision_recall_figure(scores, labels), mlf_logger, "test_pr.png")
+    log_figure(curves.roc_figure(scores, labels), mlf_logger, "test_roc.png")
+    log_figure(curves.precision_recall_figure(scores, labels), mlf_logger, "test_pr.png")
 
 
 def log_test_confidence(confidence: Floats, labels: Labels, mlf_logger: MLFlowLogger) -> None:
     """Log the risk-coverage curve and the reliability diagram of labelled rows."""
-    log_figure(figures.risk_coverage_figure(confidence, labels), mlf_logger, "test_risk_coverage.png")
-    log_figure(figures.reliability_figure(confidence, labels), mlf_logger, "test_reliability.png")
+    log_figure(curves.risk_coverage_figure(confidence, labels), mlf_logger, "test_risk_coverage.png")
+    log_figure(curves.reliability_figure(confidence, labels), mlf_logger, "test_reliability.png")
 
 
 def log_report(mlf_logger: MLFlowLogger) -> None:

@@ -14,7 +14,7 @@ from ssad.bundle import Thresholds
 from ssad.datamodules import SelfSupervisionDataModule
 from ssad.errors import TrainingError
 from ssad.loggers import mlflow_logger as to_mlflow
-from ssad.loggers.figures import Recalibration, spread
+from ssad.loggers.training_figures import Recalibration, spread
 from ssad.modules.self_supervision_module import SelfSupervisionModule
 
 SETTLED_SHARE = 0.001

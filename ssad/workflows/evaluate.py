@@ -24,7 +24,7 @@ from ssad.bundle.schema import GraphInputs
 from ssad.datasets.labels import AUTO, split_labels
 from ssad.datasets.tables import LABEL, read_table
 from ssad.loggers.comparison import column_drift_figure, score_distributions_figure
-from ssad.loggers.figures import precision_recall_figure, reliability_figure, risk_coverage_figure, roc_figure
+from ssad.loggers.curves import precision_recall_figure, reliability_figure, risk_coverage_figure, roc_figure
 from ssad.metrics import (
     Labels,
     calibration_error,

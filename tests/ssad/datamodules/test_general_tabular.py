@@ -149,11 +149,21 @@ def test_what_reads_the_kept_parts_leaves_the_pipeline_unfitted(csv: Path) -> No
         check_is_fitted(module(csv).pipeline)
 
 
-def test_a_word_far_down_does_not_make_two_values_of_one(csv: Path) -> None:
+@pytest.mark.parametrize("large_dataset", [True, False])
+def test_a_word_far_down_does_not_make_two_values_of_one(csv: Path, large_dataset: bool) -> None:
     rows = 300_000  # pandas would read them in several pieces, with types of their own
     words = ["1"] * (rows - 1) + ["x"]
     pd.DataFrame({"word": words, "number": 0.5, "label": ["ok", "bad"] * (rows // 2)}).to_csv(csv, index=False)
-    found = module(csv, drop_cols=None, scaler=None, n_rows=None, pa_train=0.5, pa_val=0.5, pa_test=0.5).test
+    found = module(
+        csv,
+        large_dataset=large_dataset,
+        drop_cols=None,
+        scaler=None,
+        n_rows=None,
+        pa_train=0.5,
+        pa_val=0.5,
+        pa_test=0.5,
+    ).test
     assert found is not None
     assert (found.features["word"] == 0).sum() == 1  # the one that no training row has
 

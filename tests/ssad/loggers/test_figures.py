@@ -10,8 +10,8 @@ import pytest
 from matplotlib.figure import Figure
 
 from ssad.bundle import REGIONS, Thresholds
-from ssad.loggers import figures
-from ssad.loggers.figures import PANELS, SAMPLE, Recalibration, spread
+from ssad.loggers import curves, training_figures
+from ssad.loggers.training_figures import PANELS, SAMPLE, Recalibration, spread
 
 LABELS = np.asarray([0, 0, 1, 1])
 CONFIDENCE = np.asarray([0.9, -0.5, -0.8, 0.1])
@@ -66,10 +66,10 @@ def test_a_recalibration_comes_back_from_a_checkpoint_as_it_was(tmp_path: Path) 
 @pytest.mark.parametrize("length", [1, 2, PANELS, 20])
 def test_the_figures_of_a_training_draw_at_any_length(length: int) -> None:
     steps = history(length)
-    shares = written(figures.region_shares_figure(steps))
+    shares = written(training_figures.region_shares_figure(steps))
     for region, share in steps[-1].shares.items():
         assert f"{region} ({share:.1%} at the end)" in shares
-    panels = figures.score_distribution_figure(steps)
+    panels = training_figures.score_distribution_figure(steps)
     titles = [axes.get_title() for axes in panels.axes if axes.get_visible()]
     assert len(titles) == min(length, PANELS)
     assert titles[0].startswith("epoch 0:")
@@ -85,7 +85,7 @@ def test_moves_sum_to_all_rows_and_name_where_they_went() -> None:
         before=np.asarray([1.0, 0.5, 0.0, -0.5]),
         after=np.asarray([1.0, -1.0, 0.49, -0.5]),
     )
-    _, moves = figures.confidence_change_figure([step]).axes
+    _, moves = training_figures.confidence_change_figure([step]).axes
     shares = [text.get_text() for text in moves.texts]
     # From normal: one stays, one turns abnormal; the undecided and the abnormal row stay.
     assert shares == ["25.0%", "0.0%", "25.0%", "0.0%", "25.0%", "0.0%", "0.0%", "0.0%", "25.0%"]
@@ -94,22 +94,22 @@ def test_moves_sum_to_all_rows_and_name_where_they_went() -> None:
 def test_the_reliability_of_a_calibrated_confidence_is_perfect() -> None:
     share = np.arange(1, 10) / 10
     normal = np.concatenate([np.arange(1600) < 1600 * p for p in share])
-    figure = figures.reliability_figure(2 * np.repeat(share, 1600) - 1, (~normal).astype(np.int64))
+    figure = curves.reliability_figure(2 * np.repeat(share, 1600) - 1, (~normal).astype(np.int64))
     assert "expected calibration error 0.000" in written(figure)
 
 
 def test_rows_that_are_all_equally_sure_are_one_point_that_is_seen() -> None:
-    figure = figures.risk_coverage_figure(np.ones(4), LABELS)
+    figure = curves.risk_coverage_figure(np.ones(4), LABELS)
     assert figure.axes[0].lines[0].get_marker() == "o"
 
 
 def test_a_few_rows_are_drawn_too() -> None:
-    assert "every row decided: 50.0%" in written(figures.risk_coverage_figure(CONFIDENCE, LABELS))
-    assert "expected calibration error" in written(figures.reliability_figure(CONFIDENCE, LABELS))
+    assert "every row decided: 50.0%" in written(curves.risk_coverage_figure(CONFIDENCE, LABELS))
+    assert "expected calibration error" in written(curves.reliability_figure(CONFIDENCE, LABELS))
 
 
 def test_the_figures_say_the_areas_of_the_metrics() -> None:
     scores, labels = np.asarray([0.1, 0.2, 0.3, 0.4, 0.5]), np.asarray([0, 0, 1, 0, 1])
-    roc, curve = figures.roc_figure(scores, labels), figures.precision_recall_figure(scores, labels)
+    roc, curve = curves.roc_figure(scores, labels), curves.precision_recall_figure(scores, labels)
     assert roc.axes[0].get_legend_handles_labels()[1][0] == "area 0.833"
     assert curve.axes[0].get_legend_handles_labels()[1][0] == "average precision 0.833"
