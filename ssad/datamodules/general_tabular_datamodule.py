@@ -260,7 +260,7 @@ class GeneralTabularDataModule(L.LightningDataModule):
 
     @cached_property
     def _types(self) -> dict[str, Any]:
-        """What columns hold of which the pieces of the file do not agree, as it would be read whole: numbers or words."""
+        """What a file read whole makes of the columns on which its pieces do not agree: numbers or words."""
         pieces = [chunk.head(0) for chunk in pd.read_csv(self.dataset_path, chunksize=CSV_CHUNK_ROWS)]
         common = pd.concat(pieces).dtypes
         torn = [name for name in common.index if any(piece.dtypes[name] != common[name] for piece in pieces)]
