@@ -10,11 +10,12 @@ from collections import OrderedDict
 from dataclasses import replace
 
 from serving.registry import Fetched, Registry
-from serving.source import Version, reference
+from serving.source import Version
 from serving.state import Service
 from serving.store import KEPT, Store
 from ssad.bundle import Bundle, TableSchema
 from ssad.errors import BundleError, SettingsError, SsadError, TrackingError, reason_of
+from ssad.model_uri import LATEST, ModelUri
 
 logger = logging.getLogger(__name__)
 
@@ -33,8 +34,9 @@ class Follower:
         self._settings = service.settings
         self._registry = Registry(service.settings)
         self._store = Store(service.settings)
-        self._reference = reference(service.settings.model)  # None: what another URI means may change, unseen
-        self._settled = self._reference is None
+        uri = ModelUri.of(service.settings.model)
+        self._uri = uri if uri and uri.version != LATEST else None  # None: what another URI means may change, unseen
+        self._settled = self._uri is None
         self._recent: OrderedDict[Version, tuple[Fetched, Bundle]] = OrderedDict()
         self._refused: tuple[Version, float, float] | None = None  # version, not before, wait
         self._hint, self._stopping = threading.Event(), threading.Event()
@@ -61,20 +63,21 @@ class Follower:
 
     def _load_from_registry(self) -> None:
         """Serve what the registry has now."""
-        if self._reference is None:
+        if self._uri is None:
             self._swap(*self._fetch(self._settings.model, "", None))
         else:
             self._serve_version(self._resolve())
 
     def _resolve(self) -> Version:
-        version = self._registry.resolve(self._settings.model)
+        assert self._uri is not None  # what another one means was settled at the start
+        version = self._registry.resolve(self._uri)
         if self._alias is not None:
             self._service.registry_seen = time.monotonic()
         return version
 
     @property
     def _alias(self) -> str | None:
-        return self._reference.get("alias") if self._reference else None
+        return self._uri.alias if self._uri else None
 
     def start(self) -> None:
         """Follow from now on."""
@@ -102,7 +105,7 @@ class Follower:
                 logger.exception("following failed")
             if self._hint.wait(self._settings.poll_seconds * random.uniform(1 - JITTER, 1 + JITTER)):
                 self._refused = None  # who hints may have mended what was refused
-                self._settled = self._reference is None
+                self._settled = self._uri is None
             self._hint.clear()
 
     def _poll(self) -> None:
@@ -167,9 +170,9 @@ class Follower:
             return None
 
     def _fetched(self, version: Version) -> tuple[Fetched, Bundle]:
-        assert self._reference is not None
-        uri = f"models:/{self._reference['name']}/{version.number}"
-        return self._fetch(uri, version.identity, self._needed(version))
+        assert self._uri is not None
+        uri = ModelUri(self._uri.name, version=version.number)
+        return self._fetch(str(uri), version.identity, self._needed(version))
 
     def _needed(self, version: Version) -> TableSchema | None:
         """The columns that clients send, beyond which this version may need none; None where it may."""
@@ -186,12 +189,12 @@ class Follower:
             source = replace(fetched.source, uri=self._settings.model, alias=self._alias, identity=identity)
             fetched = Fetched(source, fetched.path)
             bundle = load_checked(fetched, needed)
-            return (self._store.keep(fetched, scratch) if self._reference else fetched), bundle
+            return (self._store.keep(fetched, scratch) if self._uri else fetched), bundle
 
     def _swap(self, fetched: Fetched, bundle: Bundle) -> None:
         """Serve a checked bundle and remember it as the last good one."""
         self._service.serve(bundle, fetched.source)
-        if self._reference is None:
+        if self._uri is None:
             return
         version = fetched.source.registered
         self._recent[version] = fetched, bundle
@@ -237,6 +240,6 @@ def load_checked(fetched: Fetched, served: TableSchema | None) -> Bundle:
 def _check_allowed(model: str, allowed: tuple[str, ...]) -> None:
     if not allowed:
         return
-    name = model.removeprefix("models:/").lstrip("/").partition("@")[0].partition("/")[0]
-    if not model.startswith("models:/") or name not in allowed:
+    uri = ModelUri.of(model)
+    if uri is None or uri.name not in allowed:
         raise SettingsError(f"{model} may not be served; SSAD_SERVE_ALLOWED_MODELS names {', '.join(allowed)}.")

@@ -22,8 +22,9 @@ from typing import IO, Any
 from urllib.parse import urlparse
 
 from serving.settings import Settings
-from serving.source import Source, Version, reference
+from serving.source import Source, Version
 from ssad.errors import TrackingError, disk_is_full, reason_of, without_secrets
+from ssad.model_uri import ModelUri
 
 BUNDLE_LOADER = "ssad.bundle.pyfunc"
 """The `loader_module` of a logged model that is a bundle of this project."""
@@ -57,8 +58,8 @@ class Registry:
         self._child = Child()
         self._over_http = urlparse(settings.registry_uri).scheme in ("http", "https")
 
-    def resolve(self, uri: str) -> Version:
-        """The version that a model URI with an alias or a number means now.
+    def resolve(self, uri: ModelUri) -> Version:
+        """The version that an alias or a number means now.
 
         Raises:
             TrackingError: the registry does not answer, or has no such version.
@@ -66,7 +67,7 @@ class Registry:
         if self._over_http:
             return _resolve_over_http(self._settings, uri)
         # The first question waits for MLflow to be imported.
-        found = self._child.ask({"do": "resolve", "uri": uri}, self._settings.fetch_timeout_seconds)
+        found = self._child.ask({"do": "resolve", "uri": vars(uri)}, self._settings.fetch_timeout_seconds)
         return Version(**found)
 
     def fetch(self, uri: str, folder: Path) -> Fetched:
@@ -88,11 +89,11 @@ class Registry:
         self._child.stop()
 
 
-def _resolve_over_http(settings: Settings, uri: str) -> Version:
+def _resolve_over_http(settings: Settings, uri: ModelUri) -> Version:
     import requests
 
-    asked = reference(uri) or {}
-    method = "registered-models/alias" if "alias" in asked else "model-versions/get"
+    asked = {part: word for part, word in vars(uri).items() if word}
+    method = "registered-models/alias" if uri.alias else "model-versions/get"
     url = f"{settings.registry_uri.rstrip('/')}/api/2.0/mlflow/{method}"
     user, password = os.environ.get("MLFLOW_TRACKING_USERNAME"), os.environ.get("MLFLOW_TRACKING_PASSWORD")
     token = os.environ.get("MLFLOW_TRACKING_TOKEN")
@@ -197,9 +198,7 @@ def _answer(question: dict[str, Any]) -> Any:
     from mlflow import MlflowClient
 
     if question["do"] == "resolve":
-        client, asked = MlflowClient(), reference(question["uri"]) or {}
-        find = client.get_model_version_by_alias if "alias" in asked else client.get_model_version
-        return asdict(_identified(dict(find(**asked))))
+        return asdict(_identified(dict(ModelUri(**question["uri"]).find(MlflowClient()))))
     return _fetch(question["uri"], Path(question["folder"]))
 
 
@@ -209,9 +208,9 @@ def _fetch(uri: str, folder: Path) -> dict[str, Any]:
     from mlflow import MlflowClient
 
     client, name, version, run_id = MlflowClient(), None, None, None
-    parts = uri.removeprefix("models:/").lstrip("/").split("/")
-    if uri.startswith("models:/") and len(parts) == 2:
-        found = _version(client, *parts)
+    registered = ModelUri.of(uri)
+    if registered is not None:
+        found = registered.find(client)
         name, version, run_id = found.name, str(found.version), found.run_id
     local = Path(mlflow.artifacts.download_artifacts(artifact_uri=uri, dst_path=str(folder)))
     # Read as what it is: MLflow's class for it needs pandas, which the service does not have.
@@ -222,13 +221,6 @@ def _fetch(uri: str, folder: Path) -> dict[str, Any]:
     run_id = run_id or model.get("run_id")
     source = Source(uri, name, version, None, run_id, **_run_facts(client, run_id))
     return {"source": asdict(source), "path": str(local / flavor["data"])}
-
-
-def _version(client: Any, name: str, number: str) -> Any:
-    """A version by its number, or the newest of all by MLflow's word for it."""
-    if number == "latest":
-        number = max((str(found.version) for found in client.search_model_versions(f"name='{name}'")), key=int)
-    return client.get_model_version(name, number)
 
 
 def _run_facts(client: Any, run_id: str | None) -> dict[str, Any]:

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass, field
-
-REFERENCE = re.compile(r"models:/+(?P<name>[^/@]+)(?:@(?P<alias>[^/@]+)|/(?P<version>\d+))")
 
 
 @dataclass(frozen=True)
@@ -51,9 +48,3 @@ class Source:
     def registered(self) -> Version:
         """The version; of a model that is not registered, one without a number."""
         return Version(self.version or "", self.identity)
-
-
-def reference(uri: str) -> dict[str, str] | None:
-    """Name, and alias or version, in a model URI that means a registered version; None for any other."""
-    found = REFERENCE.fullmatch(uri)
-    return {part: word for part, word in found.groupdict().items() if word} if found else None

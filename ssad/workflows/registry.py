@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import shutil
 import tempfile
 import time
@@ -32,12 +31,10 @@ from ssad.errors import (
     reason_of,
     without_secrets,
 )
+from ssad.model_uri import ModelUri
 from ssad.workflows.signature import DescribedRows
 
 CHAMPION, CHALLENGER, PREVIOUS = "champion", "challenger", "previous"
-
-LATEST = "latest"
-"""What MLflow calls the newest version in place of its number."""
 
 NO_SUCH_ALIAS = ("INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST")
 """How registries say that there is no such alias, of a model that is there."""
@@ -106,8 +103,9 @@ def fetch_model(uri: str, folder: Path) -> FetchedModel:
     if (Path(uri) / MANIFEST).is_file():
         return FetchedModel(uri, None, None, None, None, Bundle(Path(uri)))
     try:
-        version = registered_version(uri)
-        pinned = f"models:/{version.name}/{version.version}" if version else uri
+        found = ModelUri.of(uri)
+        version: ModelVersion | None = found.find(MlflowClient()) if found else None
+        pinned = str(ModelUri(version.name, version=str(version.version))) if version else uri
         logged = Path(mlflow.artifacts.download_artifacts(artifact_uri=pinned, dst_path=str(folder)))
         model = Model.load(logged)
     except SsadError:
@@ -133,22 +131,6 @@ def _known_model(model_id: str | None) -> str | None:
         return MlflowClient().get_logged_model(model_id).model_id if model_id else None
     except MlflowException:
         return None
-
-
-def registered_version(uri: str) -> ModelVersion | None:
-    """The version that a `models:/` URI means now, by its number, alias or `latest`; None for any other URI."""
-    if not uri.startswith("models:/"):
-        return None
-    client = MlflowClient()
-    name, separator, alias = uri.removeprefix("models:/").partition("@")
-    if separator:
-        return client.get_model_version_by_alias(name, alias)
-    name, separator, number = name.partition("/")
-    if not separator:
-        return None
-    if number == LATEST:
-        number = max((str(v.version) for v in client.search_model_versions(f"name='{name}'")), key=int, default=number)
-    return client.get_model_version(name, number)
 
 
 def log_bundle(path: Path, rows: DescribedRows) -> str:
@@ -219,10 +201,10 @@ def registered_name(uri: str) -> str:
     Raises:
         SettingsError: it is another URI.
     """
-    name = re.split("[@/]", uri.removeprefix("models:/"), maxsplit=1)[0]
-    if not uri.startswith("models:/") or uri in (f"models:/{name}", "models:/"):
+    found = ModelUri.of(uri)
+    if found is None:
         raise SettingsError(f"expected a registered version, as in models:/ssad@challenger, got {uri!r}.")
-    return name
+    return found.name
 
 
 def alias_version(client: MlflowClient, name: str, alias: str) -> ModelVersion | None:

@@ -31,6 +31,7 @@ from serving.state import Service
 from serving.store import Store, absolute
 from ssad.bundle import Bundle
 from ssad.errors import TrackingError
+from ssad.model_uri import ModelUri
 from tests.conftest import default_store
 from tests.serving.support import (
     ALIAS,
@@ -373,9 +374,9 @@ def test_a_model_made_anew_is_served_though_its_version_has_the_number_of_the_ol
 @pytest.mark.usefixtures("in_process")
 def test_a_version_is_the_same_whether_a_server_or_mlflow_is_asked(registry: Registry) -> None:
     registry.promote("first")
-    first, second = (f"models:/{MODEL}/{registry.versions[name]}" for name in ("first", "second"))
-    told = [_resolve_over_http(read_settings(), uri) for uri in (first, second, f"models:/{MODEL}@{ALIAS}")]
-    assert told == [Version(**_answer({"do": "resolve", "uri": uri})) for uri in (first, second, first)]
+    first, second = (ModelUri(MODEL, version=registry.versions[name]) for name in ("first", "second"))
+    told = [_resolve_over_http(read_settings(), uri) for uri in (first, second, ModelUri(MODEL, alias=ALIAS))]
+    assert told == [Version(**_answer({"do": "resolve", "uri": vars(uri)})) for uri in (first, second, first)]
     assert told[0].identity != told[1].identity
 
 
