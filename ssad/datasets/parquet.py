@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import logging
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +12,8 @@ import pyarrow as pa
 import pyarrow.dataset as pads
 
 from ssad.errors import DatasetError, reason_of
+
+logger = logging.getLogger(__name__)
 
 BATCH_ROWS = 65_536
 """Rows of every batch but the last: 15 MiB of thirty numbers, small beside a row group's million rows."""
@@ -100,6 +103,7 @@ def parquet_files(path: Path) -> ParquetFiles:
         files = sorted(dataset.get_fragments(), key=lambda fragment: fragment.path)
         groups = [group for file in files for group in file.split_by_row_group()]
         schema = _joined_schema(dataset.schema, files)
+        _tell_of_gaps(schema, files, dataset.partitioning.schema.names if path.is_dir() else ())
     except (pa.ArrowException, OSError) as error:
         raise DatasetError(
             f"{path} cannot be read ({reason_of(error)}); expected a Parquet file, or a folder with nothing else."
@@ -132,6 +136,21 @@ def _joined_schema(first: pa.Schema, files: Sequence[pads.ParquetFileFragment]) 
                 "write all files with the same types and run again."
             ) from error
     return joined
+
+
+def _tell_of_gaps(schema: pa.Schema, files: Sequence[pads.ParquetFileFragment], in_folders: Collection[str]) -> None:
+    """Warn of columns that some files lack; those that the names of folders say are in none."""
+    held = [set(file.physical_schema.names) for file in files]
+    for name in schema.names:
+        without = [file.path for file, names in zip(files, held, strict=True) if name not in names]
+        if without and name not in in_folders:
+            logger.warning(
+                "%d of %d files have no column %s, %s first: it has gaps there",
+                len(without),
+                len(files),
+                name,
+                without[0],
+            )
 
 
 def _plain(schema: pa.Schema) -> pa.Schema:

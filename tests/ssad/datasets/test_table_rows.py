@@ -236,20 +236,24 @@ def test_files_that_know_half_of_a_column_make_the_whole_of_it(tmp_path: Path, n
         pd.testing.assert_frame_equal(found, pd.DataFrame({"x": whole}), check_dtype=False)
 
 
-def test_a_column_that_only_a_later_file_has_is_read_with_gaps_before(tmp_path: Path) -> None:
+def test_a_column_that_only_a_later_file_has_is_read_with_gaps_before_which_is_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     pd.DataFrame({"x": [1.0]}).to_parquet(tmp_path / "0.parquet")
     pd.DataFrame({"y": [3.0], "x": [2.0]}).to_parquet(tmp_path / "1.parquet")
     found = open_rows(str(tmp_path)).frame()
     pd.testing.assert_frame_equal(found, pd.DataFrame({"x": [1.0, 2.0], "y": [np.nan, 3.0]}))
+    assert f"1 of 2 files have no column y, {tmp_path / '0.parquet'} first: it has gaps there" in caplog.text
 
 
-def test_a_folder_whose_name_is_a_value_is_part_of_the_digest(tmp_path: Path) -> None:
+def test_a_folder_whose_name_is_a_value_is_part_of_the_digest(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     for day in (1, 2, 4):
         (tmp_path / f"day={day}").mkdir()
         pd.DataFrame({"x": [float(day)]}).to_parquet(tmp_path / f"day={day}" / "0.parquet")
     before = open_rows(str(tmp_path)).digest()
     (tmp_path / "day=2").rename(tmp_path / "day=3")
     assert open_rows(str(tmp_path)).digest() != before
+    assert not caplog.text  # what the folders say is in no file, and no gap
 
 
 def test_a_file_that_changes_while_it_is_read_is_named(written: Write) -> None:
