@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import logging
 import random
+import shutil
 import threading
 import time
 from collections import OrderedDict
 from dataclasses import replace
+from pathlib import Path
 
 from serving.registry import Fetched, Registry
-from serving.source import Version
+from serving.source import Source, Version
 from serving.state import Service
 from serving.store import KEPT, Store
 from ssad.bundle import Bundle, TableSchema
+from ssad.bundle.bundle import MANIFEST
 from ssad.errors import BundleError, SettingsError, SsadError, TrackingError, reason_of
 from ssad.model_uri import LATEST, ModelUri
 
@@ -185,7 +188,7 @@ class Follower:
     def _fetch(self, uri: str, identity: str, needed: TableSchema | None) -> tuple[Fetched, Bundle]:
         """Get a bundle into a folder aside, check it, and keep it where it may be kept."""
         with self._store.incoming() as scratch:
-            fetched = self._registry.fetch(uri, scratch)
+            fetched = _copied(uri, scratch) or self._registry.fetch(uri, scratch)
             source = replace(fetched.source, uri=self._settings.model, alias=self._alias, identity=identity)
             fetched = Fetched(source, fetched.path)
             bundle = load_checked(fetched, needed)
@@ -235,6 +238,13 @@ def load_checked(fetched: Fetched, served: TableSchema | None) -> Bundle:
                 "set SSAD_SERVE_ALLOW_NEW_COLUMNS once every client sends them."
             )
     return bundle
+
+
+def _copied(path: str, folder: Path) -> Fetched | None:
+    """A copy of a bundle that no run logged, made in `folder`; None where the path is no bundle's."""
+    if not (Path(path) / MANIFEST).is_file():
+        return None
+    return Fetched(Source(path), Path(shutil.copytree(path, folder / "bundle")))
 
 
 def _check_allowed(model: str, allowed: tuple[str, ...]) -> None:

@@ -51,13 +51,13 @@ class Document:
 
     def __init__(self, app: FastAPI, service: Service) -> None:
         self._app, self._service = app, service
-        self._written: tuple[Served | None, bytes] | None = None
+        self._written: tuple[tuple[Served | None, bool], bytes] | None = None
 
     async def answer(self, request: Request) -> Response:
         """The document."""
-        served = self._service.served
-        if self._written is None or self._written[0] is not served:
-            self._written = served, orjson.dumps(openapi(self._app, self._service))
+        told = self._service.served, self._service.keys.needed
+        if self._written is None or self._written[0] != told:
+            self._written = told, orjson.dumps(openapi(self._app, self._service))
         return Response(self._written[1], media_type=answers.JSON)
 
 
@@ -69,7 +69,7 @@ def openapi(app: FastAPI, service: Service) -> dict[str, Any]:
         return document
     columns = served.bundle.schema.columns
     schemas = document.setdefault("components", {}).setdefault("schemas", {})
-    schemas["Row"] = _row_schema(columns)
+    schemas["Row"] = _row_schema(columns, with_values=not service.keys.needed)
     schemas["Prediction"] = PREDICTION
     document["components"]["securitySchemes"] = {"key": {"type": "apiKey", "in": "header", "name": "X-API-Key"}}
     if service.keys.needed:
@@ -128,10 +128,13 @@ PARAMS = {
 }
 
 
-def _row_schema(columns: tuple[Column, ...]) -> dict[str, Any]:
+def _row_schema(columns: tuple[Column, ...], with_values: bool) -> dict[str, Any]:
+    """What a row holds; words and ends of the training rows' ranges only where anybody may ask for scores too."""
     properties = {}
     for column in columns:
         properties[column.name] = dict(JSON_TYPES[column.kind])
+        if not with_values:
+            continue
         if column.kind == "categorical":
             known = [word for word in column.categories if word != MISSING_CATEGORY]
             properties[column.name]["examples"] = known[:SHOWN_CATEGORIES]

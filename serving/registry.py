@@ -67,7 +67,7 @@ class Registry:
         if self._over_http:
             return _resolve_over_http(self._settings, uri)
         # The first question waits for MLflow to be imported.
-        found = self._child.ask({"do": "resolve", "uri": vars(uri)}, self._settings.fetch_timeout_seconds)
+        found = self._child.ask({"do": "resolve", "uri": str(uri)}, self._settings.fetch_timeout_seconds)
         return Version(**found)
 
     def fetch(self, uri: str, folder: Path) -> Fetched:
@@ -198,7 +198,9 @@ def _answer(question: dict[str, Any]) -> Any:
     from mlflow import MlflowClient
 
     if question["do"] == "resolve":
-        return asdict(_identified(dict(ModelUri(**question["uri"]).find(MlflowClient()))))
+        asked = ModelUri.of(question["uri"])
+        assert asked is not None
+        return asdict(_identified(dict(asked.find(MlflowClient()))))
     return _fetch(question["uri"], Path(question["folder"]))
 
 
@@ -207,12 +209,13 @@ def _fetch(uri: str, folder: Path) -> dict[str, Any]:
     import yaml  # type: ignore[import-untyped]  # MLflow brings it
     from mlflow import MlflowClient
 
-    client, name, version, run_id = MlflowClient(), None, None, None
+    client, name, version, run_id, pinned = MlflowClient(), None, None, None, uri
     registered = ModelUri.of(uri)
     if registered is not None:
         found = registered.find(client)
         name, version, run_id = found.name, str(found.version), found.run_id
-    local = Path(mlflow.artifacts.download_artifacts(artifact_uri=uri, dst_path=str(folder)))
+        pinned = str(ModelUri(name, version=version))
+    local = Path(mlflow.artifacts.download_artifacts(artifact_uri=pinned, dst_path=str(folder)))
     # Read as what it is: MLflow's class for it needs pandas, which the service does not have.
     model = yaml.safe_load((local / "MLmodel").read_text(encoding="utf-8"))
     flavor = model["flavors"].get("python_function", {})

@@ -28,7 +28,8 @@ def traced(app: ASGIApp, endpoint: str) -> ASGIApp:
         from opentelemetry.util.http import ExcludeList
     except ImportError as error:
         raise SettingsError(
-            "SSAD_SERVE_TRACES_ENDPOINT is set but OpenTelemetry is not installed; pip install 'ssad[otel]'."
+            "SSAD_SERVE_TRACES_ENDPOINT is set but OpenTelemetry is not installed; "
+            'pip install -c constraints.txt -e ".[otel]".'
         ) from error
     provider = TracerProvider(resource=Resource.create({"service.name": "ssad", "service.version": __version__}))
     provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(endpoint=endpoint)))

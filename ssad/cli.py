@@ -148,7 +148,9 @@ def recalibrate(
     settings = RecalibrateSettings(model, dataset, max_drift, max_abnormal, _switch("force", force), model_name)
     result = run(settings)
     old, new = result.old, result.new
-    typer.echo(f"{result.registered.name} version {result.registered.version}: {result.parent} with new intervals")
+    registered = result.registered
+    aliases = ", ".join(registered.aliases)
+    typer.echo(f"{registered.name} version {registered.version} ({aliases}): {result.parent} with new intervals")
     typer.echo(f"normal up to {new.normal:.6g} (was {old.normal:.6g})")
     typer.echo(f"abnormal from {new.abnormal:.6g} (was {old.abnormal:.6g})")
     typer.echo(", ".join(f"{region} {share:.1%}" for region, share in result.shares.items()))

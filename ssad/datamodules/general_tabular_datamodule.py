@@ -13,7 +13,7 @@ from typing import Any
 import lightning as L
 import numpy as np
 import pandas as pd
-from pandas.api.types import is_numeric_dtype
+from pandas.api.types import is_bool_dtype, is_numeric_dtype
 from sklearn.base import BaseEstimator
 from torch.utils.data import DataLoader
 
@@ -236,7 +236,8 @@ class GeneralTabularDataModule(L.LightningDataModule):
         split = self._split(data[self.label_column].to_numpy() == 1)
         if not self.large_dataset:
             return [data.iloc[positions] for positions in split]
-        return [self._read_rows(positions) for positions in split]
+        torn = self._torn_columns()
+        return [self._read_rows(positions, torn) for positions in split]
 
     def _split(self, anomalous: Any) -> Split:
         return controlled_split(
@@ -251,20 +252,20 @@ class GeneralTabularDataModule(L.LightningDataModule):
             self.shuffling,
         )
 
-    def _read_rows(self, positions: Positions) -> pd.DataFrame:
-        """Rows of the file at these positions, in their order, without holding the others."""
-        chunks = pd.read_csv(self.dataset_path, chunksize=CSV_CHUNK_ROWS, dtype=self._types)
+    def _read_rows(self, positions: Positions, torn: pd.DataFrame) -> pd.DataFrame:
+        """Rows of the file at these positions, in their order, without holding the others but for `torn` columns."""
+        chunks = pd.read_csv(self.dataset_path, chunksize=CSV_CHUNK_ROWS)
         rows = pd.concat([chunk[chunk.index.isin(positions)] for chunk in chunks]).loc[positions]
+        for name in torn:
+            rows[name] = torn[name]  # those of the same positions
         self.encode_labels_inplace(rows)
         return rows
 
-    @cached_property
-    def _types(self) -> dict[str, Any]:
-        """What a file read whole makes of the columns on which its pieces do not agree: numbers or words."""
-        pieces = [chunk.head(0) for chunk in pd.read_csv(self.dataset_path, chunksize=CSV_CHUNK_ROWS)]
-        common = pd.concat(pieces).dtypes
-        torn = [name for name in common.index if any(piece.dtypes[name] != common[name] for piece in pieces)]
-        return {name: common[name] if is_numeric_dtype(common[name]) else str for name in torn}
+    def _torn_columns(self) -> pd.DataFrame:
+        """Columns that hold words in one piece of the file and something else in another, read whole: "1" is 1."""
+        kinds = pd.DataFrame([chunk.dtypes for chunk in pd.read_csv(self.dataset_path, chunksize=CSV_CHUNK_ROWS)])
+        torn = [name for name in kinds if kinds[name].nunique() > 1 and not all(map(_is_number, kinds[name]))]
+        return pd.read_csv(self.dataset_path, usecols=torn, low_memory=False)
 
     def _preprocess(self, parts: list[pd.DataFrame]) -> list[pd.DataFrame]:
         """Fit the pipeline on the training features, apply it to each part, put the labels back."""
@@ -274,6 +275,10 @@ class GeneralTabularDataModule(L.LightningDataModule):
             self.pipeline.transform(part).assign(**{self.label_column: labels[self.label_column]})
             for part, labels in zip(features, parts, strict=True)
         ]
+
+
+def _is_number(kind: Any) -> bool:
+    return is_numeric_dtype(kind) and not is_bool_dtype(kind)
 
 
 def _described(option: Any) -> str | None:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
+import torch
 from lightning.pytorch.utilities.model_helpers import is_overridden
 from torch.utils.data import DataLoader, default_collate, default_convert
 
@@ -18,6 +19,8 @@ from ssad.datasets.rows import (
     data_and_label,
     init_confidence_from_csv,
 )
+
+CPU = torch.device("cpu")
 
 BATCH_HOOKS = ("on_before_batch_transfer", "transfer_batch_to_device", "on_after_batch_transfer")
 """Lightning's, of a data module: what they are given has no confidence."""
@@ -78,6 +81,10 @@ class SelfSupervisionDataModule(L.LightningDataModule):
         """The wrapped module's test batches, likewise."""
         return self.datamodule.test_dataloader() if is_overridden("test_dataloader", self.datamodule) else []
 
+    def teardown(self, stage: str) -> None:
+        """Leave nothing on a GPU."""
+        self.train.keep_on(CPU)
+
     def supervision_dataloader(self) -> DataLoader[Any]:
         """Every training row once, in dataset order; of several processes each has a stretch of it."""
         return self._loader(SCORING_BATCH)
@@ -85,8 +92,8 @@ class SelfSupervisionDataModule(L.LightningDataModule):
     def _loader(self, batch_size: int, shuffle: bool = False) -> DataLoader[Any]:
         trainer = self.trainer
         ranks, rank = (trainer.world_size, trainer.global_rank) if trainer else (1, 0)
-        device = trainer.strategy.root_device if trainer else None
-        return RowLoader(self.train, RowBatches(len(self.train), batch_size, shuffle, ranks, rank), device)
+        self.train.keep_on(trainer.strategy.root_device if trainer and trainer.training else CPU)
+        return RowLoader(self.train, RowBatches(len(self.train), batch_size, shuffle, ranks, rank))
 
 
 SCORING_BATCH = 8192

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +18,8 @@ logger = logging.getLogger(__name__)
 BATCH_ROWS = 65_536
 """Rows of every batch but the last: 15 MiB of thirty numbers, small beside a row group's million rows."""
 
+SHOWN_COLUMNS = 20
+
 READ_AHEAD = 1
 """Batches that are read while one is used. Of Arrow's own sixteen each costs three times the processor time, most of it
 for memory that another thread had."""
@@ -29,6 +31,7 @@ class ParquetFiles:
 
     Attributes:
         schema: the columns of all files, those of a `name=value` folder among them; a file without one has gaps there.
+            An index that pandas wrote along is none of them.
         groups: the row groups, each with its number of rows.
         paths: the files.
         partitions: for each file what the names of its folders say.
@@ -73,15 +76,14 @@ class ParquetFiles:
         Raises:
             DatasetError: a file turns out to be damaged.
         """
-        schema = pa.schema([self.schema.field(name) for name in self.columns])
-        frame: pd.DataFrame = pa.Table.from_batches(self.read(self.columns), schema).to_pandas(ignore_metadata=True)
+        frame: pd.DataFrame = pa.Table.from_batches(self.read(self.columns), self.schema).to_pandas()
         return frame
 
     @property
     def columns(self) -> list[str]:
-        """Names of the columns; an index that pandas wrote along is none of them."""
-        index = (self.schema.pandas_metadata or {}).get("index_columns", [])
-        return [name for name in self.schema.names if name not in index]
+        """Names of the columns."""
+        names: list[str] = self.schema.names
+        return names
 
 
 def after(batches: Iterator[pa.RecordBatch], skip: int) -> Iterator[pa.RecordBatch]:
@@ -103,7 +105,7 @@ def parquet_files(path: Path) -> ParquetFiles:
         files = sorted(dataset.get_fragments(), key=lambda fragment: fragment.path)
         groups = [group for file in files for group in file.split_by_row_group()]
         schema = _joined_schema(dataset.schema, files)
-        _tell_of_gaps(schema, files, dataset.partitioning.schema.names if path.is_dir() else ())
+        _tell_of_gaps(schema, files)
     except (pa.ArrowException, OSError) as error:
         raise DatasetError(
             f"{path} cannot be read ({reason_of(error)}); expected a Parquet file, or a folder with nothing else."
@@ -138,24 +140,21 @@ def _joined_schema(first: pa.Schema, files: Sequence[pads.ParquetFileFragment]) 
     return joined
 
 
-def _tell_of_gaps(schema: pa.Schema, files: Sequence[pads.ParquetFileFragment], in_folders: Collection[str]) -> None:
-    """Warn of columns that some files lack; those that the names of folders say are in none."""
-    held = [set(file.physical_schema.names) for file in files]
-    for name in schema.names:
-        without = [file.path for file, names in zip(files, held, strict=True) if name not in names]
-        if without and name not in in_folders:
-            logger.warning(
-                "%d of %d files have no column %s, %s first: it has gaps there",
-                len(without),
-                len(files),
-                name,
-                without[0],
-            )
+def _tell_of_gaps(schema: pa.Schema, files: Sequence[pads.ParquetFileFragment]) -> None:
+    """Warn of columns that neither some file nor the names of its folders have."""
+    held = [{*file.physical_schema.names, *pads.get_partition_keys(file.partition_expression)} for file in files]
+    missing = [name for name in schema.names if any(name not in names for names in held)]
+    if missing:
+        first = next(file.path for file, names in zip(files, held, strict=True) if not names.issuperset(missing))
+        shown = ", ".join(missing[:SHOWN_COLUMNS]) + (", ..." if len(missing) > SHOWN_COLUMNS else "")
+        logger.warning("not every file has the columns %s (the first without: %s): they have gaps there", shown, first)
 
 
 def _plain(schema: pa.Schema) -> pa.Schema:
-    """The schema with words that are stored once and numbered, as pandas does with categories, as plain ones."""
-    fields = [
-        field.with_type(field.type.value_type) if pa.types.is_dictionary(field.type) else field for field in schema
-    ]
-    return pa.schema(fields, schema.metadata)
+    """The columns but an index that pandas wrote along, and words that are stored once and numbered as plain ones."""
+    index = (schema.pandas_metadata or {}).get("index_columns", [])
+    return pa.schema(
+        field.with_type(field.type.value_type) if pa.types.is_dictionary(field.type) else field
+        for field in schema
+        if field.name not in index
+    )

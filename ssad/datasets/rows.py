@@ -25,7 +25,7 @@ Batch = dict[str, torch.Tensor]
 Positions = slice | torch.Tensor
 """Rows of a batch: a stretch of the dataset, or positions in it, shape (n,), int64."""
 
-RESIDENT_SHARE = 0.5
+KEPT_SHARE = 0.5
 """Of a GPU's free memory that rows may take; the rest is for the network and what a batch makes of it."""
 
 
@@ -153,7 +153,7 @@ class DatasetWithConfidence(Dataset[Batch]):
             )
         self.dataset = dataset
         self.confidence = confidence.to(torch.float32, copy=True)
-        self._resident: TensorDataset | None = None
+        self._kept: TensorDataset | None = None
 
     def __len__(self) -> int:
         return len(self.dataset)
@@ -164,9 +164,8 @@ class DatasetWithConfidence(Dataset[Batch]):
             data, label = data_and_label(self.dataset[idx])
             label = torch.tensor(UNLABELLED) if label is None else torch.as_tensor(label)
             return {"data": data, "label": label, "confidence": self.confidence[idx]}
-        if isinstance(idx, torch.Tensor):
-            idx = idx.to(self.confidence.device)
-        data, label = data_and_label(_fetch(self.dataset, idx))
+        kept = self._kept
+        data, label = data_and_label(_fetch(self.dataset, idx) if kept is None else kept[_there(idx, kept)])
         label = torch.full((len(data),), UNLABELLED) if label is None else label
         return {"data": data, "label": label, "confidence": rows_at(self.confidence, idx)}
 
@@ -174,20 +173,19 @@ class DatasetWithConfidence(Dataset[Batch]):
         """A whole batch at once."""
         return self[torch.as_tensor(indices)]
 
-    def on(self, device: torch.device) -> DatasetWithConfidence:
-        """These rows with the confidence of now, on a GPU that has room for them, where their features then stay.
+    def keep_on(self, device: torch.device) -> None:
+        """Keep a copy of the rows on a GPU that has room for it, and gather batches there; with the CPU, no longer.
 
-        A batch is gathered in the GPU's memory, which is ten times as fast as the way there. Rows that are no
-        tensors, or have no room, are these themselves.
+        Its memory is ten times as fast as the way there. Rows that are no plain tensors stay where they are.
         """
         if device.type == "cpu":
-            return self
-        if self._resident is None:
-            tensors = _tensors(self.dataset)
-            if not tensors or sum(tensor.nbytes for tensor in tensors) > RESIDENT_SHARE * _free_bytes(device):
-                return self
-            self._resident = TensorDataset(*(tensor.to(device) for tensor in tensors))
-        return DatasetWithConfidence(self._resident, self.confidence.to(device))
+            self._kept = None
+            return
+        if self._kept is not None and self._kept.tensors[0].device == device:
+            return
+        self._kept, tensors = None, _tensors(self.dataset)
+        if tensors and sum(tensor.nbytes for tensor in tensors) <= KEPT_SHARE * _free_bytes(device):
+            self._kept = TensorDataset(*(tensor.to(device) for tensor in tensors))
 
 
 def rows_at(tensor: torch.Tensor, at: int | Positions) -> torch.Tensor:
@@ -205,6 +203,11 @@ def _tensors(dataset: Any) -> tuple[torch.Tensor, ...]:
         return ()
     rows = getattr(dataset, "_rows", None) if isinstance(dataset, DataFrameWithLabels) else dataset
     return rows.tensors if isinstance(rows, TensorDataset) else ()
+
+
+def _there(at: Positions, rows: TensorDataset) -> Positions:
+    """Positions on the device that the rows are on."""
+    return at.to(rows.tensors[0].device) if isinstance(at, torch.Tensor) else at
 
 
 def _free_bytes(device: torch.device) -> int:
@@ -288,19 +291,15 @@ class RowLoader(DataLoader[Any]):
     """A loader over rows of this module's datasets, which fetch a batch in one indexing.
 
     A step asks for the batch alone, without what torch does around it for workers, collation and profiles; and
-    nothing but the batches' own order draws random numbers.
-
-    Attributes:
-        device: where batches of rows with a confidence are gathered, if there is room.
+    nothing but the batches' own order draws random numbers. It is for training, validation and test: a trainer that
+    predicts makes loaders anew, which takes torch's own.
     """
 
-    def __init__(self, dataset: Any, batches: RowBatches, device: torch.device | None = None) -> None:
+    def __init__(self, dataset: Any, batches: RowBatches) -> None:
         super().__init__(dataset, batch_size=None, sampler=batches)
-        self.device = device or torch.device("cpu")
 
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]  # torch asks for the iterator it profiles
-        rows = self.dataset.on(self.device) if isinstance(self.dataset, DatasetWithConfidence) else self.dataset
-        return (rows[at] for at in self.sampler)
+        return (self.dataset[at] for at in self.sampler)
 
 
 def init_confidence_from_csv(dataset: Any, path: str | Path | None) -> torch.Tensor:

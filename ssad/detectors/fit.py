@@ -113,7 +113,7 @@ class Hardware:
 
     Attributes:
         devices: processes on each node, at least 1, each with a GPU where there are any.
-        strategy: how they work together: `auto`, `ddp` or another of Lightning's.
+        strategy: how they work together: `auto` or `ddp`.
         num_nodes: machines, at least 1.
         precision: of training; scores of the final weights are in the precision in which they are served.
     """

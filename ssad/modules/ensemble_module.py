@@ -319,7 +319,7 @@ def _mean_of(values: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
 
     Weighed by 0 and 1 and not picked out, so that a GPU need not wait until somebody knows how many there are.
     """
-    weights = rows.to(values)
+    weights = rows.float()  # half precision cannot count beyond 65,504
     return (values * weights).sum(dim=1) / weights.sum().clamp_min(1)
 
 

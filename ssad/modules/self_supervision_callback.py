@@ -166,7 +166,7 @@ def _log_loss(trainer: L.Trainer, module: SelfSupervisionModule) -> None:
     if not module.epoch_batches:
         return
     loss = trainer.strategy.reduce(module.epoch_loss / module.epoch_batches, reduce_op="mean")
-    module.epoch_batches = 0
+    module.epoch_batches, module.epoch_loss = 0, torch.zeros(())  # which stays on no GPU
     if not torch.isfinite(loss):
         raise TrainingError(
             f"the loss is {loss.item()} at epoch {trainer.current_epoch}; lower the learning rate "

@@ -11,6 +11,7 @@ from dataclasses import asdict
 from functools import partial
 from inspect import signature
 from numbers import Integral
+from types import MethodType
 from typing import Any, Literal, Protocol, cast, runtime_checkable
 
 import lightning as L
@@ -50,6 +51,9 @@ DECIDED = 0.5
 
 SCORING_VALUES = 1 << 18
 """Features scored at once: the rows that fit half of a core's cache, a MiB, however many columns they have."""
+
+GPU_SCORING_VALUES = 1 << 24
+"""Likewise on a GPU, which has no such cache to fill but kernels to start: 64 MiB."""
 
 SCORING_ROWS = 1024
 """Rows scored at once, at least: below, calls cost more than a cache saves."""
@@ -224,10 +228,9 @@ class SelfSupervisionModule(L.LightningModule, ABC, SupportsSelfSupervision):
         return torch.frombuffer(scores, dtype=torch.float64) if scores else torch.empty(0, dtype=torch.float64)
 
     def _at_once(self, rows: torch.Tensor) -> int:
-        """How many of these rows are scored at once: on a GPU all, which a batch is made for."""
-        if self.device.type != "cpu":
-            return len(rows)
-        return max(SCORING_ROWS, self.scoring_values // max(rows.shape[1:].numel(), 1))
+        """How many of these rows are scored at once."""
+        values = self.scoring_values if self.device.type == "cpu" else GPU_SCORING_VALUES
+        return max(SCORING_ROWS, values // max(rows.shape[1:].numel(), 1))
 
     def _score_in(self, dtype: torch.dtype) -> Callable[[torch.Tensor], torch.Tensor]:
         """What scores rows in `dtype`: `score` itself, where the weights are of that type already."""
@@ -302,8 +305,12 @@ class SelfSupervisionModule(L.LightningModule, ABC, SupportsSelfSupervision):
         return self.model(i, *args, **kwargs)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        """Adam over all parameters, in one kernel for all of them: small networks wait for calls, not for sums."""
-        return torch.optim.Adam(self.parameters(), lr=self.learning_rate, fused=True)
+        """Adam over all parameters, in one kernel for all of them: small networks wait for calls, not for sums.
+
+        Not so where gradients are clipped, which Lightning refuses such an Adam in half precision.
+        """
+        clips = self._trainer is not None and self._trainer.gradient_clip_val is not None
+        return torch.optim.Adam(self.parameters(), lr=self.learning_rate, fused=not clips)
 
     def configure_callbacks(self) -> Sequence[L.Callback]:
         """The callback that recalibrates, unless the trainer has one."""
@@ -420,14 +427,9 @@ class SelfSupervisionModule(L.LightningModule, ABC, SupportsSelfSupervision):
 class ScoreLossModule(SelfSupervisionModule):
     """A module whose losses know of a row nothing but its score: one pass over a batch serves all three.
 
-    A subclass that says otherwise what a region's loss is, by the rows, has one pass for each region again.
+    A network that draws noise, or looks at the whole batch as batch norm does, sees the rows of all regions together.
+    Who says otherwise what a region's loss is, by the rows, has one pass for each region.
     """
-
-    _by_rows = False
-
-    def __init_subclass__(cls, **settings: Any) -> None:
-        super().__init_subclass__(**settings)
-        cls._by_rows = any(getattr(cls, loss) is not getattr(ScoreLossModule, loss) for loss in REGION_LOSSES)
 
     @abstractmethod
     def _positive(self, score: torch.Tensor, confidence: torch.Tensor) -> torch.Tensor:
@@ -443,7 +445,7 @@ class ScoreLossModule(SelfSupervisionModule):
 
     def compute_loss(self, data: torch.Tensor, confidence: torch.Tensor, batch_idx: int) -> torch.Tensor:
         """Mean over the batch of each row's loss, by the region its confidence puts it in."""
-        if self._by_rows:
+        if any(getattr(self, loss) != MethodType(getattr(ScoreLossModule, loss), self) for loss in REGION_LOSSES):
             return super().compute_loss(data, confidence, batch_idx)
         return mean_loss(self._prediction_score(data), confidence, self._positive, self._negative, self._uncertain)
 

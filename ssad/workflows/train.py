@@ -79,6 +79,11 @@ class TrainSettings:
         problems = name_problems(self.model_name)
         if self.contamination is not None and not 0 <= self.contamination < 0.5:
             problems.append(f"contamination must be in [0, 0.5), got {self.contamination}; or leave it at auto")
+        if self.confidence and (self.contamination is not None or self.fit.alpha is not None):
+            problems.append(
+                "confidence has a row for each training row, and contamination and alpha leave some out that nobody "
+                "knows before; give it without them"
+            )
         check_settings(problems)
 
 

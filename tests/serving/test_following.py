@@ -376,7 +376,7 @@ def test_a_version_is_the_same_whether_a_server_or_mlflow_is_asked(registry: Reg
     registry.promote("first")
     first, second = (ModelUri(MODEL, version=registry.versions[name]) for name in ("first", "second"))
     told = [_resolve_over_http(read_settings(), uri) for uri in (first, second, ModelUri(MODEL, alias=ALIAS))]
-    assert told == [Version(**_answer({"do": "resolve", "uri": vars(uri)})) for uri in (first, second, first)]
+    assert told == [Version(**_answer({"do": "resolve", "uri": str(uri)})) for uri in (first, second, first)]
     assert told[0].identity != told[1].identity
 
 
@@ -403,6 +403,13 @@ def test_latest_is_the_newest_version(registry: Registry, tmp_path: Path) -> Non
     registry.client.create_model_version("newest", str(like.source), like.run_id)
     with follower_of("models:/newest/latest", tmp_path) as (service, _):
         assert service.current().source.version == "2"
+
+
+def test_a_bundles_folder_is_served_as_it_is_at_the_start(bundle_folder: Path, tmp_path: Path) -> None:
+    with follower_of(str(bundle_folder), tmp_path) as (service, _):
+        served = service.current()
+        assert (served.source.name, served.source.version) == (None, None)
+        assert served.bundle.curve.to_json() == Bundle(bundle_folder).curve.to_json()
 
 
 def test_every_request_is_answered_while_it_drains(registry: Registry, rows: Rows, tmp_path: Path) -> None:

@@ -129,6 +129,12 @@ def test_labels_of_one_class_in_the_test_table_are_refused(refusal: Refusal, sma
     assert "one class" in refusal("train", "--dataset", str(small), "--test-dataset", test)
 
 
+@pytest.mark.parametrize("setting", ["--alpha", "--contamination"])
+def test_a_first_confidence_with_what_leaves_rows_out_is_refused(refusal: Refusal, small: Path, setting: str) -> None:
+    sentence = refusal("train", "--dataset", str(small), "--confidence", "known.csv", setting, "0.1")
+    assert "confidence has a row for each training row" in sentence
+
+
 @pytest.mark.parametrize("rows", [1, 9, 20])
 def test_too_few_labelled_rows_are_refused(refusal: Refusal, tmp_path: Path, rows: int) -> None:
     labels = ["attack", *["normal"] * (rows - 1)] if rows > 1 else ["normal"]

@@ -48,6 +48,7 @@ def test_training_is_on_the_gpu_and_what_it_leaves_is_not(name: str, blobs: pd.D
     detector = fitted(blobs, name, callbacks=[devices])
     assert devices.found == {"cuda"}
     assert {tensor.device.type for tensor in detector.module.state_dict().values()} == {"cpu"}
+    assert detector.module.epoch_loss.device.type == "cpu"
 
 
 @every_preset
@@ -79,15 +80,15 @@ def test_a_gpu_finds_the_intervals_that_the_cpu_finds(name: str, blobs: pd.DataF
 
 def test_rows_stay_on_the_gpu_and_bring_the_confidence_of_now() -> None:
     rows = wrapped(100).train
-    there = rows.on(torch.device("cuda"))
-    rows.confidence.fill_(-0.5)
-    again = rows.on(torch.device("cuda"))
-    assert again.dataset is there.dataset
     at = torch.tensor([3, 0, 3])
-    assert {name: part.device.type for name, part in again[at].items()} == dict.fromkeys(again[at], "cuda")
-    assert torch.equal(again[at]["data"].cpu(), rows[at]["data"])
-    assert torch.equal(again[1:3]["label"].cpu(), rows[1:3]["label"])
-    assert (again[at]["confidence"] == -0.5).all()
+    batch, stretch = rows[at], rows[1:3]
+    rows.keep_on(torch.device("cuda", 0))
+    rows.confidence.fill_(-0.5)
+    for found, expected in ((rows[at], batch), (rows[1:3], stretch)):
+        assert found["data"].device.type == found["label"].device.type == "cuda"
+        assert torch.equal(found["data"].cpu(), expected["data"])
+        assert torch.equal(found["label"].cpu(), expected["label"])
+        assert (found["confidence"] == -0.5).all()
 
 
 @every_preset
@@ -95,7 +96,7 @@ def test_rows_that_have_no_room_come_batch_by_batch_to_the_same_end(
     name: str, blobs: pd.DataFrame, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     resident = fitted(blobs, name)
-    monkeypatch.setattr(rows_module, "RESIDENT_SHARE", 0.0)
+    monkeypatch.setattr(rows_module, "KEPT_SHARE", 0.0)
     assert fitted(blobs, name).training_scores.tobytes() == resident.training_scores.tobytes()
 
 

@@ -168,6 +168,17 @@ def test_a_word_far_down_does_not_make_two_values_of_one(csv: Path, large_datase
     assert (found.features["word"] == 0).sum() == 1  # the one that no training row has
 
 
+def test_pieces_of_a_file_may_disagree_on_what_a_column_holds(csv: Path, tmp_path: Path) -> None:
+    count = 300_000  # three pieces
+    gaps = pd.Series([True, False] * (count // 2), dtype=object).where(np.arange(count) != 7)
+    table = {"word": "a", "gaps": gaps, "late": [1] * (count - 1) + [0.5], "label": ["ok", "bad"] * (count // 2)}
+    pd.DataFrame(table).to_csv(csv, index=False)
+    parts: dict[str, Any] = {"drop_cols": None, "n_rows": 1000, "pa_train": 0.5, "pa_val": 0.5, "pa_test": 0.5}
+    whole = module(csv, preprocessed_dir=tmp_path / "whole", **parts)
+    pieces = module(csv, preprocessed_dir=tmp_path / "pieces", large_dataset=True, **parts)
+    torch.testing.assert_close(rows(whole), rows(pieces))
+
+
 def test_a_label_of_neither_list_is_refused(csv: Path) -> None:
     with pytest.raises(DatasetError, match="labels bad"):
         module(csv, anomaly_labels=["worse"])

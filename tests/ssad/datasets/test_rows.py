@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import lightning as L
@@ -24,7 +25,9 @@ from ssad import (
     init_confidence_from_csv,
     save_confidence_to_csv,
 )
+from ssad.datasets import rows as rows_module
 from ssad.datasets.rows import UNLABELLED, RowBatches, RowLoader, TensorRows, collate
+from ssad.detectors.fit import EncodedRows
 from ssad.errors import DatasetError
 from tests.ssad.workflows.support import QUIET_LIBRARIES
 
@@ -250,6 +253,44 @@ def test_the_order_depends_on_seed_and_epoch_alone(monkeypatch: pytest.MonkeyPat
     first = order(0)
     monkeypatch.setenv("PL_GLOBAL_SEED", "9")
     assert order(0) != first
+
+
+@pytest.mark.parametrize("kind", ["tensors", "frame"])
+def test_rows_are_kept_where_there_is_room_and_bring_the_confidence_of_now(
+    kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # torch's device without memory stands for a GPU.
+    gpu, tensors = torch.device("meta"), TensorRows(torch.rand(7, 2))
+    frame = DataFrameWithLabels(pd.DataFrame({"x": range(7), "label": 0}), "label")
+    rows = DatasetWithConfidence(tensors if kind == "tensors" else frame, torch.ones(7))
+    monkeypatch.setattr(rows_module, "_free_bytes", lambda device: 2 * 7 * 3 * 4)
+    rows.keep_on(gpu)
+    rows.confidence[2] = -1
+    for at in (torch.tensor([2, 0]), slice(2, 4)):
+        batch = rows[at]
+        assert (batch["data"].device, batch["label"].device) == (gpu, gpu)
+        assert batch["confidence"].tolist() == [-1, 1]
+    rows.keep_on(torch.device("cpu"))
+    assert rows[torch.tensor([2])]["data"].device.type == "cpu"
+    monkeypatch.setattr(rows_module, "_free_bytes", lambda device: 10)
+    rows.keep_on(gpu)
+    assert rows[torch.tensor([2])]["data"].device.type == "cpu"
+
+
+def test_rows_are_kept_on_the_trainers_device_for_as_long_as_it_trains(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rows_module, "_free_bytes", lambda device: 1 << 20)
+    datamodule = SelfSupervisionDataModule(EncodedRows(TensorRows(torch.rand(7, 2)), 3))
+    strategy = SimpleNamespace(root_device=torch.device("meta"))
+    trains: Any = SimpleNamespace(training=True, strategy=strategy, world_size=1, global_rank=0)
+    datamodule.trainer = trains
+    for loader in (datamodule.train_dataloader, datamodule.supervision_dataloader):
+        assert next(iter(loader()))["data"].device.type == "meta"
+        trains.training = False
+        assert next(iter(loader()))["data"].device.type == "cpu"
+        trains.training = True
+    batches = datamodule.train_dataloader()
+    datamodule.teardown("fit")
+    assert next(iter(batches))["data"].device.type == "cpu"
 
 
 def test_a_loader_counts_its_batches() -> None:

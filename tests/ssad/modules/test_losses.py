@@ -132,6 +132,9 @@ def test_a_subclass_may_say_by_the_rows_what_a_regions_loss_is() -> None:
 
     module = Own(nn.Linear(2, 2), 1, BinaryConfidence(), EVTThresholding())
     assert module.compute_loss(ROWS, -torch.ones(5), 0).item() == pytest.approx(ROWS.sum(dim=1).mean().item())
+    plain: Any = CosineReconstructionModule(nn.Linear(2, 2), 1, BinaryConfidence(), EVTThresholding())
+    plain._uncertain_loss = lambda data, confidence: data.sum(dim=1)
+    assert plain.compute_loss(ROWS, torch.zeros(5), 0).item() == pytest.approx(ROWS.sum(dim=1).mean().item())
 
 
 def gradient(module: Any, confidence: float) -> torch.Tensor:
