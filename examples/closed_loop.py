@@ -44,6 +44,9 @@ WINDOW = 2000
 PAUSE_SECONDS = 0.01
 """Between two requests: traffic, not a load test."""
 
+LOG_END = 4000
+"""Characters of a server's log that are shown where it did not do what was waited for."""
+
 SECONDS = 120.0
 """How long anything may take that is waited for."""
 
@@ -146,6 +149,9 @@ def running(command: list[str], health: str, folder: Path, **environment: str) -
         try:
             wait(lambda: answers(health), health)
             yield
+        except TimeoutError:
+            print((folder / log.name).read_text(errors="replace")[-LOG_END:], file=sys.stderr)
+            raise
         finally:
             os.killpg(process.pid, 15)
             process.wait()
