@@ -21,6 +21,7 @@ from typing import Any
 import lightning as L
 import pandas as pd
 import torch
+from epoch_clock import NEVER, EpochClock
 from torch.utils.flop_counter import FlopCounterMode
 
 from ssad import Autoencoder, BinaryConfidence, CosineReconstructionModule, TriangularThresholding
@@ -29,9 +30,6 @@ from ssad.datasets.rows import TensorRows
 from ssad.detectors import PRESETS, FitSettings
 from ssad.detectors.fit import EncodedRows, fit_detector
 from ssad.modules import SelfSupervisionModule
-
-NEVER = 1_000_000
-"""Epochs between recalibrations: the loop alone is timed."""
 
 MOST_FEATURES = 1 << 28
 """Of a table here, rows times columns: a GiB."""
@@ -53,20 +51,8 @@ def preset(name: str) -> Build:
     return lambda rows: PRESETS[name].build(rows, NEVER, 1e-3)
 
 
-class Clock(L.Callback):
-    """Seconds of every epoch, from when the device has nothing to do to when it has nothing left."""
-
-    def __init__(self) -> None:
-        self.seconds: list[float] = []
-
-    def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self._start = now()
-
-    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self.seconds.append(now() - self._start)
-
-
 def now() -> float:
+    """Seconds, once the device has nothing left to do."""
     if torch.cuda.is_available():
         torch.cuda.synchronize()
     return time.perf_counter()
@@ -112,7 +98,7 @@ def trainer(epochs: int, precision: Any, accelerator: str, callbacks: list[L.Cal
 
 
 def ours(build: Build, rows: torch.Tensor, batch_size: int, precision: str, accelerator: str) -> float:
-    clock = Clock()
+    clock = EpochClock(now)
     module = build(rows)
     module.update_confidence = lambda *_: torch.empty(0)  # type: ignore[method-assign]  # after the last epoch
     fit = trainer(4, precision, accelerator, [clock])
@@ -180,7 +166,7 @@ def recalibration(accelerator: str, scale: float) -> None:
     rows = torch.randn(math.ceil((1 << 20) * scale), 30, generator=torch.Generator().manual_seed(0))
     print(f"{'recalibration':12} {'epoch':>8} {'scores, float32':>16} {'all of it':>10}")
     for name in PRESETS:
-        clock, timed = Clock(), Recalibrations()
+        clock, timed = EpochClock(now), Recalibrations()
         fit = trainer(4, "32-true", accelerator, [clock, timed])
         datamodule = SelfSupervisionDataModule(EncodedRows(TensorRows(rows), 8192))
         fit.fit(PRESETS[name].build(rows, NEVER, 1e-3), datamodule=datamodule)

@@ -18,7 +18,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from training_speed import EpochClock
+from epoch_clock import EpochClock
 
 from ssad.confidence_estimators import fit_estimator
 from ssad.datamodules import SelfSupervisionDataModule

@@ -22,6 +22,7 @@ import lightning as L
 import pandas as pd
 import torch
 import torch.nn.functional as F
+from epoch_clock import NEVER, EpochClock, Epochs
 from pyod.models.auto_encoder import AutoEncoder
 from torch.utils.data import DataLoader, Dataset
 
@@ -30,25 +31,6 @@ from ssad.datasets.rows import Batch, DatasetWithConfidence, TensorRows
 from ssad.detectors import PRESETS
 from ssad.detectors.fit import EncodedRows
 from ssad.modules import SelfSupervisionModule
-
-NEVER = 1_000_000
-"""Epochs between recalibrations: the input path and the loop alone are timed here."""
-
-Epochs = list[float]
-
-
-class EpochClock(L.Callback):
-    """Seconds of every epoch, by `clock`: the processor's unless another is given."""
-
-    def __init__(self, clock: Callable[[], float] = time.process_time) -> None:
-        self._clock = clock
-        self.seconds: Epochs = []
-
-    def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self._start = self._clock()
-
-    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self.seconds.append(self._clock() - self._start)
 
 
 class PerRow(Dataset[tuple[torch.Tensor, torch.Tensor]]):
