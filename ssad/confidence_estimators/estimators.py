@@ -98,8 +98,8 @@ NORMAL_EDGE = 0.9
 """Confidence at the normal threshold: one row in twenty there is an anomaly."""
 
 ABNORMAL_EDGE, ABNORMAL_END = -0.2, -0.8
-"""Confidence at the abnormal threshold and at the highest scores: without labels, a high score is an anomaly three
-times in five, and nine times in ten at best. Measured on the training parts of docs/benchmarks.md."""
+"""Confidence at the abnormal threshold and at the highest scores. The sign claims more than one half, which without
+labels is much already; how much is in docs/benchmarks.md. Beyond -1/2 a loss takes the row for surely abnormal."""
 
 
 class GradedConfidence(BaseConfidenceEstimator):
