@@ -129,6 +129,19 @@ def _listed(values: Collection[Any]) -> str:
     return ", ".join(map(str, values)) if len(values) <= SHOWN_LABELS else f"{len(values)} different values"
 
 
+def check_normal(normal: str, label: str, *anomalous: npt.NDArray[np.bool_] | None) -> None:
+    """Refuse to be told which labels mean normal where none of the tables has any.
+
+    Raises:
+        DatasetError: label values were named, and there are no labels.
+    """
+    if normal != AUTO and all(found is None for found in anomalous):
+        raise DatasetError(
+            f"normal is {normal!r}, but there is no label column {label or LABEL!r}; name the column by label, or "
+            "leave normal at auto."
+        )
+
+
 def check_two_classes(anomalous: npt.NDArray[np.bool_], label: str) -> None:
     """Refuse labels that tell nothing apart.
 

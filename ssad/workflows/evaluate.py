@@ -21,7 +21,7 @@ from ssad.bundle import REGIONS, Bundle, Drift, Scores
 from ssad.bundle.explain import contributions
 from ssad.bundle.intervals import Floats
 from ssad.bundle.schema import GraphInputs
-from ssad.datasets.labels import AUTO, split_labels
+from ssad.datasets.labels import AUTO, check_normal, split_labels
 from ssad.datasets.tables import LABEL, read_table
 from ssad.loggers.comparison import column_drift_figure, score_distributions_figure
 from ssad.loggers.curves import precision_recall_figure, reliability_figure, risk_coverage_figure, roc_figure
@@ -100,6 +100,7 @@ class ScoredTable:
         """
         table = read_table(dataset, bundle.schema.words)
         rows, anomalous = split_labels(table, label, normal)
+        check_normal(normal, label, anomalous)
         inputs = bundle.schema.inputs(rows)
         labels = None if anomalous is None else anomalous.astype(np.int64)
         scores = bundle.decide(bundle.score_inputs(inputs))

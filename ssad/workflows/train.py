@@ -19,7 +19,7 @@ from ssad.bundle import Bundle
 from ssad.bundle.bundle import digest
 from ssad.bundle.intervals import same_scores
 from ssad.datamodules.splits import MIN_PART_ROWS, holdout_split, thin_anomalies
-from ssad.datasets.labels import AUTO, check_two_classes, split_row_labels
+from ssad.datasets.labels import AUTO, check_normal, check_two_classes, split_row_labels
 from ssad.datasets.schema import survey_rows
 from ssad.datasets.table_rows import TableRows, open_rows
 from ssad.datasets.tables import LABEL, fetched
@@ -133,6 +133,7 @@ def prepare(settings: TrainSettings) -> Tables:
         test, test_anomalous = rows.at(test_at), anomalous[test_at]
     else:
         test, test_anomalous, train_at = None, None, np.arange(len(rows))
+    check_normal(settings.normal, settings.label, anomalous, test_anomalous)
     if test_anomalous is not None:
         check_two_classes(test_anomalous, settings.label)
     if settings.contamination is not None:

@@ -129,6 +129,20 @@ def test_labels_of_one_class_in_the_test_table_are_refused(refusal: Refusal, sma
     assert "one class" in refusal("train", "--dataset", str(small), "--test-dataset", test)
 
 
+def test_label_values_for_a_table_without_labels_are_refused(refusal: Refusal, tmp_path: Path) -> None:
+    table = written(tmp_path, small_table().drop(columns="label"))
+    assert "no label column 'label'" in refusal("train", "--dataset", table, "--normal", "ok")
+
+
+def test_labels_of_the_test_table_alone_may_be_named(tmp_path: Path) -> None:
+    unlabelled = written(tmp_path, small_table().drop(columns="label"))
+    labelled = tmp_path / "test.csv"
+    small_table().replace({"label": {"normal": "ok"}}).to_csv(labelled, index=False)
+    tables = prepare(TrainSettings(unlabelled, str(labelled), normal="ok"))
+    assert tables.test_anomalous is not None
+    assert tables.test_anomalous.sum() == (small_table()["label"] != "normal").sum()
+
+
 @pytest.mark.parametrize("setting", ["--alpha", "--contamination"])
 def test_a_first_confidence_with_what_leaves_rows_out_is_refused(refusal: Refusal, small: Path, setting: str) -> None:
     sentence = refusal("train", "--dataset", str(small), "--confidence", "known.csv", setting, "0.1")

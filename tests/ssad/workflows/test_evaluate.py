@@ -103,6 +103,13 @@ def test_the_same_words_are_the_same_whether_the_table_is_text_or_not(tmp_path: 
         assert bundle.score(test.frame()).score.tolist() == expected
 
 
+def test_label_values_for_a_table_without_labels_are_refused(bundle: Bundle, labelled: str, tmp_path: Path) -> None:
+    unlabelled = tmp_path / "unlabelled.csv"
+    pd.read_csv(labelled).drop(columns="label").to_csv(unlabelled, index=False)
+    with pytest.raises(DatasetError, match="normal is 'ok', but there is no label column 'label'"):
+        ScoredTable.read(bundle, str(unlabelled), normal="ok")
+
+
 def test_the_region_table_adds_up(client: MlflowClient, bundle: Bundle, labelled: str) -> None:
     result = evaluate(EvaluateSettings(CHAMPION, labelled))
     regions, table = result.regions.set_index("region"), ScoredTable.read(bundle, labelled)
