@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 import sys
+import warnings
 from datetime import datetime, timezone
 
 import orjson
@@ -14,7 +15,8 @@ from structlog.typing import Processor
 
 
 def setup_logs(level: str) -> None:
-    """Log JSON lines from `level` on, uvicorn's and this project's among them."""
+    """Log JSON lines from `level` on, uvicorn's and this project's among them; what libraries warn of is left out."""
+    warnings.simplefilter("ignore")
     shared: list[Processor] = [
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),

@@ -128,6 +128,13 @@ class Settings(BaseSettings):
                 raise ValueError("must be the readable PEM key of a readable SSAD_SERVE_TLS_CERTIFICATE") from None
         return key
 
+    @field_validator("traces_endpoint")
+    @classmethod
+    def _url_or_empty(cls, endpoint: str) -> str:
+        if endpoint and not re.match(r"https?://[^/]", endpoint):
+            raise ValueError(f"must be a URL such as http://collector:4318/v1/traces, got {endpoint!r}")
+        return endpoint
+
     @field_validator("log_level")
     @classmethod
     def _known_level(cls, level: str) -> str:
@@ -145,7 +152,8 @@ def read_settings(**given: object) -> Settings:
     try:
         return Settings(**given)  # type: ignore[arg-type]  # pydantic checks them
     except ValidationError as error:
-        problems = [f"{variable(str(part['loc'][0]))}: {part['msg']}" for part in error.errors()]
+        told = ((str(part["loc"][0]), part["msg"].removeprefix("Value error, ")) for part in error.errors())
+        problems = [f"{variable(name)}: {message}" for name, message in told]
         raise SettingsError("; ".join(problems) + ".") from None
 
 

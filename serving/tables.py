@@ -12,6 +12,7 @@ from serving.bodies import check_names, check_rows
 from serving.problems import RefusalError
 from serving.settings import Settings
 from ssad.bundle import TableSchema
+from ssad.bundle.delimited import UnclosedQuoteError, last_row, without_last_row
 from ssad.bundle.schema import MAX_REPORTED_PROBLEMS, MISSING_WORDS, GraphInputs
 from ssad.errors import CellProblem, RowsError, rows_from
 
@@ -49,12 +50,13 @@ def csv_rows(body: bytes, schema: TableSchema, settings: Settings) -> Iterator[G
         column_types=dict.fromkeys(names, pa.string()), null_values=MISSING_WORDS, strings_can_be_null=True
     )
     try:
-        reader = csv.open_csv(
-            pa.BufferReader(body), csv.ReadOptions(block_size=CSV_BLOCK_BYTES, use_threads=False), None, convert
-        )
+        text = pa.BufferReader(body + last_row(len(names)))
+        reader = csv.open_csv(text, csv.ReadOptions(block_size=CSV_BLOCK_BYTES, use_threads=False), None, convert)
         if reader.schema.names != names:  # lines before the header, or one within it
             raise RowsError("the body is no CSV table with a header in UTF-8, see its header.")
-        yield from _parts(reader, schema, settings)
+        yield from _parts(without_last_row(reader), schema, settings)
+    except UnclosedQuoteError as error:
+        raise RowsError("the body ends within a quoted field; close the quote.") from error
     except (pa.ArrowException, UnicodeDecodeError) as error:
         row = re.search(r"Row #(\d+)", str(error))
         where = f"see line {row[1]}" if row else "see its header"

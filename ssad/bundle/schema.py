@@ -320,7 +320,10 @@ def _read(values: Any, column: Column, strict: bool, problems: list[CellProblem]
 def unmarked(numbers: npt.NDArray[np.float64], marks: Sequence[float]) -> npt.NDArray[np.float64]:
     """The numbers, shape (n,), NaN for each that is one of the marks, in whichever precision it was kept."""
     with np.errstate(over="ignore"):
-        marked = np.isin(numbers.astype(np.float32), np.asarray(marks).astype(np.float32))
+        single, wanted = numbers.astype(np.float32), np.asarray(marks).astype(np.float32)
+    marked = np.isin(single, wanted[np.isfinite(wanted)])
+    if not np.isfinite(wanted).all():  # single precision has no such number
+        marked |= np.isin(numbers, marks)
     return np.where(marked, np.nan, numbers)
 
 

@@ -62,10 +62,11 @@ def _mapped(path: Path, shape: tuple[int, int]) -> torch.Tensor | None:
     """The features in a file; None if it is not there or not whole, as after a loss of power."""
     try:
         # Copied on write, which nobody does: torch warns of memory that it must not write to.
-        features = np.load(path, mmap_mode="c")
+        features = np.lib.format.open_memmap(path, mode="c")
     except (OSError, ValueError, EOFError):
         return None
-    return torch.from_numpy(features) if features.shape == shape else None
+    whole = features.shape == shape and features.dtype == np.float32
+    return torch.from_numpy(features) if whole else None
 
 
 def _remove_abandoned(folder: Path) -> None:

@@ -219,7 +219,7 @@ class GeneralTabularDataModule(L.LightningDataModule):
     def _loader(self, rows: DataFrameWithLabels | None) -> DataLoader[Any]:
         if rows is None:
             raise RuntimeError("the data module has no rows yet; call setup first")
-        return RowLoader(rows, RowBatches(len(rows), self.batch_size))
+        return RowLoader(rows, sampler=RowBatches(len(rows), self.batch_size))
 
     def _raw_parts(self) -> list[pd.DataFrame]:
         """The rows of each part, labels encoded."""

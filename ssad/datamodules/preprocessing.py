@@ -54,6 +54,10 @@ def replace_values_with_nan(df: pd.DataFrame, values: Sequence[float]) -> pd.Dat
     return df.replace(list(values), np.nan)
 
 
+SHARE_ROUNDING = 1e-9
+"""By which 0.7 + 0.3 may exceed 1."""
+
+
 def time_split_train_val_test(
     data: pd.DataFrame, train_percent: float, val_percent: float
 ) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
@@ -62,8 +66,16 @@ def time_split_train_val_test(
     Args:
         data: rows in order of time.
         train_percent: share for training, in [0, 1] (a share, as its callers pass it).
-        val_percent: share for validation.
+        val_percent: share for validation, of which as much is left.
+
+    Raises:
+        ValueError: the shares are not in [0, 1], or are more than the whole.
     """
+    if not (train_percent >= 0 <= val_percent and train_percent + val_percent <= 1 + SHARE_ROUNDING):
+        raise ValueError(
+            f"the shares for training and validation must be in [0, 1] and at most 1 together, got {train_percent} and "
+            f"{val_percent}; 70 % is 0.7"
+        )
     first = round(len(data) * train_percent)
     second = first + round(len(data) * val_percent)
     return data.iloc[:first], data.iloc[first:second], data.iloc[second:]

@@ -81,6 +81,10 @@ class SelfSupervisionDataModule(L.LightningDataModule):
         """The wrapped module's test batches, likewise."""
         return self.datamodule.test_dataloader() if is_overridden("test_dataloader", self.datamodule) else []
 
+    def predict_dataloader(self) -> Any:
+        """The wrapped module's batches to predict, likewise."""
+        return self.datamodule.predict_dataloader() if is_overridden("predict_dataloader", self.datamodule) else []
+
     def teardown(self, stage: str) -> None:
         """Leave nothing on a GPU."""
         self.train.keep_on(CPU)
@@ -93,7 +97,7 @@ class SelfSupervisionDataModule(L.LightningDataModule):
         trainer = self.trainer
         ranks, rank = (trainer.world_size, trainer.global_rank) if trainer else (1, 0)
         self.train.keep_on(trainer.strategy.root_device if trainer and trainer.training else CPU)
-        return RowLoader(self.train, RowBatches(len(self.train), batch_size, shuffle, ranks, rank))
+        return RowLoader(self.train, sampler=RowBatches(len(self.train), batch_size, shuffle, ranks, rank))
 
 
 SCORING_BATCH = 8192

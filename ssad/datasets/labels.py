@@ -91,10 +91,12 @@ def _is_labelled(columns: Sequence[str], label: str) -> bool:
 
 def _anomalous(batches: Iterable[pd.Series], label: str, normal: str) -> npt.NDArray[np.bool_]:
     """Which rows are anomalies, shape (n,), from their labels."""
-    wanted = NORMAL_WORDS if normal == AUTO else frozenset(_word(word) for word in normal.split(","))
+    wanted = NORMAL_WORDS if normal == AUTO else frozenset(_word(word) for word in normal.split(",") if word.strip())
     parts, seen, unlabelled = [], dict[Any, bool](), 0
     for labels in batches:
         known = labels.dropna()
+        blank = [value for value in _distinct(known, label) if isinstance(value, str | bytes) and not value.strip()]
+        known = known[~known.isin(blank)] if blank else known
         seen |= {value: _word(value) not in wanted for value in _distinct(known, label) if value not in seen}
         parts.append(known.map(seen).to_numpy(dtype=bool))
         unlabelled += len(labels) - len(known)
@@ -103,7 +105,7 @@ def _anomalous(batches: Iterable[pd.Series], label: str, normal: str) -> npt.NDA
             f"{unlabelled} rows have no value in the label column {label!r}; "
             "fill it for every row, or leave the column out of the table."
         )
-    unseen = wanted - {"", *map(_word, seen)}
+    unseen = wanted - set(map(_word, seen))
     if unseen and normal != AUTO:
         logger.warning("no label is %s; the labels are %s", ", ".join(sorted(unseen)), _listed(seen))
     anomalous = np.concatenate(parts)

@@ -291,12 +291,20 @@ class RowLoader(DataLoader[Any]):
     """A loader over rows of this module's datasets, which fetch a batch in one indexing.
 
     A step asks for the batch alone, without what torch does around it for workers, collation and profiles; and
-    nothing but the batches' own order draws random numbers. It is for training, validation and test: a trainer that
-    predicts makes loaders anew, which takes torch's own.
+    nothing but the batches' own order draws random numbers.
     """
 
-    def __init__(self, dataset: Any, batches: RowBatches) -> None:
-        super().__init__(dataset, batch_size=None, sampler=batches)
+    def __init__(self, dataset: Any, *, sampler: RowBatches, **settings: Any) -> None:
+        """Load the batches of a sampler; a trainer that predicts makes the loader anew, with settings of torch's.
+
+        Raises:
+            TypeError: the sampler gives single rows, as that of a trainer's `overfit_batches`.
+        """
+        if not isinstance(sampler, RowBatches):
+            raise TypeError(
+                f"expected RowBatches, got {type(sampler).__name__}; to train on few batches use limit_train_batches"
+            )
+        super().__init__(dataset, **(settings | {"batch_size": None, "sampler": sampler}))
 
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]  # torch asks for the iterator it profiles
         return (self.dataset[at] for at in self.sampler)

@@ -145,12 +145,13 @@ def missing_marks(values: npt.NDArray[np.float64]) -> tuple[float, ...]:
     """
     known, marks = values[~np.isnan(values)], []
     for mark in (known.min(), known.max()) if len(known) else ():
-        others = known[~np.isnan(unmarked(known, [mark]))]
+        others = known[known != mark]
         if max(MARK_ROWS, MARK_SHARE * len(known)) <= len(known) - len(others) < len(others):
             low, high = np.quantile(others, MARK_BULK)
             with np.errstate(over="ignore"):
-                if np.abs(others - mark).min() > MARK_DISTANCE * (high - low) > 0:
-                    marks.append(float(mark))
+                far = np.abs(others - mark).min() > MARK_DISTANCE * (high - low) > 0
+            if far and not np.isnan(unmarked(others, [mark])).any():  # in single precision they are others too
+                marks.append(float(mark))
     return tuple(marks)
 
 
@@ -285,7 +286,7 @@ def _kinds(values: pd.Series) -> tuple[Kind, ...]:
         return ("boolean", "categorical")
     try:
         words = known.astype(str)
-    except UnicodeEncodeError:  # half of a surrogate pair
+    except UnicodeError:  # half of a surrogate pair, or bytes that are no text
         return ()
     if pd.to_numeric(words, errors="coerce").notna().all():
         return ("numeric", "categorical")

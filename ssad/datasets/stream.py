@@ -2,25 +2,31 @@
 
 from __future__ import annotations
 
+import io
 import re
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.csv as pacsv
 
 from ssad.bundle import TableSchema
+from ssad.bundle.delimited import UnclosedQuoteError, last_row, without_last_row
 from ssad.bundle.schema import MISSING_WORDS
 from ssad.datasets.parquet import BATCH_ROWS, after, parquet_files
 from ssad.datasets.tables import (
     FORMATS,
     SEPARATORS,
     STREAMED_COMPRESSION,
+    Stamp,
     check_separator,
+    check_unchanged,
     local_path,
+    open_text,
     read_table,
+    stamps,
 )
 from ssad.errors import DatasetError, reason_of
 
@@ -40,11 +46,13 @@ class TableStream:
         names: every column of the table.
         rows: how many rows there are; None where only reading them would tell.
         read: batches of the wanted columns after skipping a number of rows.
+        opened: the files that are read meanwhile, as they were at the start.
     """
 
     names: tuple[str, ...]
     rows: int | None
     read: Callable[[int], Iterator[pa.RecordBatch]]
+    opened: dict[Path, Stamp] = field(default_factory=dict)
 
     def batches(self, skip: int = 0) -> Iterator[pa.RecordBatch]:
         """Batches of `BATCH_ROWS` rows, the last one shorter, in the order of the table.
@@ -53,15 +61,21 @@ class TableStream:
             skip: rows at the start to leave out.
 
         Raises:
-            DatasetError: a file turns out to be damaged, or a number in a text file is none.
+            DatasetError: a file turns out to be damaged, was changed since it was opened, or holds text that ends
+                within quotes or a number that is none.
         """
         try:
             yield from _evenly(self.read(skip))
+        except DatasetError:
+            check_unchanged(self.opened)  # which says more than what is wrong with it now
+            raise
         except (pa.ArrowException, OSError) as error:
+            check_unchanged(self.opened)
             advice = "write it in UTF-8" if "UTF8" in str(error) else "repair it"
             raise DatasetError(
                 f"the table cannot be read to its end ({_told(error)}); {advice} and run again."
             ) from error
+        check_unchanged(self.opened)
 
 
 def open_stream(location: str, schema: TableSchema, keep: Sequence[str] = ()) -> TableStream:
@@ -110,13 +124,15 @@ def suffix(path: Path) -> str:
 def _parquet(path: Path, wanted: list[str]) -> TableStream:
     files = parquet_files(path)
     columns = [name for name in wanted if name in files.schema.names]
-    return TableStream(tuple(files.schema.names), files.rows, lambda skip: files.read(columns, skip))
+    opened = stamps(files.paths)
+    return TableStream(tuple(files.schema.names), files.rows, lambda skip: files.read(columns, skip), opened)
 
 
 def _text(path: Path, numbers: Collection[str], wanted: list[str]) -> TableStream:
+    opened, separator = stamps([path]), SEPARATORS[suffix(path)]
     blocks = pacsv.ReadOptions(block_size=BLOCK_BYTES)
-    layout = pacsv.ParseOptions(delimiter=SEPARATORS[suffix(path)], newlines_in_values=True)
-    names = pacsv.open_csv(path, blocks, layout).schema.names
+    layout = pacsv.ParseOptions(delimiter=separator, newlines_in_values=True)
+    names = pacsv.open_csv(open_text(path), blocks, layout).schema.names
     check_separator(path, names)
     kinds = {name: pa.float64() if name in numbers else pa.string() for name in wanted}
     values = pacsv.ConvertOptions(
@@ -127,9 +143,31 @@ def _text(path: Path, numbers: Collection[str], wanted: list[str]) -> TableStrea
     )
 
     def read(skip: int) -> Iterator[pa.RecordBatch]:
-        return after(pacsv.open_csv(path, blocks, layout, values), skip)
+        text = _Continued(open_text(path), last_row(len(names), separator))
+        try:
+            yield from after(without_last_row(pacsv.open_csv(text, blocks, layout, values)), skip)
+        except UnclosedQuoteError as error:
+            raise DatasetError(
+                f"{path} ends within a quoted field; close the quote, or write the file whole."
+            ) from error
 
-    return TableStream(tuple(names), None, read)
+    return TableStream(tuple(names), None, read, opened)
+
+
+class _Continued(io.RawIOBase):
+    """A file with something more at its end."""
+
+    def __init__(self, file: pa.NativeFile, end: bytes) -> None:
+        self._file, self._end = file, end
+
+    def readable(self) -> bool:
+        return True
+
+    def read(self, size: int = -1) -> bytes:
+        data: bytes = self._file.read(size if size >= 0 else None)
+        if not data:
+            data, self._end = self._end, b""
+        return data
 
 
 def _whole(location: str, words: Collection[str], wanted: list[str]) -> TableStream:

@@ -6,7 +6,6 @@ import hashlib
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -16,7 +15,7 @@ from pandas.api import types
 from ssad.bundle.bundle import digest as file_digest
 from ssad.datasets.parquet import BATCH_ROWS, ParquetFiles, parquet_files
 from ssad.datasets.stream import PARQUET, suffix
-from ssad.datasets.tables import check_shape, local_path, read_table
+from ssad.datasets.tables import check_shape, check_unchanged, local_path, read_table, stamps
 from ssad.errors import DatasetError
 
 
@@ -127,40 +126,22 @@ def open_rows(location: str, words: Collection[str] = ()) -> TableRows:
 
 
 def _parquet_rows(files: ParquetFiles) -> TableRows:
-    opened = _stamps(files.paths)
+    opened = stamps(files.paths)
 
     def read(columns: Sequence[str]) -> Iterator[pd.DataFrame]:
         try:
             for batch in files.read(columns):
                 yield batch.to_pandas(ignore_metadata=True)
         except DatasetError:
-            _check_unchanged(opened)  # which says more than what is wrong with it now
+            check_unchanged(opened)  # which says more than what is wrong with it now
             raise
-        _check_unchanged(opened)
+        check_unchanged(opened)
 
     @cache
     def source() -> str:
-        _check_unchanged(opened)
+        check_unchanged(opened)
         found = [file_digest(path) for path in files.paths]
-        _check_unchanged(opened)
+        check_unchanged(opened)
         return hashlib.sha256(repr((found, files.partitions)).encode()).hexdigest()
 
     return TableRows(tuple(files.columns), read, files.rows, source=source)
-
-
-Stamp = tuple[int, int]
-
-
-def _stamps(paths: Sequence[Path]) -> dict[Path, Stamp]:
-    """Size and time of the last change of each file that is there."""
-    return {path: (path.stat().st_size, path.stat().st_mtime_ns) for path in paths if path.exists()}
-
-
-def _check_unchanged(opened: dict[Path, Stamp]) -> None:
-    """Refuse to mix rows from before and after a change."""
-    now = _stamps(list(opened))
-    changed = [str(path) for path in opened if now.get(path) != opened[path]]
-    if changed:
-        raise DatasetError(
-            f"{', '.join(changed[:10])} changed while it was being read; wait until it is written, and run again."
-        )

@@ -6,7 +6,7 @@ import csv
 import io
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from urllib.parse import unquote, urlparse
@@ -31,8 +31,11 @@ FETCHED_SCHEMES = (*HTTP_SCHEMES, "runs:/", "models:/", "mlflow-artifacts:/")
 
 SEPARATORS = {".csv": ",", ".tsv": "\t"}
 
-STREAMED_COMPRESSION = (".gz", ".bz2", ".zst", ".lz4")
-"""Suffixes of compressed text that Arrow opens."""
+STREAMED_COMPRESSION = {".gz": "gzip", ".bz2": "bz2", ".zst": "zstd", ".lz4": "lz4"}
+"""Suffixes of compressed text that Arrow opens, and its names for them."""
+
+Stamp = tuple[int, int]
+"""Size and time of the last change of a file."""
 
 SILENT_SECONDS = 30.0
 """How long a web server may send nothing before that is an error."""
@@ -147,7 +150,31 @@ def _read_text(path: Path, separator: str, words: Collection[str]) -> pd.DataFra
 
 def _opened(path: Path) -> Path | pa.NativeFile:
     """What pandas reads a file of text from: it does not know every compression that Arrow does."""
-    return pa.input_stream(path) if path.suffix.lower() in STREAMED_COMPRESSION else path
+    return open_text(path) if path.suffix.lower() in STREAMED_COMPRESSION else path
+
+
+def open_text(path: Path) -> pa.NativeFile:
+    """A file of text as it was before it was compressed, if it was; its suffix may be in any case."""
+    return pa.input_stream(path, compression=STREAMED_COMPRESSION.get(path.suffix.lower()))
+
+
+def stamps(paths: Sequence[Path]) -> dict[Path, Stamp]:
+    """Size and time of the last change of each file that is there."""
+    return {path: (path.stat().st_size, path.stat().st_mtime_ns) for path in paths if path.exists()}
+
+
+def check_unchanged(opened: Mapping[Path, Stamp]) -> None:
+    """Refuse to mix rows from before and after a change.
+
+    Raises:
+        DatasetError: a file is not as it was when it was opened.
+    """
+    now = stamps(list(opened))
+    changed = [str(path) for path in opened if now.get(path) != opened[path]]
+    if changed:
+        raise DatasetError(
+            f"{', '.join(changed[:10])} changed while it was being read; wait until it is written, and run again."
+        )
 
 
 def check_fields(path: Path, table: pd.DataFrame) -> None:
@@ -174,7 +201,7 @@ def _check_short_rows(path: Path, separator: str, table: pd.DataFrame) -> None:
     """
     if not table.iloc[:, -1:].isna().any(axis=None) or path.suffix.lower() not in (*SEPARATORS, *STREAMED_COMPRESSION):
         return
-    with io.TextIOWrapper(pa.input_stream(path), encoding="utf-8-sig", newline="") as text:
+    with io.TextIOWrapper(open_text(path), encoding="utf-8-sig", newline="") as text:
         rows = csv.reader(text, delimiter=separator)
         try:
             short = next((row for row in rows if 0 < len(row) < table.shape[1]), None)

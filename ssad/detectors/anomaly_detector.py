@@ -24,9 +24,10 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from ssad.bundle import Bundle
+from ssad.bundle.bundle import FILES, MANIFEST
 from ssad.bundle.intervals import Floats
 from ssad.detectors.fit import FitSettings, FittedDetector, fit_detector
-from ssad.errors import DatasetError, SettingsError
+from ssad.errors import BundleError, DatasetError, SettingsError, reason_of
 
 logger = logging.getLogger(__name__)
 
@@ -165,12 +166,17 @@ class AnomalyDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]  # sci
         """Write the bundle into a folder, which `Bundle`, `load` and the service read.
 
         Raises:
-            SettingsError: the path is that of a file.
+            SettingsError: the path is that of a file, or cannot be written.
         """
         if Path(path).is_file():
             raise SettingsError(f"{path} is a file; name a folder to save the detector in.")
         if self.bundle_.path.resolve() != Path(path).resolve():
-            shutil.copytree(self.bundle_.path, path, dirs_exist_ok=True)
+            try:
+                _copy_bundle(self.bundle_.path, Path(path))
+            except OSError as error:
+                raise SettingsError(
+                    f"the detector cannot be saved in {path} ({reason_of(error)}); name a folder that can be written."
+                ) from error
 
     @classmethod
     def load(cls, path: str | Path) -> AnomalyDetector:
@@ -181,16 +187,24 @@ class AnomalyDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]  # sci
         Raises:
             BundleError: the folder holds no complete bundle.
         """
-        plan = Bundle(path).manifest["plan"]
-        detector = cls(random_state=plan["seed"], **{name: plan[name] for name in plan if name != "seed"})
+        plan: Any = Bundle(path).manifest.get("plan")
+        try:
+            detector = cls(random_state=plan["seed"], **{name: plan[name] for name in plan if name != "seed"})
+        except (KeyError, TypeError) as error:
+            raise BundleError(
+                f"{MANIFEST} of the bundle {path} does not tell how it was trained; fetch it again."
+            ) from error
         # A copy: the folder may go, or hold another detector tomorrow.
-        bundle = Bundle(shutil.copytree(path, detector._new_folder(), dirs_exist_ok=True))
+        bundle = Bundle(_copy_bundle(Path(path), detector._new_folder()))
         detector._adopt(bundle)
-        detector.n_features_in_ = len(bundle.schema.columns) + len(bundle.schema.dropped)
-        # A bundle does not tell where among the columns those lay that were left out.
-        kept = [column.name for column in bundle.schema.columns]
-        detector._columns = _array_names(detector.n_features_in_) if bundle.schema.dropped else kept
-        detector._by_name = not set(kept) <= set(_array_names(detector.n_features_in_))
+        kept, dropped = [column.name for column in bundle.schema.columns], bundle.schema.dropped
+        detector.n_features_in_ = len(kept) + len(dropped)
+        of_an_array = _array_names(detector.n_features_in_)
+        detector._by_name = {*kept, *dropped} != set(of_an_array)
+        # A bundle does not tell where among named columns those lay that were left out.
+        detector._columns = kept if not dropped else [] if detector._by_name else of_an_array
+        if detector._by_name and not dropped:
+            detector.feature_names_in_ = np.asarray(kept, dtype=object)
         return detector
 
     def _adopt(self, trained: FittedDetector | Bundle) -> None:
@@ -210,7 +224,13 @@ class AnomalyDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]  # sci
         array = validate_data(
             self, X, reset=reset, dtype=np.float64, ensure_all_finite=False, ensure_min_samples=min_rows
         )
-        return pd.DataFrame(array, columns=_array_names(array.shape[1]) if reset else self._columns)
+        names = _array_names(array.shape[1]) if reset else self._columns
+        if not names:
+            raise DatasetError(
+                "the detector was trained on named columns and left some out, and an array does not tell which is "
+                "which; pass a DataFrame."
+            )
+        return pd.DataFrame(array, columns=names)
 
     def _names(self, frame: pd.DataFrame, reset: bool) -> list[str]:
         """Names of a frame's columns; those of the fitted array, where none of them was ever named."""
@@ -232,7 +252,7 @@ class AnomalyDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]  # sci
         state = dict(super().__getstate__())
         bundle = state.pop("_bundle", None)
         if state.get("_fitted") is None and bundle is not None:
-            state["_bundle"] = {path.name: path.read_bytes() for path in bundle.path.iterdir()}
+            state["_bundle"] = {name: (bundle.path / name).read_bytes() for name in (MANIFEST, *FILES)}
         with _TORCH:  # a network that scores meanwhile is in another precision
             return copy.deepcopy(state)
 
@@ -253,6 +273,14 @@ class AnomalyDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]  # sci
         return Path(folder)
 
 
+def _copy_bundle(source: Path, folder: Path) -> Path:
+    """Copy what a bundle is made of, and nothing else that lies beside, into a folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in (*FILES, MANIFEST):  # the manifest last: without it the folder is no bundle
+        shutil.copyfile(source / name, folder / name)
+    return folder
+
+
 def _array_names(columns: int) -> list[str]:
     """What the columns of an array are called."""
     return [f"x{at}" for at in range(columns)]
@@ -260,14 +288,16 @@ def _array_names(columns: int) -> list[str]:
 
 @contextmanager
 def _process_as_it_was() -> Iterator[None]:
-    """Take back what training changes in the process: random states, Lightning's seed, torch's determinism."""
+    """As in a fresh process, and take back what training changes: random states, Lightning's seed, torch's settings."""
     environment = {name: os.environ.get(name) for name in LIGHTNING_VARIABLES}
-    tries = torch.backends.cudnn.benchmark
+    tries, precision = torch.backends.cudnn.benchmark, torch.get_default_dtype()
     strict, warns = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+    torch.set_default_dtype(torch.float32)
     try:
-        with isolate_rng():
+        with isolate_rng(), torch.inference_mode(False), torch.enable_grad():
             yield
     finally:
+        torch.set_default_dtype(precision)
         torch.use_deterministic_algorithms(strict, warn_only=warns)
         torch.backends.cudnn.benchmark = tries
         for name, value in environment.items():

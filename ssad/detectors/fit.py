@@ -187,7 +187,7 @@ class EncodedRows(L.LightningDataModule):
 
     def train_dataloader(self) -> DataLoader[Any]:
         """Training batches in order."""
-        return RowLoader(self.train, RowBatches(len(self.train), self.batch_size))
+        return RowLoader(self.train, sampler=RowBatches(len(self.train), self.batch_size))
 
     def val_dataloader(self) -> Any:
         """Nothing: validation needs labels, and training may not see any."""

@@ -122,10 +122,12 @@ class SelfSupervisionModule(L.LightningModule, ABC, SupportsSelfSupervision):
         """
         super().__init__()
         whole = isinstance(every_n_epochs, Integral) and every_n_epochs >= 1
-        if not (whole and threshold_strategy in ("auto", "manual") and 0 < learning_rate < np.inf):
+        named = threshold_strategy in ("auto", "manual") and not np.isnan(manual_threshold)
+        if not (whole and named and 0 < learning_rate < np.inf):
             raise ValueError(
-                "every_n_epochs must be a whole number of at least 1, threshold_strategy auto or manual, and "
-                f"learning_rate above 0, got {every_n_epochs}, {threshold_strategy!r} and {learning_rate}"
+                "every_n_epochs must be a whole number of at least 1, threshold_strategy auto or manual, "
+                "manual_threshold a score, and learning_rate above 0, "
+                f"got {every_n_epochs}, {threshold_strategy!r}, {manual_threshold} and {learning_rate}"
             )
         self.model = model
         self.every_n_epochs = every_n_epochs

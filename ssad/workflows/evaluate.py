@@ -300,7 +300,8 @@ def metric_names(labels: Iterable[str]) -> list[str]:
     """Labels as parts of metrics' names, which MLflow allows few signs and `LABEL_LENGTH` of in; no two are alike."""
     names: list[str] = []
     for label in labels:
-        name = plain = re.sub(r"[^\w\-. ]", "_", label)[:LABEL_LENGTH]
+        plain = re.sub(r"[^\w\-. ]", "_", label)[:LABEL_LENGTH]
+        plain = name = plain if plain.strip(".") else "_"  # dots alone would be a folder
         number = 1
         while name in names:
             number += 1

@@ -65,7 +65,7 @@ def newest_checkpoint(run_id: str, folder: Path) -> Path | None:
         try:
             path = Path(client.download_artifacts(run_id, name, str(folder)))
             epochs[path] = torch.load(path, map_location="cpu", weights_only=True)["epoch"]
-        except (MlflowException, OSError, RuntimeError, EOFError):  # not there, or cut off while it was written
+        except Exception:  # not there, or cut off while it was written, of which torch says many things
             continue
     if not epochs and (before := client.get_run(run_id).data.tags.get(RESUMES)):
         return newest_checkpoint(before, folder)  # it went on with that one, and was cut off before it got further

@@ -257,6 +257,14 @@ def test_a_body_that_is_not_what_it_says_is_refused(
     assert answer.headers["content-type"] == "application/problem+json"
 
 
+def test_a_csv_that_ends_within_quotes_is_refused(client: TestClient, rows: Rows) -> None:
+    text = pd.DataFrame(rows[:3]).assign(note="a").to_csv(index=False)
+    assert len(post(client, text, "text/csv").json()["predictions"]) == 3
+    answer = post(client, text.replace(",a\n", ',"a\n', 1), "text/csv")
+    assert answer.status_code == 422
+    assert "ends within a quoted field" in answer.json()["detail"]
+
+
 @pytest.mark.parametrize("content_type", ["application/x-ndjson", "text/csv", PARQUET, ARROW])
 @pytest.mark.parametrize("name", KINDS)
 def test_a_column_that_is_missing_is_named_in_every_format(
@@ -781,7 +789,11 @@ def test_settings_that_cannot_be_used_are_all_named(monkeypatch: pytest.MonkeyPa
     monkeypatch.setenv("SSAD_SERVE_MAX_ROWS", "many")
     monkeypatch.setenv("SSAD_SERVE_API_KEYS", "in clear")
     monkeypatch.setenv("SSAD_SERVE_RATE_LIMIT", "lots")
-    named = "SSAD_SERVE_API_KEYS.*SSAD_SERVE_MAX_ROWS.*SSAD_SERVE_RATE_LIMIT: .*such as 100/second"
+    monkeypatch.setenv("SSAD_SERVE_TRACES_ENDPOINT", "collector")
+    named = (
+        "SSAD_SERVE_API_KEYS: each must .*SSAD_SERVE_MAX_ROWS.*SSAD_SERVE_RATE_LIMIT: must .*such as 100/second.*"
+        "SSAD_SERVE_TRACES_ENDPOINT: must be a URL"
+    )
     with pytest.raises(SettingsError, match=named) as raised:
         read_settings()
     assert "in clear" not in str(raised.value)

@@ -87,7 +87,7 @@ def test_a_broken_file_leaves_nothing_half_written(folder: Path, cache: Path) ->
     assert not cache.exists() or list(cache.iterdir()) == []
 
 
-@pytest.mark.parametrize("left", [b"", b"cut", None], ids=["nothing", "its first bytes", "half"])
+@pytest.mark.parametrize("left", [b"", b"cut", b"PK\x03\x04", None], ids=["nothing", "others", "an archive's", "half"])
 def test_a_mapped_file_that_is_not_whole_is_written_anew(folder: Path, cache: Path, left: bytes | None) -> None:
     whole = found(folder).clone()
     (path,) = cache.iterdir()
@@ -96,6 +96,15 @@ def test_a_mapped_file_that_is_not_whole_is_written_anew(folder: Path, cache: Pa
     path.write_bytes(content[: len(content) // 2] if left is None else left)
     torch.testing.assert_close(found(folder), whole)
     assert path.read_bytes() == content
+
+
+def test_a_mapped_file_of_other_numbers_is_written_anew(folder: Path, cache: Path) -> None:
+    whole = found(folder).clone()
+    (path,) = cache.iterdir()
+    content = path.read_bytes()
+    path.unlink()
+    path.write_bytes(content.replace(b"<f4", b"<i4", 1))
+    torch.testing.assert_close(found(folder), whole)
 
 
 def test_what_a_killed_process_had_half_written_goes_with_the_next_features(folder: Path, cache: Path) -> None:

@@ -223,6 +223,12 @@ def test_a_split_in_time_keeps_the_order() -> None:
     assert [part["t"].tolist() for part in parts] == [[0, 1, 2, 3, 4], [5, 6], [7, 8, 9]]
 
 
+@pytest.mark.parametrize("shares", [(70, 20), (0.7, 0.5), (-0.1, 0.2), (float("nan"), 0.2)])
+def test_shares_that_are_none_are_refused(shares: tuple[float, float]) -> None:
+    with pytest.raises(ValueError, match="must be in \\[0, 1\\] and at most 1 together"):
+        time_split_train_val_test(pd.DataFrame({"t": range(10)}), *shares)
+
+
 def test_a_pipeline_without_steps_changes_nothing() -> None:
     table = pd.DataFrame({"a": [1.0, 2.0]})
     pipeline = create_preprocessing_pipeline(scaler=None, replace_inf=False, fillna=None)

@@ -118,6 +118,13 @@ def test_labels_none_of_which_means_normal_are_shown() -> None:
         anomalous(["good", "bad"])
 
 
+@pytest.mark.parametrize("blank", ["", "  ", b" "])
+@pytest.mark.parametrize("normal", ["auto", "normal,"])
+def test_a_blank_label_is_none(blank: Any, normal: str) -> None:
+    with pytest.raises(DatasetError, match="2 rows have no value in the label column 'label'"):
+        anomalous(["normal", blank, "attack", None], normal)
+
+
 def test_the_table_that_was_given_keeps_its_labels() -> None:
     table = pd.DataFrame({"x": [1], "label": [0]})
     split_labels(table)

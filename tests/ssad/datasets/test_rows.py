@@ -294,5 +294,5 @@ def test_rows_are_kept_on_the_trainers_device_for_as_long_as_it_trains(monkeypat
 
 
 def test_a_loader_counts_its_batches() -> None:
-    loader = RowLoader(TensorRows(torch.rand(7, 2)), RowBatches(7, 3, shuffle=True))
+    loader = RowLoader(TensorRows(torch.rand(7, 2)), sampler=RowBatches(7, 3, shuffle=True))
     assert len(loader) == len(list(loader)) == 3

@@ -177,8 +177,9 @@ def test_words_with_digits_in_them_are_words(word: str) -> None:
     assert [column.kind for column in schema.columns] == ["categorical", "numeric"]
 
 
-def test_what_is_no_text_cannot_be_learned_from() -> None:
-    values = pd.Series([*"abab", "\ud83d"], dtype=object)
+@pytest.mark.parametrize("value", ["\ud83d", b"\xff\x00"], ids=["half a sign", "bytes"])
+def test_what_is_no_text_cannot_be_learned_from(value: Any) -> None:
+    values = pd.Series([*"abab", value], dtype=object)
     schema = survey_rows(table_rows(pd.DataFrame({"x": values, "keep": np.resize(KEEP, 5)}))).schema
     assert list(schema.dropped) == ["x"]
 
@@ -224,6 +225,8 @@ NO_MARKS: dict[str, list[float]] = {
     "most rows share it": [*range(50), *[900.0] * 60],
     "not far from the others": [*range(100), *[-200.0] * 5],
     "the end of a scale": [*range(100), *[99.0] * 10],
+    "each has its own": [*range(210), *(1e9 + np.arange(90) % 30)],
+    "beyond single precision": [*np.linspace(-9e150, 8e150, 60), *[9e150] * 30],
     "no other in single precision": [*(1e9 + np.arange(100) / 100), *[1e9 + 10] * 5],
 }
 

@@ -106,10 +106,11 @@ def test_only_the_wanted_columns_are_read(tmp_path: Path) -> None:
         assert batch.schema.names == ["count", "kind"]
 
 
-@pytest.mark.parametrize("name", ["t.csv", "t.csv.gz", "t.csv.zip"])
+@pytest.mark.parametrize("name", ["t.csv", "t.csv.gz", "T.CSV.GZ", "t.csv.zip"])
 def test_what_is_kept_of_text_is_as_it_was_written_and_read_as_before(name: str, tmp_path: Path) -> None:
     written = ["010", "144544786940945582", "1e2"]
-    pd.DataFrame({"count": written, "kind": ["07", "a", "b"]}).to_csv(tmp_path / name, index=False)
+    pd.DataFrame({"count": written, "kind": ["07", "a", "b"]}).to_csv(tmp_path / name.lower(), index=False)
+    (tmp_path / name.lower()).rename(tmp_path / name)
     schema = TableSchema((Column("count", "numeric"), Column("kind", "categorical", categories=("a", "b"))))
     (kept,), (plain,) = (open_stream(str(tmp_path / name), schema, keep).batches() for keep in (["count", "kind"], []))
     assert kept.column("count").to_pylist() == written
@@ -139,6 +140,41 @@ def test_words_of_several_lines_and_long_ones_are_read(tmp_path: Path, monkeypat
     pd.DataFrame({"count": [1], "kind": ["w" * 3_000_000]}).to_csv(tmp_path / "t.csv", index=False)
     (batch,) = open_stream(str(tmp_path / "t.csv"), schema).batches()
     assert len(batch.column("kind")[0].as_py()) == 3_000_000
+
+
+@pytest.mark.parametrize("end", ["", "\n", "\r\n", "\n\n"])
+@pytest.mark.parametrize("columns", [["count"], ["count", "kind"]])
+def test_the_last_row_of_text_is_read_however_it_ends(tmp_path: Path, columns: list[str], end: str) -> None:
+    values = [["1", "a"], ["", ""], ["3", "b"], ["", ""]]
+    lines = [",".join(columns), *(",".join(f'"{value}"' for value in row[: len(columns)]) for row in values)]
+    (tmp_path / "t.csv").write_text("\n".join(lines) + end, newline="")
+    found = pa.Table.from_batches(list(open_stream(str(tmp_path / "t.csv"), SCHEMA).batches()))
+    assert found.column("count").to_pylist() == [1.0, None, 3.0, None]
+
+
+def test_text_of_a_header_alone_has_no_rows(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("count,kind\n")
+    assert list(open_stream(str(tmp_path / "t.csv"), SCHEMA).batches()) == []
+
+
+@pytest.mark.parametrize("rows", ['1,"a\n2,b\n3,c\n', '1,a\n2,b\n3,"c', '1,a\n2,"b\n'])
+@pytest.mark.parametrize("wanted", ["count", "kind"])
+def test_text_that_ends_within_quotes_is_refused(tmp_path: Path, rows: str, wanted: str) -> None:
+    (tmp_path / "t.csv").write_text("count,kind\n" + rows)
+    stream = open_stream(str(tmp_path / "t.csv"), TableSchema((Column("count", "numeric"),)), [wanted])
+    with pytest.raises(DatasetError, match=r"t\.csv ends within a quoted field"):
+        list(stream.batches())
+
+
+@pytest.mark.parametrize("name", ["table.csv", "table.parquet"])
+def test_a_file_that_is_replaced_while_it_is_read_is_told_of(tmp_path: Path, name: str) -> None:
+    WRITERS[name](table(), tmp_path / name)
+    batches = open_stream(str(tmp_path / name), SCHEMA).batches()
+    next(batches)
+    WRITERS[name](table(400), tmp_path / "other")
+    (tmp_path / "other").replace(tmp_path / name)
+    with pytest.raises(DatasetError, match=r"changed while it was being read; wait until it is written"):
+        list(batches)
 
 
 def test_text_in_another_encoding_is_told_so(tmp_path: Path) -> None:

@@ -386,7 +386,7 @@ def measured(processes: int) -> list[Mapping[str, float]]:
     loaders = [
         DataLoader(TensorDataset(rows, labels), 8),
         DataLoader(TensorDataset(rows[:33] ** 2, labels[:33]), 8),
-        RowLoader(TensorRows(rows[:20], labels[:20]), RowBatches(20, 8)),  # of which each process has all rows
+        RowLoader(TensorRows(rows[:20], labels[:20]), sampler=RowBatches(20, 8)),  # of which each process has all rows
     ]
     module = Counting(Autoencoder(DIM, [4], 2), 1, BinaryConfidence(), TriangularThresholding(), "manual", 0.5)
     used = trainer(devices=processes, strategy="auto" if processes == 1 else "ddp_fork")
@@ -412,6 +412,15 @@ def test_a_prediction_is_the_score_of_each_row(build: Build) -> None:
     assert predicted is not None
     expected = module.score_rows(datamodule.supervision_dataloader())
     torch.testing.assert_close(torch.cat(predicted), expected, rtol=1e-6, atol=0)  # type: ignore[arg-type]  # tensors
+    again = trainer().predict(module, datamodule.supervision_dataloader())
+    assert again is not None
+    torch.testing.assert_close(torch.cat(again), expected, rtol=1e-6, atol=0)  # type: ignore[arg-type]  # likewise
+
+
+@pytest.mark.filterwarnings("ignore:You requested to overfit")
+def test_few_batches_are_not_made_single_rows() -> None:
+    with pytest.raises(TypeError, match="use limit_train_batches"):
+        trainer(overfit_batches=2).fit(cosine(), wrapped())
 
 
 def test_a_checkpoint_decides_as_it_did_when_it_was_written() -> None:

@@ -213,6 +213,7 @@ def test_a_mistake_is_one_sentence(
 
 def test_no_class_is_measured_under_the_name_of_another() -> None:
     assert metric_names(["a/b", "a_b", "a b", "a|b"]) == ["a_b", "a_b 2", "a b", "a_b 3"]
+    assert metric_names(["", ".", "..", "a."]) == ["_", "_ 2", "_ 3", "a."]
     one, two = metric_names(["x" * 300 + "1", "x" * 300 + "2"])
     assert one != two
     assert len(f"recall/{two}") < 250

@@ -80,12 +80,14 @@ def test_a_checkpoint_cut_off_while_it_was_written_gives_way_to_the_one_before(
     run_id = str(logger.run_id)
     newest = newest_checkpoint(run_id, tmp_path / "before")
     assert newest is not None
-    newest.write_bytes(newest.read_bytes()[:1000])
-    MlflowClient(tracking).log_artifact(run_id, str(newest), "checkpoint")
-    (tmp_path / "after").mkdir()
-    other = newest_checkpoint(run_id, tmp_path / "after")
-    assert other is not None
-    assert {newest.name, other.name} == {Path(name).name for name in CHECKPOINTS}
+    whole = newest.read_bytes()
+    for left in (whole[:1000], whole[:2], b"\xff" * 100):
+        newest.write_bytes(left)
+        MlflowClient(tracking).log_artifact(run_id, str(newest), "checkpoint")
+        (tmp_path / "after").mkdir(exist_ok=True)
+        other = newest_checkpoint(run_id, tmp_path / "after")
+        assert other is not None
+        assert {newest.name, other.name} == {Path(name).name for name in CHECKPOINTS}
 
 
 def test_a_checkpoint_of_another_network_is_told_in_a_sentence(
