@@ -20,7 +20,14 @@ class CountEncoder(TransformerMixin, BaseEstimator):  # type: ignore[misc]  # sc
         self.cols = cols
 
     def fit(self, X: pd.DataFrame, y: Any = None) -> CountEncoder:  # noqa: N803 - scikit-learn's name
-        """Count the values."""
+        """Count the values.
+
+        Raises:
+            ValueError: the table lacks one of the columns.
+        """
+        lost = [column for column in self.cols if column not in X]
+        if lost:
+            raise ValueError(f"there is no column {', '.join(lost)} to count; the columns are {', '.join(X.columns)}")
         self.counts_ = {column: X[column].value_counts(dropna=False) for column in self.cols}
         self.feature_names_in_ = np.asarray(X.columns, dtype=object)
         return self

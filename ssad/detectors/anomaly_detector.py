@@ -45,7 +45,7 @@ class AnomalyDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]  # sci
     """A scikit-learn outlier detector: `fit` on unlabelled rows with anomalies among them.
 
     DataFrames keep their columns, of any kind a table may have; arrays are numeric. Where one was fitted and
-    the other is scored, columns go by their position, and scikit-learn warns. A NaN or infinite cell is a
+    the other is scored, columns go by their position, and scikit-learn warns. A NaN, infinite or masked cell is a
     missing value. Fitting leaves the global random states, and torch's and Lightning's settings of the
     process, as they are. The bundle that MLflow and the
     service use, which scores the same to 1e-5, is written when it is first asked for: exporting takes longer
@@ -220,6 +220,8 @@ class AnomalyDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]  # sci
             if reset or self._fitted is not None:  # a loaded bundle checks names itself, by its schema
                 validate_data(self, X, reset=reset, skip_check_array=True)
             return X.reset_index(drop=True).set_axis(self._names(X, reset), axis=1)
+        if isinstance(X, np.ma.MaskedArray):
+            X = np.ma.filled(X.astype(np.float64), np.nan)  # noqa: N806 - scikit-learn's name
         _check_no_text(X)
         array = validate_data(
             self, X, reset=reset, dtype=np.float64, ensure_all_finite=False, ensure_min_samples=min_rows

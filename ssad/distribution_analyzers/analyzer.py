@@ -68,7 +68,7 @@ class HistogramPlotAnalyzer(ABC, SupportsDistributionAnalysis):
             ValueError: no scores, or some are not finite.
         """
         # Sorted, so that not even rounding depends on the order of the rows.
-        scores = _in_order(scores_batch.detach().cpu().numpy().astype(np.float64, copy=False).ravel())
+        scores = _in_order(scores_batch.detach().cpu().double().numpy().ravel())
         if not len(scores) or not np.isfinite(scores).all():
             raise ValueError(
                 f"expected at least one score and all finite, got {len(scores)} of which "

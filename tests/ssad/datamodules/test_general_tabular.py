@@ -223,6 +223,12 @@ def test_a_split_in_time_keeps_the_order() -> None:
     assert [part["t"].tolist() for part in parts] == [[0, 1, 2, 3, 4], [5, 6], [7, 8, 9]]
 
 
+def test_a_column_to_count_that_is_not_there_is_named() -> None:
+    pipeline = create_preprocessing_pipeline(count_encode_cols=["wird"], scaler=None)
+    with pytest.raises(ValueError, match="no column wird to count; the columns are word"):
+        pipeline.fit(pd.DataFrame({"word": ["a", "b"]}))
+
+
 @pytest.mark.parametrize("shares", [(70, 20), (0.7, 0.5), (-0.1, 0.2), (float("nan"), 0.2)])
 def test_shares_that_are_none_are_refused(shares: tuple[float, float]) -> None:
     with pytest.raises(ValueError, match="must be in \\[0, 1\\] and at most 1 together"):

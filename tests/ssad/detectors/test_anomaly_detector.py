@@ -167,6 +167,11 @@ def test_missing_values_in_an_array_are_scored(points: Any) -> None:
     assert np.isfinite(detector.score_samples(gaps)).all()
 
 
+def test_a_masked_cell_is_missing(detector: AnomalyDetector, points: Any) -> None:
+    hidden = np.ma.masked_array(points, np.arange(points.size).reshape(points.shape) % 7 == 0)
+    assert (detector.score_samples(hidden) == detector.score_samples(hidden.filled(np.nan))).all()
+
+
 def test_it_works_at_the_end_of_a_pipeline(points: Any) -> None:
     pipeline = make_pipeline(StandardScaler(), AnomalyDetector("radon", random_state=0, max_epochs=2))
     assert pipeline.fit(points).predict(points).shape == (200,)

@@ -140,8 +140,8 @@ def test_no_scores_or_scores_that_are_not_finite_are_refused(make: Make, scores:
 
 
 @every_analyzer
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_scores_of_either_precision_are_left_as_they_were(make: Make, dtype: torch.dtype) -> None:
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32, torch.float64])
+def test_scores_of_any_precision_are_left_as_they_were(make: Make, dtype: torch.dtype) -> None:
     scores = torch.from_numpy(DISTRIBUTIONS["ties"]).to(dtype)
     before = scores.clone()
     make().analyze_distribution(scores.requires_grad_(), None)
