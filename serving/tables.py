@@ -12,7 +12,7 @@ from serving.bodies import check_names, check_rows
 from serving.problems import RefusalError
 from serving.settings import Settings
 from ssad.bundle import TableSchema
-from ssad.bundle.delimited import UnclosedQuoteError, last_row, without_last_row
+from ssad.bundle.delimited import STRADDLING, UnclosedQuoteError, WithLastRow, without_last_row
 from ssad.bundle.schema import MAX_REPORTED_PROBLEMS, MISSING_WORDS, GraphInputs
 from ssad.errors import CellProblem, RowsError, rows_from
 
@@ -50,8 +50,9 @@ def csv_rows(body: bytes, schema: TableSchema, settings: Settings) -> Iterator[G
         column_types=dict.fromkeys(names, pa.string()), null_values=MISSING_WORDS, strings_can_be_null=True
     )
     try:
-        text = pa.BufferReader(body + last_row(len(names)))
-        reader = csv.open_csv(text, csv.ReadOptions(block_size=CSV_BLOCK_BYTES, use_threads=False), None, convert)
+        text = WithLastRow(pa.BufferReader(body), len(names))
+        blocks = csv.ReadOptions(block_size=CSV_BLOCK_BYTES, use_threads=False)
+        reader = csv.open_csv(text, blocks, csv.ParseOptions(newlines_in_values=True), convert)
         if reader.schema.names != names:  # lines before the header, or one within it
             raise RowsError("the body is no CSV table with a header in UTF-8, see its header.")
         yield from _parts(without_last_row(reader), schema, settings)
@@ -60,6 +61,8 @@ def csv_rows(body: bytes, schema: TableSchema, settings: Settings) -> Iterator[G
     except (pa.ArrowException, UnicodeDecodeError) as error:
         row = re.search(r"Row #(\d+)", str(error))
         where = f"see line {row[1]}" if row else "see its header"
+        if STRADDLING in str(error):
+            where = f"a row has more than {CSV_BLOCK_BYTES >> 20} MiB, as where a quote is not closed"
         raise RowsError(f"the body is no CSV table with a header in UTF-8, {where}.") from error
 
 

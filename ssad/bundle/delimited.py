@@ -5,6 +5,7 @@ Arrow closes a quote at the end of the text that nobody closed before, and what 
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
@@ -12,17 +13,35 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 
+STRADDLING = "straddl"
+"""What Arrow says of a row that is longer than what it reads at once."""
+
+
 class UnclosedQuoteError(ValueError):
     """The text ends within a quoted field."""
 
 
-def last_row(columns: int, separator: str = ",") -> bytes:
-    """A row without a value, to be read after all others."""
-    return b"\n" + ((columns - 1) * separator or '""').encode() + b"\n"
+class WithLastRow(io.RawIOBase):
+    """A file of text with one more row after all others, in which no column has a value."""
+
+    def __init__(self, file: pa.NativeFile, columns: int, separator: str = ",") -> None:
+        self._file = file
+        self._row = b"\n" + ((columns - 1) * separator or '""').encode() + b"\n"
+
+    def readable(self) -> bool:
+        """It can be read."""
+        return True
+
+    def read(self, size: int = -1) -> bytes:
+        """At most so many bytes; none at the end."""
+        data: bytes = self._file.read(size if size >= 0 else None)
+        if not data:
+            data, self._row = self._row, b""
+        return data
 
 
 def without_last_row(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-    """The batches without the row that `last_row` made, in which no column has a value.
+    """The batches of a `WithLastRow`, without that row.
 
     Raises:
         UnclosedQuoteError: it is not there, because a quoted field has swallowed it.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import re
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -13,7 +12,7 @@ import pyarrow as pa
 import pyarrow.csv as pacsv
 
 from ssad.bundle import TableSchema
-from ssad.bundle.delimited import UnclosedQuoteError, last_row, without_last_row
+from ssad.bundle.delimited import STRADDLING, UnclosedQuoteError, WithLastRow, without_last_row
 from ssad.bundle.schema import MISSING_WORDS
 from ssad.datasets.parquet import BATCH_ROWS, after, parquet_files
 from ssad.datasets.tables import (
@@ -72,6 +71,7 @@ class TableStream:
         except (pa.ArrowException, OSError) as error:
             check_unchanged(self.opened)
             advice = "write it in UTF-8" if "UTF8" in str(error) else "repair it"
+            advice = "close a quote that is left open" if STRADDLING in str(error) else advice
             raise DatasetError(
                 f"the table cannot be read to its end ({_told(error)}); {advice} and run again."
             ) from error
@@ -143,7 +143,7 @@ def _text(path: Path, numbers: Collection[str], wanted: list[str]) -> TableStrea
     )
 
     def read(skip: int) -> Iterator[pa.RecordBatch]:
-        text = _Continued(open_text(path), last_row(len(names), separator))
+        text = WithLastRow(open_text(path), len(names), separator)
         try:
             yield from after(without_last_row(pacsv.open_csv(text, blocks, layout, values)), skip)
         except UnclosedQuoteError as error:
@@ -152,22 +152,6 @@ def _text(path: Path, numbers: Collection[str], wanted: list[str]) -> TableStrea
             ) from error
 
     return TableStream(tuple(names), None, read, opened)
-
-
-class _Continued(io.RawIOBase):
-    """A file with something more at its end."""
-
-    def __init__(self, file: pa.NativeFile, end: bytes) -> None:
-        self._file, self._end = file, end
-
-    def readable(self) -> bool:
-        return True
-
-    def read(self, size: int = -1) -> bytes:
-        data: bytes = self._file.read(size if size >= 0 else None)
-        if not data:
-            data, self._end = self._end, b""
-        return data
 
 
 def _whole(location: str, words: Collection[str], wanted: list[str]) -> TableStream:

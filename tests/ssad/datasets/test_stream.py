@@ -166,6 +166,17 @@ def test_text_that_ends_within_quotes_is_refused(tmp_path: Path, rows: str, want
         list(stream.batches())
 
 
+def test_text_with_a_quote_that_is_left_open_for_long_is_told_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(streams, "BLOCK_BYTES", 1 << 12)
+    lines = [f"{count},a" for count in range(5000)]
+    lines[2000] = '2000,"a'
+    (tmp_path / "t.csv").write_text("\n".join(["count,kind", *lines]))
+    with pytest.raises(DatasetError, match="close a quote that is left open and run again"):
+        list(open_stream(str(tmp_path / "t.csv"), SCHEMA).batches())
+
+
 @pytest.mark.parametrize("name", ["table.csv", "table.parquet"])
 def test_a_file_that_is_replaced_while_it_is_read_is_told_of(tmp_path: Path, name: str) -> None:
     WRITERS[name](table(), tmp_path / name)
