@@ -45,8 +45,8 @@ def packages() -> list[str]:
 
 
 def rendered_diagrams(folder: Path) -> list[Path]:
-    """Every diagram as SVG in a folder; none where PlantUML is not installed."""
-    if shutil.which("plantuml") is None:
+    """Every diagram as SVG in a folder; none where PlantUML, or Graphviz that it draws by, is not installed."""
+    if shutil.which("plantuml") is None or shutil.which("dot") is None:
         return []
     folder.mkdir(parents=True, exist_ok=True)
     sources = [str(path) for path in sorted(DIAGRAMS.glob("*.plantuml"))]
