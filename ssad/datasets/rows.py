@@ -102,9 +102,9 @@ class DataFrameWithLabels(Dataset[tuple[Any, Any]]):
         return self.features.shape[1]
 
     def get_stats(self) -> tuple[int, int, int]:
-        """Rows in all, normal ones, anomalies."""
-        anomalies = int((self.labels != 0).sum())
-        return len(self), len(self) - anomalies, anomalies
+        """Rows in all, normal ones, anomalies; one without a label is neither."""
+        normal = self.labels == 0
+        return len(self), int(normal.sum()), int((~normal & self.labels.notna()).sum())
 
 
 class TensorRows(TensorDataset):

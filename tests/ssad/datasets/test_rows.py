@@ -117,6 +117,11 @@ def test_a_frame_says_its_width_and_its_anomalies() -> None:
     assert isinstance(rows, DatasetWithInputDim)
 
 
+def test_a_row_without_a_label_is_neither_normal_nor_an_anomaly() -> None:
+    rows = DataFrameWithLabels(pd.DataFrame({"a": [1.0, 2.0, 3.0], "label": [0, 1, np.nan]}), "label")
+    assert rows.get_stats() == (3, 1, 1)
+
+
 def test_a_frame_without_the_label_column_is_refused() -> None:
     with pytest.raises(DatasetError, match="'attack'"):
         DataFrameWithLabels(frame(), "attack")

@@ -144,11 +144,14 @@ def test_words_of_several_lines_and_long_ones_are_read(tmp_path: Path, monkeypat
 
 @pytest.mark.parametrize("end", ["", "\n", "\r\n", "\n\n"])
 @pytest.mark.parametrize("columns", [["count"], ["count", "kind"]])
-def test_the_last_row_of_text_is_read_however_it_ends(tmp_path: Path, columns: list[str], end: str) -> None:
+@pytest.mark.parametrize(("name", "separator"), [("t.csv", ","), ("t.tsv", "\t")])
+def test_the_last_row_of_text_is_read_however_it_ends(
+    tmp_path: Path, name: str, separator: str, columns: list[str], end: str
+) -> None:
     values = [["1", "a"], ["", ""], ["3", "b"], ["", ""]]
-    lines = [",".join(columns), *(",".join(f'"{value}"' for value in row[: len(columns)]) for row in values)]
-    (tmp_path / "t.csv").write_text("\n".join(lines) + end, newline="")
-    found = pa.Table.from_batches(list(open_stream(str(tmp_path / "t.csv"), SCHEMA).batches()))
+    rows = [columns, *([f'"{value}"' for value in row[: len(columns)]] for row in values)]
+    (tmp_path / name).write_text("\n".join(map(separator.join, rows)) + end, newline="")
+    found = pa.Table.from_batches(list(open_stream(str(tmp_path / name), SCHEMA).batches()))
     assert found.column("count").to_pylist() == [1.0, None, 3.0, None]
 
 
