@@ -75,15 +75,18 @@ class SelfSupervisionDataModule(L.LightningDataModule):
 
     def val_dataloader(self) -> Any:
         """The wrapped module's validation batches; none where it has none."""
-        return self.datamodule.val_dataloader() if is_overridden("val_dataloader", self.datamodule) else []
+        return self._wrapped("val_dataloader")
 
     def test_dataloader(self) -> Any:
         """The wrapped module's test batches, likewise."""
-        return self.datamodule.test_dataloader() if is_overridden("test_dataloader", self.datamodule) else []
+        return self._wrapped("test_dataloader")
 
     def predict_dataloader(self) -> Any:
         """The wrapped module's batches to predict, likewise."""
-        return self.datamodule.predict_dataloader() if is_overridden("predict_dataloader", self.datamodule) else []
+        return self._wrapped("predict_dataloader")
+
+    def _wrapped(self, loader: str) -> Any:
+        return getattr(self.datamodule, loader)() if is_overridden(loader, self.datamodule) else []
 
     def teardown(self, stage: str) -> None:
         """Leave nothing on a GPU."""

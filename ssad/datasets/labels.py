@@ -95,9 +95,10 @@ def _anomalous(batches: Iterable[pd.Series], label: str, normal: str) -> npt.NDA
     parts, seen, unlabelled = [], dict[Any, bool](), 0
     for labels in batches:
         known = labels.dropna()
-        blank = [value for value in _distinct(known, label) if isinstance(value, str | bytes) and not value.strip()]
+        values = _distinct(known, label)
+        blank = [value for value in values if isinstance(value, str | bytes) and not value.strip()]
         known = known[~known.isin(blank)] if blank else known
-        seen |= {value: _word(value) not in wanted for value in _distinct(known, label) if value not in seen}
+        seen |= {value: _word(value) not in wanted for value in values if value not in seen and value not in blank}
         parts.append(known.map(seen).to_numpy(dtype=bool))
         unlabelled += len(labels) - len(known)
     if unlabelled:
@@ -117,7 +118,7 @@ def _anomalous(batches: Iterable[pd.Series], label: str, normal: str) -> npt.NDA
     return anomalous
 
 
-def _distinct(labels: pd.Series, label: str) -> Iterable[Any]:
+def _distinct(labels: pd.Series, label: str) -> list[Any]:
     try:
         return list(labels.unique())
     except TypeError as error:  # lists and the like have no hash

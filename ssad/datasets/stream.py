@@ -21,11 +21,11 @@ from ssad.datasets.tables import (
     STREAMED_COMPRESSION,
     Stamp,
     check_separator,
-    check_unchanged,
     local_path,
     open_text,
     read_table,
     stamps,
+    unchanged,
 )
 from ssad.errors import DatasetError, reason_of
 
@@ -64,18 +64,14 @@ class TableStream:
                 within quotes or a number that is none.
         """
         try:
-            yield from _evenly(self.read(skip))
-        except DatasetError:
-            check_unchanged(self.opened)  # which says more than what is wrong with it now
-            raise
+            with unchanged(self.opened):
+                yield from _evenly(self.read(skip))
         except (pa.ArrowException, OSError) as error:
-            check_unchanged(self.opened)
             advice = "write it in UTF-8" if "UTF8" in str(error) else "repair it"
             advice = "close a quote that is left open" if STRADDLING in str(error) else advice
             raise DatasetError(
                 f"the table cannot be read to its end ({_told(error)}); {advice} and run again."
             ) from error
-        check_unchanged(self.opened)
 
 
 def open_stream(location: str, schema: TableSchema, keep: Sequence[str] = ()) -> TableStream:

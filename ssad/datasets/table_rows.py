@@ -15,8 +15,7 @@ from pandas.api import types
 from ssad.bundle.bundle import digest as file_digest
 from ssad.datasets.parquet import BATCH_ROWS, ParquetFiles, parquet_files
 from ssad.datasets.stream import PARQUET, suffix
-from ssad.datasets.tables import check_shape, check_unchanged, local_path, read_table, stamps
-from ssad.errors import DatasetError
+from ssad.datasets.tables import check_shape, local_path, read_table, stamps, unchanged
 
 
 @dataclass(frozen=True)
@@ -129,19 +128,14 @@ def _parquet_rows(files: ParquetFiles) -> TableRows:
     opened = stamps(files.paths)
 
     def read(columns: Sequence[str]) -> Iterator[pd.DataFrame]:
-        try:
+        with unchanged(opened):
             for batch in files.read(columns):
                 yield batch.to_pandas(ignore_metadata=True)
-        except DatasetError:
-            check_unchanged(opened)  # which says more than what is wrong with it now
-            raise
-        check_unchanged(opened)
 
     @cache
     def source() -> str:
-        check_unchanged(opened)
-        found = [file_digest(path) for path in files.paths]
-        check_unchanged(opened)
+        with unchanged(opened):
+            found = [file_digest(path) for path in files.paths]
         return hashlib.sha256(repr((found, files.partitions)).encode()).hexdigest()
 
     return TableRows(tuple(files.columns), read, files.rows, source=source)

@@ -163,12 +163,22 @@ def stamps(paths: Sequence[Path]) -> dict[Path, Stamp]:
     return {path: (path.stat().st_size, path.stat().st_mtime_ns) for path in paths if path.exists()}
 
 
-def check_unchanged(opened: Mapping[Path, Stamp]) -> None:
-    """Refuse to mix rows from before and after a change.
+@contextmanager
+def unchanged(opened: Mapping[Path, Stamp]) -> Iterator[None]:
+    """Read files, and refuse to mix rows from before and after a change.
 
     Raises:
         DatasetError: a file is not as it was when it was opened.
     """
+    try:
+        yield
+    except Exception:
+        _check_unchanged(opened)  # which says more than what is wrong with it now
+        raise
+    _check_unchanged(opened)
+
+
+def _check_unchanged(opened: Mapping[Path, Stamp]) -> None:
     now = stamps(list(opened))
     changed = [str(path) for path in opened if now.get(path) != opened[path]]
     if changed:
