@@ -131,7 +131,7 @@ def operations(build: Build, rows: torch.Tensor) -> float:
     few = rows[:256]
     module = build(rows)
     with FlopCounterMode(display=False) as counter:
-        module.compute_loss(few, torch.ones(len(few)), 0).backward()  # type: ignore[no-untyped-call]
+        module.compute_loss(few, torch.ones(len(few)), 0).backward()  # type: ignore[no-untyped-call]  # torch
     return float(counter.get_total_flops()) / len(few)
 
 
@@ -178,7 +178,7 @@ class Recalibrations(L.Callback):
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         module: Any = pl_module
-        datamodule = trainer.datamodule  # type: ignore[attr-defined]
+        datamodule = trainer.datamodule  # type: ignore[attr-defined]  # set by fit
         self.scores = fastest(lambda: module.score_rows(datamodule.supervision_dataloader(), torch.float32), 2)
         self.whole = fastest(lambda: module.update_confidence(datamodule, torch.float32), 2)
 
