@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import random
-import shutil
 import threading
 import time
 from collections import OrderedDict
@@ -16,7 +15,7 @@ from serving.source import Source, Version
 from serving.state import Service
 from serving.store import KEPT, Store
 from ssad.bundle import Bundle, TableSchema
-from ssad.bundle.bundle import MANIFEST
+from ssad.bundle.bundle import MANIFEST, copy_bundle
 from ssad.errors import BundleError, SettingsError, SsadError, TrackingError, reason_of
 from ssad.model_uri import LATEST, ModelUri
 
@@ -244,7 +243,7 @@ def _copied(path: str, folder: Path) -> Fetched | None:
     """A copy of a bundle that no run logged, made in `folder`; None where the path is no bundle's."""
     if not (Path(path) / MANIFEST).is_file():
         return None
-    return Fetched(Source(path), Path(shutil.copytree(path, folder / "bundle")))
+    return Fetched(Source(path), copy_bundle(Path(path), folder / "bundle"))
 
 
 def _check_allowed(model: str, allowed: tuple[str, ...]) -> None:

@@ -115,17 +115,29 @@ class Settings(BaseSettings):
                 raise ValueError("must allow at least one request; empty for any number")
         return limit
 
+    @field_validator("tls_certificate")
+    @classmethod
+    def _readable_certificate(cls, certificate: Path | None) -> Path | None:
+        if certificate is not None:
+            try:
+                ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_verify_locations(certificate)
+            except OSError:  # ssl.SSLError is one
+                raise ValueError(f"must be a readable file of PEM certificates, got {str(certificate)!r}") from None
+        return certificate
+
     @field_validator("tls_key")
     @classmethod
     def _fits_certificate(cls, key: Path | None, others: ValidationInfo) -> Path | None:
-        certificate = others.data.get("tls_certificate")
+        if "tls_certificate" not in others.data:
+            return key  # which has been refused
+        certificate = others.data["tls_certificate"]
         if key is not None and certificate is None:
             raise ValueError("needs SSAD_SERVE_TLS_CERTIFICATE beside it")
         if certificate is not None:
             try:
                 ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(certificate, key)
-            except OSError:  # ssl.SSLError is one
-                raise ValueError("must be the readable PEM key of a readable SSAD_SERVE_TLS_CERTIFICATE") from None
+            except OSError:
+                raise ValueError("must be the readable PEM key of SSAD_SERVE_TLS_CERTIFICATE") from None
         return key
 
     @field_validator("traces_endpoint")

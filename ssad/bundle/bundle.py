@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -186,6 +187,21 @@ def check_files(path: Path, manifest: dict[str, Any]) -> None:
             raise BundleError(f"the bundle {path} lacks {name}; fetch it again.")
         if digest(path / name) != digests.get(name):
             raise BundleError(f"{name} of the bundle {path} does not match its digest; fetch it again.")
+
+
+def copy_bundle(source: Path, folder: Path) -> Path:
+    """Copy what a bundle is made of, and nothing else that lies beside, into a folder.
+
+    Raises:
+        BundleError: a file is missing.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in (*FILES, MANIFEST):  # the manifest last: without it the folder is no bundle
+        try:
+            shutil.copyfile(source / name, folder / name)
+        except FileNotFoundError as error:
+            raise BundleError(f"the bundle {source} lacks {name}; fetch it again.") from error
+    return folder
 
 
 def digest(path: Path) -> str:

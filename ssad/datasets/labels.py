@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import logging
 from collections.abc import Collection, Iterable, Sequence
 from typing import Any
@@ -35,7 +36,8 @@ def split_labels(
     Args:
         table: rows.
         label: name of the label column; where the default one is missing, the table is unlabelled.
-        normal: label values that mean normal, separated by commas; `auto` knows `NORMAL_WORDS`.
+        normal: label values that mean normal, separated by commas, in double quotes where they hold one; `auto`
+            knows `NORMAL_WORDS`.
 
     Returns:
         The features, and which rows are anomalies, shape (n,), or None without labels.
@@ -91,7 +93,7 @@ def _is_labelled(columns: Sequence[str], label: str) -> bool:
 
 def _anomalous(batches: Iterable[pd.Series], label: str, normal: str) -> npt.NDArray[np.bool_]:
     """Which rows are anomalies, shape (n,), from their labels."""
-    wanted = NORMAL_WORDS if normal == AUTO else frozenset(_word(word) for word in normal.split(",") if word.strip())
+    wanted = NORMAL_WORDS if normal == AUTO else _wanted(normal)
     parts, seen, unlabelled = [], dict[Any, bool](), 0
     for labels in batches:
         known = labels.dropna()
@@ -116,6 +118,12 @@ def _anomalous(batches: Iterable[pd.Series], label: str, normal: str) -> npt.NDA
             "name the normal ones, as in normal=ok,fine."
         )
     return anomalous
+
+
+def _wanted(normal: str) -> frozenset[str]:
+    """The words that mean normal; one that holds a comma is in quotes, as in a line of CSV."""
+    lines = csv.reader(normal.splitlines(), skipinitialspace=True)
+    return frozenset(_word(value) for values in lines for value in values if value.strip())
 
 
 def _distinct(labels: pd.Series, label: str) -> list[Any]:

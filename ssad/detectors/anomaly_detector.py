@@ -24,7 +24,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from ssad.bundle import Bundle
-from ssad.bundle.bundle import FILES, MANIFEST
+from ssad.bundle.bundle import FILES, MANIFEST, copy_bundle
 from ssad.bundle.intervals import Floats
 from ssad.detectors.fit import FitSettings, FittedDetector, fit_detector
 from ssad.errors import BundleError, DatasetError, SettingsError, reason_of
@@ -172,7 +172,7 @@ class AnomalyDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]  # sci
             raise SettingsError(f"{path} is a file; name a folder to save the detector in.")
         if self.bundle_.path.resolve() != Path(path).resolve():
             try:
-                _copy_bundle(self.bundle_.path, Path(path))
+                copy_bundle(self.bundle_.path, Path(path))
             except OSError as error:
                 raise SettingsError(
                     f"the detector cannot be saved in {path} ({reason_of(error)}); name a folder that can be written."
@@ -195,7 +195,7 @@ class AnomalyDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]  # sci
                 f"{MANIFEST} of the bundle {path} does not tell how it was trained; fetch it again."
             ) from error
         # A copy: the folder may go, or hold another detector tomorrow.
-        bundle = Bundle(_copy_bundle(Path(path), detector._new_folder()))
+        bundle = Bundle(copy_bundle(Path(path), detector._new_folder()))
         detector._adopt(bundle)
         kept, dropped = [column.name for column in bundle.schema.columns], bundle.schema.dropped
         detector.n_features_in_ = len(kept) + len(dropped)
@@ -273,14 +273,6 @@ class AnomalyDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]  # sci
         folder = tempfile.mkdtemp(prefix="ssad-")
         weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
         return Path(folder)
-
-
-def _copy_bundle(source: Path, folder: Path) -> Path:
-    """Copy what a bundle is made of, and nothing else that lies beside, into a folder."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for name in (*FILES, MANIFEST):  # the manifest last: without it the folder is no bundle
-        shutil.copyfile(source / name, folder / name)
-    return folder
 
 
 def _array_names(columns: int) -> list[str]:

@@ -64,6 +64,10 @@ def test_a_certificate_that_cannot_be_used_is_named_before_anything_starts(
     (tmp_path / "key.pem").write_text("no key")
     with pytest.raises(SettingsError, match=r"SSAD_SERVE_TLS_KEY: .*must be the readable PEM key"):
         read_settings()
+    (tmp_path / "certificate.pem").write_text("no certificate")
+    with pytest.raises(SettingsError, match=r"SSAD_SERVE_TLS_CERTIFICATE: .*must be a readable file") as refused:
+        read_settings()
+    assert "TLS_KEY" not in str(refused.value)
     monkeypatch.delenv("SSAD_SERVE_TLS_CERTIFICATE")
     with pytest.raises(SettingsError, match=r"SSAD_SERVE_TLS_KEY: .*needs SSAD_SERVE_TLS_CERTIFICATE"):
         read_settings()

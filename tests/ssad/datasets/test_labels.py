@@ -146,6 +146,12 @@ def test_labels_are_compared_as_they_are_written() -> None:
     assert anomalous([b"normal", b"dos"]) == [False, True]
 
 
+def test_a_label_that_holds_a_comma_is_named_in_quotes() -> None:
+    labels = ["fine, checked", "fraud", "usual"]
+    assert anomalous(labels, normal='"fine, checked", usual') == [False, True, False]
+    assert anomalous(labels, normal="usual\n") == [True, True, False]
+
+
 def test_a_column_of_numbers_that_was_named_for_labels_is_not_repeated() -> None:
     table = pd.DataFrame({"amount": np.linspace(0.1, 9, 90), "x": 1.0})
     with pytest.raises(DatasetError, match=r"\(it holds 90 different values; normal is 'auto'\)"):
