@@ -106,9 +106,9 @@ class Follower:
             except Exception:  # a thread that ends would follow nothing, unseen
                 logger.exception("following failed")
             if self._hint.wait(self._settings.poll_seconds * random.uniform(1 - JITTER, 1 + JITTER)):
+                self._hint.clear()
                 self._refused = None  # who hints may have mended what was refused
                 self._settled = self._uri is None
-            self._hint.clear()
 
     def _poll(self) -> None:
         polls = self._service.metrics.polls

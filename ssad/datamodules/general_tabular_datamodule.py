@@ -13,7 +13,7 @@ from typing import Any
 import lightning as L
 import numpy as np
 import pandas as pd
-from pandas.api.types import is_bool_dtype, is_numeric_dtype
+from pandas.api.types import is_bool_dtype, is_list_like, is_numeric_dtype
 from sklearn.base import BaseEstimator
 from torch.utils.data import DataLoader
 
@@ -156,8 +156,10 @@ class GeneralTabularDataModule(L.LightningDataModule):
         if self.label_column not in df:
             raise DatasetError(f"{self.dataset_path} has no label column {self.label_column!r}; name the one it has.")
         labels = df[self.label_column]
-        normal = labels.isin(np.atleast_1d(self.normal_labels))
-        anomalous = labels.isin(np.atleast_1d(self.anomaly_labels))
+        normal, anomalous = (
+            labels.isin(meant if is_list_like(meant) else [meant])
+            for meant in (self.normal_labels, self.anomaly_labels)
+        )
         strange = labels[~(normal | anomalous)].unique()
         if len(strange):
             raise DatasetError(

@@ -46,7 +46,8 @@ def split_labels(
         DatasetError: a column asked for by name is missing, a label is, or no label means normal.
     """
     if not _is_labelled(list(table.columns), label):
-        return table, None
+        features = _features(table.columns, label)
+        return (table if len(features) == table.shape[1] else table[features]), None
     return table[_features(table.columns, label)], _anomalous([table[label]], label, normal)
 
 
@@ -54,9 +55,10 @@ def split_row_labels(
     rows: TableRows, label: str = LABEL, normal: str = AUTO
 ) -> tuple[TableRows, npt.NDArray[np.bool_] | None]:
     """Likewise of rows that are read batch by batch; of the labels no more is kept than what each means."""
-    if not _is_labelled(rows.columns, label):
-        return rows, None
+    labelled = _is_labelled(rows.columns, label)
     features = rows.only(_features(rows.columns, label))
+    if not labelled:
+        return features, None
     return features, _anomalous((batch[label] for batch in rows.only([label]).batches()), label, normal)
 
 
@@ -65,7 +67,7 @@ def _features(columns: Iterable[str], label: str) -> list[str]:
     columns = list(columns)
     others = _like_labels(columns, label)
     if others:
-        logger.warning("the column %s seems to hold labels too, and is left out", ", ".join(others))
+        logger.warning("the column %s seems to hold labels, and is left out", ", ".join(others))
     return [name for name in columns if name not in (label, *others)]
 
 

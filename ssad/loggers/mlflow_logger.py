@@ -71,7 +71,8 @@ def log_history(history: Sequence[Recalibration], mlf_logger: MLFlowLogger) -> N
     log_figure(training_figures.confidence_change_figure(history), mlf_logger, "confidence_before_after.svg")
 
 
-CHECKPOINTS = ("checkpoint/0.ckpt", "checkpoint/1.ckpt")
+CHECKPOINT_FOLDER = "checkpoint"
+CHECKPOINTS = (f"{CHECKPOINT_FOLDER}/0.ckpt", f"{CHECKPOINT_FOLDER}/1.ckpt")
 """Artifacts that hold the last two checkpoints of a run: a crash while one is written leaves the other."""
 
 

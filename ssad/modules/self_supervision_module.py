@@ -387,6 +387,9 @@ class SelfSupervisionModule(L.LightningModule, ABC, SupportsSelfSupervision):
     def on_test_epoch_end(self) -> None:
         """Log the test metrics at each threshold and the curves, where rows are labelled."""
         scores, labels = self._collected(self.trainer.test_dataloaders)
+        if not np.isfinite(scores).all():
+            logger.warning("some of the test rows' scores are not finite: there are no test metrics")
+            return
         if not _measurable(scores, labels):
             logger.info("the test rows carry no labels of both kinds: there are no test metrics")
             return

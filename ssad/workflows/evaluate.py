@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import tempfile
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -92,13 +92,15 @@ class ScoredTable:
     classes: pd.Series | None
 
     @classmethod
-    def read(cls, bundle: Bundle, dataset: str, label: str = LABEL, normal: str = AUTO) -> ScoredTable:
-        """Read a table and score it.
+    def read(
+        cls, bundle: Bundle, dataset: str, label: str = LABEL, normal: str = AUTO, words: Collection[str] = ()
+    ) -> ScoredTable:
+        """Read a table and score it; `words` names columns that hold words to others who score it too.
 
         Raises:
             DatasetError: it cannot be read, or its rows do not fit the bundle.
         """
-        table = read_table(dataset, bundle.schema.words)
+        table = read_table(dataset, {*bundle.schema.words, *words})
         rows, anomalous = split_labels(table, label, normal)
         check_normal(normal, label, anomalous)
         inputs = bundle.schema.inputs(rows)

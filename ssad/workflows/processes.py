@@ -76,6 +76,7 @@ class Processes(L.Callback):
 
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
         """See whether another process failed first, and end those that are left."""
+        self._signals.end()
         if self._others and not isinstance(exception, SsadError | Stopped):
             self.ended = _first_status(self._others)
         left = self._others.copy()

@@ -73,7 +73,8 @@ def find_checks(candidate: Bundle, champion: Bundle | None, settings: PromoteSet
         checks.append(_latency(candidate, champion))
     if not settings.dataset:
         return [*checks, _training_share(candidate, settings)]
-    table = ScoredTable.read(candidate, settings.dataset, settings.label, settings.normal)
+    words = champion.schema.words if champion is not None else ()
+    table = ScoredTable.read(candidate, settings.dataset, settings.label, settings.normal, words)
     log_dataset(table.rows, settings.dataset, "promotion")
     if table.labels is None:
         return checks + _unlabelled(candidate, champion, table, settings)

@@ -10,8 +10,8 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 
-from ssad.errors import DatasetError, SettingsError, without_secrets
-from ssad.loggers.mlflow_logger import CHECKPOINTS
+from ssad.errors import DatasetError, SettingsError, TrackingError, reason_of, without_secrets
+from ssad.loggers.mlflow_logger import CHECKPOINT_FOLDER, CHECKPOINTS
 
 RESUMES, RESUMED_BY = "ssad.resumes", "ssad.resumed_by"
 """Tags that name the other run: of the one that goes on, and of the one that was cut off."""
@@ -58,18 +58,32 @@ def _check_left(client: MlflowClient, run: Run) -> None:
 
 
 def newest_checkpoint(run_id: str, folder: Path) -> Path | None:
-    """The last whole checkpoint of a run or of those it goes on with, fetched into a folder; None: it starts anew."""
+    """The last whole checkpoint of a run or of those it goes on with, fetched into a folder; None: it starts anew.
+
+    Raises:
+        TrackingError: the run's artifacts cannot be had.
+    """
     client = MlflowClient()
     epochs = {}
-    for name in CHECKPOINTS:
+    for path in _fetched_checkpoints(client, run_id, folder):
         try:
-            path = Path(client.download_artifacts(run_id, name, str(folder)))
             epochs[path] = torch.load(path, map_location="cpu", weights_only=True)["epoch"]
-        except Exception:  # not there, or cut off while it was written, of which torch says many things
+        except Exception:  # cut off while it was written, of which torch says many things
             continue
     if not epochs and (before := client.get_run(run_id).data.tags.get(RESUMES)):
         return newest_checkpoint(before, folder)  # it went on with that one, and was cut off before it got further
     return max(epochs, key=epochs.__getitem__, default=None)
+
+
+def _fetched_checkpoints(client: MlflowClient, run_id: str, folder: Path) -> list[Path]:
+    try:
+        there = {file.path for file in client.list_artifacts(run_id, CHECKPOINT_FOLDER)}
+        return [Path(client.download_artifacts(run_id, name, str(folder))) for name in CHECKPOINTS if name in there]
+    except Exception as error:  # each store has exceptions of its own
+        raise TrackingError(
+            f"the checkpoints of run {run_id} cannot be fetched ({without_secrets(reason_of(error))}); see whether the "
+            "artifact store answers, and resume again."
+        ) from error
 
 
 def _run(client: MlflowClient, run_id: str) -> Run:

@@ -107,7 +107,7 @@ class ScoreSettings:
             problems.append(
                 f"output must not lie in the dataset's folder {self.dataset}, or it would be scored next time"
             )
-        taken = [name for name in self.kept if name in ANSWERS]
+        taken = [name for name in self.kept if name.lower() in ANSWERS]  # Spark takes Score for score
         if taken:
             problems.append(f"keep must not name what scoring writes itself ({', '.join(taken)}); rename those columns")
         check_settings(problems)

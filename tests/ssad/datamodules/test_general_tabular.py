@@ -179,6 +179,13 @@ def test_pieces_of_a_file_may_disagree_on_what_a_column_holds(csv: Path, tmp_pat
     torch.testing.assert_close(rows(whole), rows(pieces))
 
 
+def test_labels_of_several_kinds_are_told_apart(csv: Path) -> None:
+    datamodule = GeneralTabularDataModule(csv, normal_labels=["normal", 0], anomaly_labels=1)
+    table = pd.DataFrame({"label": pd.Series(["normal", 0, 1, 0], dtype=object)})
+    datamodule.encode_labels_inplace(table)
+    assert table["label"].tolist() == [0, 0, 1, 0]
+
+
 def test_a_label_of_neither_list_is_refused(csv: Path) -> None:
     with pytest.raises(DatasetError, match="labels bad"):
         module(csv, anomaly_labels=["worse"])

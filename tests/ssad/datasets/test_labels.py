@@ -105,7 +105,17 @@ def test_a_column_that_seems_to_hold_labels_is_not_learned_from(name: str) -> No
     with pytest.raises(DatasetError, match=f"the column '{name}' seems to hold labels"):
         split_labels(table)
     assert split_labels(table, name)[1] is not None
-    assert split_labels(table, "")[1] is None
+
+
+@pytest.mark.parametrize("name", ["label", "Label", " label"])
+def test_what_seems_to_hold_labels_is_not_learned_from_where_no_label_is_named(
+    name: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    table = pd.DataFrame({"x": [1, 2], name: [0, 1]})
+    features, found = split_labels(table, "")
+    assert found is None
+    assert features.columns.tolist() == ["x"]
+    assert f"the column {name} seems to hold labels, and is left out" in caplog.text
 
 
 def test_labels_that_are_lists_are_refused() -> None:

@@ -22,11 +22,12 @@ from sklearn.metrics import average_precision_score
 from ssad.bundle import Bundle, ConfidenceCurve, TableSchema, Thresholds, write_bundle
 from ssad.bundle.bundle import GRAPH, NETWORK
 from ssad.datasets.tables import read_table
+from ssad.detectors import FitSettings, fit_detector
 from ssad.errors import BundleError, RefusedError, SettingsError, SsadError, TrackingError
 from ssad.workflows import promotion_checks as checks
 from ssad.workflows.evaluate import MIN_UNLABELLED_ROWS
 from ssad.workflows.promote import PromoteSettings, promote
-from ssad.workflows.promotion_checks import gain_interval
+from ssad.workflows.promotion_checks import find_checks, gain_interval
 from ssad.workflows.registry import FetchedModel, claimed, fetch_model, log_bundle, move_champion, register
 from ssad.workflows.signature import describe_rows
 from ssad.workflows.train import TrainSettings, prepare
@@ -172,6 +173,29 @@ def test_without_labels_the_same_scores_pass_and_rows_that_drifted_do_not(
     result = promote(PromoteSettings(dataset=unlabelled))
     assert aliases(own_store)["champion"] == version
     assert {check.name: check.value for check in result.checks}["rank correlation of the scores"] == "1"
+
+
+def test_rows_of_text_are_read_with_the_words_of_the_champion_too(tracking: str, tmp_path: Path) -> None:
+    generator = np.random.default_rng(0)
+    zones = generator.choice(["007", "010", "A1"], 300)
+    table = pd.DataFrame(generator.normal(size=(300, 3)), columns=["x", "y", "z"]).assign(zone=zones)
+    bundles = []
+    for name, rows in (("champion", table), ("candidate", table.assign(zone="A1"))):
+        fit_detector(rows, FitSettings("radon", max_epochs=2)).write_bundle(tmp_path / name)
+        bundles.append(Bundle(tmp_path / name))
+    champion, candidate = bundles
+    assert not candidate.schema.words
+    new = table[zones != "A1"]
+    new = pd.concat([new, new], ignore_index=True)
+    new.to_csv(tmp_path / "new.csv", index=False)
+    new.to_parquet(tmp_path / "new.parquet")
+    found = []
+    mlflow.set_tracking_uri(tracking)
+    for file in ("new.csv", "new.parquet"):
+        with mlflow.start_run():
+            told = find_checks(candidate, champion, PromoteSettings(dataset=str(tmp_path / file)))
+        found.append({check.name: check.value for check in told if "time" not in check.name})
+    assert found[0] == found[1]
 
 
 def test_a_few_unlabelled_rows_promote_nothing(

@@ -18,9 +18,10 @@ import pytest
 import torch
 from lightning.pytorch.loggers import MLFlowLogger
 from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
 
 from ssad.detectors import PRESETS, FitSettings, FittedDetector, Hardware, fit_detector
-from ssad.errors import DatasetError, SettingsError, TrainingError
+from ssad.errors import DatasetError, SettingsError, TrackingError, TrainingError
 from ssad.loggers.mlflow_logger import CHECKPOINTS
 from ssad.modules import self_supervision_callback
 from ssad.workflows.resume import RESUMES, _training_digest, newest_checkpoint
@@ -88,6 +89,20 @@ def test_a_checkpoint_cut_off_while_it_was_written_gives_way_to_the_one_before(
         other = newest_checkpoint(run_id, tmp_path / "after")
         assert other is not None
         assert {newest.name, other.name} == {Path(name).name for name in CHECKPOINTS}
+
+
+def test_a_store_that_does_not_answer_is_told_instead_of_starting_anew(
+    blobs: pd.DataFrame, tracking: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    logger = MLFlowLogger(tracking_uri=tracking)
+    fit_detector(blobs, FitSettings("radon", max_epochs=3, every_n_epochs=1), logger=logger)
+
+    def unavailable(*_: object) -> str:
+        raise MlflowException("503 from https://user:word@store")
+
+    monkeypatch.setattr(MlflowClient, "download_artifacts", unavailable)
+    with pytest.raises(TrackingError, match=r"cannot be fetched \(503 from https://store\).* resume again"):
+        newest_checkpoint(str(logger.run_id), tmp_path)
 
 
 def test_a_checkpoint_of_another_network_is_told_in_a_sentence(

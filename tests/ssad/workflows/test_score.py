@@ -316,6 +316,7 @@ def test_a_bundles_folder_scores_without_a_version(
         ({"output": "s3://bucket/scores"}, SettingsError, "engine local writes to a folder's path"),
         ({"dataset": "nothing.csv"}, DatasetError, "there is no file"),
         ({"keep": "numbre"}, DatasetError, "no column 'numbre'"),
+        ({"keep": "Score"}, SettingsError, r"keep must not name .* \(Score\)"),
         ({"model": "models:/ssad/77"}, SsadError, "models:/ssad/77 cannot be loaded"),
         ({"model": "models:/ssad@best"}, SsadError, "best"),
         ({"model": "nowhere"}, SsadError, "nowhere"),
