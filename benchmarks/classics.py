@@ -30,9 +30,9 @@ from ssad.datasets.labels import split_labels
 from ssad.datasets.tables import read_table
 from ssad.detectors import FitSettings, Plan, fit_detector
 from ssad.metrics import ranking_metrics
+from ssad.workflows.benchmark.suites import CONTAMINATIONS
 
 DETECTORS = ("radon", "grand")
-CONTAMINATIONS = (0.0, 0.05, 0.1, 0.2)
 
 IMAGES: dict[str, Callable[[], Any]] = {
     "digits": lambda: load_digits(return_X_y=True),

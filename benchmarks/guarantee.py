@@ -21,9 +21,9 @@ from ssad.datasets.table_rows import table_rows
 from ssad.datasets.tables import read_table
 from ssad.detectors import FitSettings, fit_detector
 from ssad.detectors.fit import hold_back
+from ssad.workflows.benchmark.suites import CONTAMINATIONS
 
 ALPHAS = (0.01, 0.05, 0.1)
-CONTAMINATIONS = (0.0, 0.05, 0.1, 0.2)
 SEEDS = range(5)
 ROWS = 4_000
 

@@ -15,7 +15,6 @@ import pandas as pd
 from matplotlib import rcParams
 from matplotlib.figure import Figure
 
-from ssad.confidence_estimators import ConfidenceIntervalsConfiguration
 from ssad.datamodules.splits import thin_anomalies
 from ssad.datasets.labels import split_labels
 from ssad.datasets.tables import read_table
@@ -49,8 +48,8 @@ def main(source: str) -> None:
 
 def draw(axes, title: str, detector: FittedDetector, anomalous: np.ndarray) -> None:
     """One score distribution with its regions, the anomalies among it outlined."""
-    ends, scores = detector.curve.thresholds, detector.training_scores
-    draw_regions(axes, scores, ConfidenceIntervalsConfiguration.from_thresholds(ends.normal, ends.abnormal))
+    scores = detector.training_scores
+    draw_regions(axes, scores, detector.curve.thresholds)
     edges = axes.patches[0].get_data().edges
     counts, _ = np.histogram(np.clip(scores[anomalous], edges[0], edges[-1]), edges)
     axes.stairs(counts, edges, color="black", linewidth=1.2, label="of these, attacks")

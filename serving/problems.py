@@ -35,9 +35,9 @@ class RefusalError(Exception):
     headers: dict[str, str] = field(default_factory=dict)
 
 
-def busy(detail: str, reason: str, seconds: int = 1) -> RefusalError:
-    """503, come back after some seconds."""
-    return RefusalError(503, detail, reason, {"Retry-After": str(seconds)})
+def busy(detail: str, reason: str) -> RefusalError:
+    """503, come back after a second."""
+    return RefusalError(503, detail, reason, {"Retry-After": "1"})
 
 
 def rows_refusal_body(error: RowsError, path: str) -> bytes:

@@ -23,11 +23,9 @@ from urllib.parse import urlparse
 
 from serving.settings import Settings
 from serving.source import Source, Version
+from ssad.bundle.bundle import LOADER
 from ssad.errors import TrackingError, disk_is_full, reason_of, without_secrets
 from ssad.model_uri import ModelUri
-
-BUNDLE_LOADER = "ssad.bundle.pyfunc"
-"""The `loader_module` of a logged model that is a bundle of this project."""
 
 CHILD_ENVIRONMENT = {
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
@@ -219,7 +217,7 @@ def _fetch(uri: str, folder: Path) -> dict[str, Any]:
     # Read as what it is: MLflow's class for it needs pandas, which the service does not have.
     model = yaml.safe_load((local / "MLmodel").read_text(encoding="utf-8"))
     flavor = model["flavors"].get("python_function", {})
-    if flavor.get("loader_module") != BUNDLE_LOADER:
+    if flavor.get("loader_module") != LOADER:
         raise ValueError("it is not a model of this project")
     run_id = run_id or model.get("run_id")
     source = Source(uri, name, version, None, run_id, **_run_facts(client, run_id))

@@ -12,7 +12,7 @@ from serving.bodies import check_names, check_rows
 from serving.problems import RefusalError
 from serving.settings import Settings
 from ssad.bundle import TableSchema
-from ssad.bundle.delimited import STRADDLING, UnclosedQuoteError, WithLastRow, without_last_row
+from ssad.bundle.delimited import OTHER_SEPARATORS, STRADDLING, UnclosedQuoteError, WithLastRow, without_last_row
 from ssad.bundle.schema import MAX_REPORTED_PROBLEMS, MISSING_WORDS, GraphInputs
 from ssad.errors import CellProblem, RowsError, rows_from
 
@@ -24,9 +24,6 @@ PART_ROWS = 16_384
 
 CSV_BLOCK_BYTES = 2**22
 """Bytes of a CSV body that are parsed at once; a longer line is refused."""
-
-OTHER_SEPARATORS = ";\t|"
-"""One of them in the only name of a header is no part of it."""
 
 UNPACKED_BYTES = 16
 """A value of a Parquet body may unpack to so many bytes, the widest number; one word alone could else be gigabytes."""

@@ -67,9 +67,9 @@ def calibration_bins(
     return mean, share, rows[filled] / len(probability)
 
 
-def calibration_error(probability: Floats, outcome: Labels, bins: int = CALIBRATION_BINS) -> float:
+def calibration_error(probability: Floats, outcome: Labels) -> float:
     """Expected calibration error: how far probability and share are apart in a bin, on average over the rows."""
-    mean, share, weight = calibration_bins(probability, outcome, bins)
+    mean, share, weight = calibration_bins(probability, outcome)
     return float((weight * np.abs(mean - share)).sum())
 
 
@@ -81,11 +81,8 @@ def risk_at_coverage(confidence: Floats, labels: Labels, coverage: float) -> flo
         labels: shape (n,), 1 for an anomaly.
         coverage: share of the rows to decide, in (0, 1]; rows as sure as the last of them are decided too.
     """
-    sure = np.abs(confidence)
-    # Rounded, as .07 * 100 is a hair above 7.
-    last = np.sort(sure)[::-1][int(np.ceil(round(coverage * len(sure), 9))) - 1]
-    wrong = (confidence < 0) != (labels == 1)
-    return float(wrong[sure >= last].mean())
+    covered, risk = risk_coverage(confidence, labels)
+    return float(risk[np.searchsorted(covered, coverage)])
 
 
 def risk_coverage(confidence: Floats, labels: Labels) -> tuple[Floats, Floats]:

@@ -34,6 +34,9 @@ NETWORK = (GRAPH, ERRORS_GRAPH, WEIGHTS)
 
 FILES = (*NETWORK, INTERVALS, COLUMNS, HISTOGRAM, GOLDEN)
 
+LOADER = "ssad.bundle.pyfunc"
+"""What MLflow loads a logged bundle by: the `loader_module` of its pyfunc flavor."""
+
 NUMERIC_INPUT, CATEGORICAL_INPUT = "numeric", "categorical"
 SCORE_OUTPUT, ERRORS_OUTPUT = "score", "errors"
 

@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 
+OTHER_SEPARATORS = (";", "\t", "|", ",")
+"""One of them in the only name of a header is no part of it."""
+
 STRADDLING = "straddl"
 """What Arrow says of a row that is longer than what it reads at once."""
 

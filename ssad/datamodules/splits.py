@@ -49,22 +49,16 @@ def controlled_split(
         shuffling: whether rows are drawn in random order; else in the order of the table.
 
     Raises:
-        DatasetError: the table has fewer normal rows or anomalies than the shares ask for.
+        DatasetError: a share is none, a part would have no row, or the table has fewer normal rows or anomalies than
+            the shares ask for.
     """
-    total = len(anomalous) if n_rows is None else n_rows
     shares = (p_train, p_val, p_train + p_val, pa_train, pa_val, pa_test)
     if not all(0 <= share <= 1 for share in shares):
         raise DatasetError(
             f"p_train and p_val must be shares that leave some rows for test, and anomaly shares lie in [0, 1], got "
             f"p_train={p_train}, p_val={p_val}, pa_train={pa_train}, pa_val={pa_val}, pa_test={pa_test}."
         )
-    sizes = [round(total * p_train), round(total * p_val)]
-    sizes.append(total - sum(sizes))
-    if min(sizes) < 1:
-        raise DatasetError(
-            f"the split of {total} rows asks for {sizes[0]} to train, {sizes[1]} to validate and {sizes[2]} to test; "
-            "each part needs at least one row."
-        )
+    sizes = _part_sizes(len(anomalous) if n_rows is None else n_rows, p_train, p_val)
     wanted = [round(size * share) for size, share in zip(sizes, (pa_train, pa_val, pa_test), strict=True)]
     pools = [np.flatnonzero(~anomalous), np.flatnonzero(anomalous)]
     if shuffling:
@@ -86,6 +80,18 @@ def controlled_split(
     if shuffling:
         parts = [generator.permutation(part) for part in parts]
     return Split(*parts)
+
+
+def _part_sizes(total: int, p_train: float, p_val: float) -> list[int]:
+    """Rows of each of the three parts."""
+    sizes = [round(total * p_train), round(total * p_val)]
+    sizes.append(total - sum(sizes))
+    if min(sizes) < 1:
+        raise DatasetError(
+            f"the split of {total} rows asks for {sizes[0]} to train, {sizes[1]} to validate and {sizes[2]} to test; "
+            "each part needs at least one row."
+        )
+    return sizes
 
 
 def holdout_split(

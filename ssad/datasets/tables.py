@@ -18,6 +18,7 @@ import pandas as pd
 import pyarrow as pa
 import requests
 
+from ssad.bundle.delimited import OTHER_SEPARATORS
 from ssad.datasets import catalogue
 from ssad.datasets.parquet import parquet_files
 from ssad.errors import DatasetError, SsadError, reason_of, without_secrets
@@ -251,9 +252,6 @@ def _read_npz(path: Path, _: Collection[str]) -> pd.DataFrame:
             table[LABEL] = np.asarray(arrays["y"]).ravel()
     return table
 
-
-OTHER_SEPARATORS = (";", "\t", "|", ",")
-"""One of them in the only name of a header is no part of it."""
 
 FORMATS = "CSV or TSV in UTF-8 with a header, Parquet, a folder of Parquet files, or .npz with X and y"
 Reader = Callable[[Path, Collection[str]], pd.DataFrame]

@@ -111,14 +111,18 @@ def _grand(features: torch.Tensor, every_n_epochs: int, learning_rate: float) ->
     )
 
 
-def _steps(steps: int, at_least: int) -> Callable[[int], int]:
-    return lambda batches: max(at_least, math.ceil(steps / batches))
+MIN_EPOCHS = 8
+"""Of a table however large: time for a recalibration after each that changes what is learned."""
+
+
+def _steps(steps: int) -> Callable[[int], int]:
+    return lambda batches: max(MIN_EPOCHS, math.ceil(steps / batches))
 
 
 PRESETS = {
-    "ssad": Preset(_steps(ENSEMBLE_STEPS, at_least=8), 4, 3e-3, build_ssad, warm_start_confidence),
-    "radon": Preset(_steps(CLASSIC_STEPS, at_least=8), 5, RADON_LEARNING_RATE, _radon),
-    "grand": Preset(_steps(CLASSIC_STEPS, at_least=8), 5, 1e-3, _grand),
+    "ssad": Preset(_steps(ENSEMBLE_STEPS), 4, 3e-3, build_ssad, warm_start_confidence),
+    "radon": Preset(_steps(CLASSIC_STEPS), 5, RADON_LEARNING_RATE, _radon),
+    "grand": Preset(_steps(CLASSIC_STEPS), 5, 1e-3, _grand),
 }
 
 

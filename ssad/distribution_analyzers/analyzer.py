@@ -153,9 +153,9 @@ class RegionHistogram:
             axes.set_xscale("log")
 
 
-def draw_regions(axes: Axes, scores: Floats, configuration: ConfidenceIntervalsConfiguration) -> None:
+def draw_regions(axes: Axes, scores: Floats, thresholds: Thresholds) -> None:
     """Draw a score histogram, coloured by region, with the thresholds marked."""
-    region_histogram(np.sort(scores), configuration.thresholds).draw(axes)
+    region_histogram(np.sort(scores), thresholds).draw(axes)
 
 
 def region_histogram(scores: Floats, thresholds: Thresholds) -> RegionHistogram:

@@ -15,7 +15,6 @@ from matplotlib.ticker import MaxNLocator
 
 from ssad.bundle import REGION_COLORS, REGIONS, Thresholds
 from ssad.bundle.intervals import Floats
-from ssad.confidence_estimators import ConfidenceIntervalsConfiguration
 from ssad.distribution_analyzers import draw_regions
 
 SAMPLE = 2000
@@ -93,8 +92,7 @@ def score_distribution_figure(history: Sequence[Recalibration]) -> Figure:
     figure = Figure(figsize=(4 * across, 3 * math.ceil(len(at) / across)), layout="constrained")
     panels = figure.subplots(math.ceil(len(at) / across), across, squeeze=False).ravel()
     for axes, step in zip(panels, (history[index] for index in at), strict=False):
-        ends = step.thresholds
-        draw_regions(axes, step.scores, ConfidenceIntervalsConfiguration.from_thresholds(ends.normal, ends.abnormal))
+        draw_regions(axes, step.scores, step.thresholds)
         axes.set_title(f"epoch {step.epoch}: {step.shares['unknown']:.1%} unknown")
         axes.set_yticks([])
         axes.set_ylabel("")

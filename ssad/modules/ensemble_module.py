@@ -161,8 +161,7 @@ class EnsembleModule(SelfSupervisionModule):
 
     def _training_rows(self, datamodule: SelfSupervisionDataModule, at: torch.Tensor) -> torch.Tensor:
         """Features of the training rows at these positions, `REFERENCE_ROWS` at most, in the weights' precision."""
-        batch = datamodule.train.__getitems__(spread_rows(at, REFERENCE_ROWS).tolist())
-        return batch["data"].to(self.whitening)
+        return datamodule.train[spread_rows(at, REFERENCE_ROWS)]["data"].to(self.whitening)
 
     def _residuals(self, data: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Standardized rows, and what the members' mean reconstruction leaves of them, both (d, n)."""
@@ -274,7 +273,7 @@ def disjoint_samples(rows: torch.Tensor) -> torch.Tensor:
     """
     samples = min(SAMPLES, len(rows))
     size = min(SAMPLE_ROWS, len(rows) // samples)
-    chosen = spread_rows(rows, samples * size)[: samples * size]
+    chosen = spread_rows(rows, samples * size)
     return chosen.reshape(size, samples, -1).transpose(0, 1).contiguous()
 
 

@@ -356,7 +356,7 @@ class SelfSupervisionModule(L.LightningModule, ABC, SupportsSelfSupervision):
             None if ends is None else ConfidenceIntervalsConfiguration.from_thresholds(**ends)
         )
         self.thresholds = self.update_thresholds()
-        self.scoring_dtype = checkpoint.get(PRECISION, self.scoring_dtype)
+        self.scoring_dtype = checkpoint[PRECISION]
         known = checkpoint["state_dict"]
         for name in [name for name, _ in self.named_buffers() if name in known]:
             owner, _, leaf = name.rpartition(".")

@@ -20,7 +20,7 @@ from mlflow.models import Model, ModelSignature, infer_signature
 
 import ssad
 from ssad.bundle import Bundle
-from ssad.bundle.bundle import MANIFEST
+from ssad.bundle.bundle import LOADER, MANIFEST
 from ssad.errors import (
     BundleError,
     RefusedError,
@@ -45,8 +45,6 @@ NO_NAME = "/:@?#'\""
 CLAIM = "ssad.promotion."
 CLAIM_SECONDS = 3600
 """A claim older than this is of a promoter that was killed."""
-
-LOADER = "ssad.bundle.pyfunc"
 
 SCORING_PACKAGES = ("mlflow", "numpy", "onnxruntime", "pandas", "lazy-loader")
 """What scoring with a logged model needs; neither torch nor this package."""

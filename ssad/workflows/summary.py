@@ -17,14 +17,14 @@ SHOWN_METRICS = {"test_auc": "AUROC", "test_ap": "average precision", "test_f1":
 SHOWN_DROPPED = 8
 
 
-def show(settings: TrainSettings, result: TrainResult, console: Console | None = None) -> None:
+def show(settings: TrainSettings, result: TrainResult) -> None:
     """Print what was trained, how well it does, where it is registered and what to do next."""
     table = Table(show_header=False, box=None, pad_edge=False)
     table.add_column(style="bold")
     table.add_column(overflow="fold")
     for name, text in _lines(settings, result):
         table.add_row(name, text)
-    console = console or Console(highlight=False)
+    console = Console(highlight=False)
     console.print()
     console.print(table)
     console.print()

@@ -12,7 +12,7 @@ from ssad.metrics import calibration_error, risk_at_coverage
 from ssad.workflows.benchmark.measurements import Measurement
 from ssad.workflows.benchmark.ranking import KEYS, Measured
 
-NORMAL, UNKNOWN, ABNORMAL = range(len(REGIONS))
+_, UNKNOWN, ABNORMAL = range(len(REGIONS))
 
 COVERAGES = tuple(share / 20 for share in range(1, 21))
 """Shares of the rows at which the risk-coverage curve is drawn."""
