@@ -168,6 +168,8 @@ def _values(array: Any, kind: str, name: str) -> Any:
     import pyarrow as pa
     import pyarrow.compute as pc
 
+    if isinstance(array, pa.ExtensionArray):
+        array = array.storage  # as in training
     if kind == "categorical":
         return _words(array, name)
     if pa.types.is_temporal(array.type) != (kind == "date"):

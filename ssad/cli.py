@@ -14,7 +14,7 @@ from typer.core import TyperCommand
 
 from ssad.errors import SettingsError, SsadError
 from ssad.loggers.logging_config import setup_logging
-from ssad.workflows.stopping import Stopped, stop_by_signals
+from ssad.workflows.stopping import Stopped, leave_stopping_to_another, stop_by_signals
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -51,9 +51,8 @@ def _switch(name: str, text: str) -> bool:
 
 @app.callback()
 def _setup(context: typer.Context) -> None:
-    # A service ends by itself, and of several processes that train the first one ends the others.
-    if context.invoked_subcommand != "serve" and os.environ.get("LOCAL_RANK", "0") == "0":
-        stop_by_signals()
+    if context.invoked_subcommand != "serve":  # which ends by itself
+        stop_by_signals() if os.environ.get("LOCAL_RANK", "0") == "0" else leave_stopping_to_another()
     setup_logging("WARNING")
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)  # it tells about hardware and other products
     logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # it logs tracebacks of what is raised

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import logging
 from collections.abc import Collection, Iterable, Sequence
 from typing import Any
@@ -12,7 +11,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from ssad.datasets.table_rows import TableRows
-from ssad.datasets.tables import LABEL
+from ssad.datasets.tables import LABEL, names_in
 from ssad.errors import DatasetError
 
 logger = logging.getLogger(__name__)
@@ -95,7 +94,7 @@ def _is_labelled(columns: Sequence[str], label: str) -> bool:
 
 def _anomalous(batches: Iterable[pd.Series], label: str, normal: str) -> npt.NDArray[np.bool_]:
     """Which rows are anomalies, shape (n,), from their labels."""
-    wanted = NORMAL_WORDS if normal == AUTO else _wanted(normal)
+    wanted = NORMAL_WORDS if normal == AUTO else frozenset(map(_word, names_in(normal)))
     parts, seen, unlabelled = [], dict[Any, bool](), 0
     for labels in batches:
         known = labels.dropna()
@@ -120,12 +119,6 @@ def _anomalous(batches: Iterable[pd.Series], label: str, normal: str) -> npt.NDA
             "name the normal ones, as in normal=ok,fine."
         )
     return anomalous
-
-
-def _wanted(normal: str) -> frozenset[str]:
-    """The words that mean normal; one that holds a comma is in quotes, as in a line of CSV."""
-    lines = csv.reader(normal.splitlines(), skipinitialspace=True)
-    return frozenset(_word(value) for values in lines for value in values if value.strip())
 
 
 def _distinct(labels: pd.Series, label: str) -> list[Any]:

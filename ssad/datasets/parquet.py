@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +21,9 @@ BATCH_ROWS = 65_536
 
 SHOWN_COLUMNS = 20
 
+NO_NAME = re.compile(r"__index_level_\d+__")
+"""What pandas calls a column that it makes of an index without a name."""
+
 READ_AHEAD = 1
 """Batches that are read while one is used. Of Arrow's own sixteen each costs three times the processor time, most of it
 for memory that another thread had."""
@@ -31,7 +35,7 @@ class ParquetFiles:
 
     Attributes:
         schema: the columns of all files, those of a `name=value` folder among them; a file without one has gaps there.
-            An index that pandas wrote along is none of them.
+            An index without a name that pandas wrote along is none of them.
         groups: the row groups, each with its number of rows.
         paths: the files.
         partitions: for each file what the names of its folders say.
@@ -94,14 +98,18 @@ def after(batches: Iterator[pa.RecordBatch], skip: int) -> Iterator[pa.RecordBat
         skip = max(0, skip - len(batch))
 
 
-def parquet_files(path: Path) -> ParquetFiles:
+def parquet_files(path: Path, words: Collection[str] = ()) -> ParquetFiles:
     """Open a Parquet file or a folder of them; reads what they say of themselves, no rows.
+
+    Args:
+        path: the file or folder.
+        words: names of columns that hold words: of a folder `zone=007` they have 007 then.
 
     Raises:
         DatasetError: a file is damaged, or a column is not of one type in all of them.
     """
     try:
-        dataset = pads.dataset(path, format="parquet", partitioning="hive" if path.is_dir() else None)
+        dataset = _dataset(path, words)
         files = sorted(dataset.get_fragments(), key=lambda fragment: fragment.path)
         groups = [group for file in files for group in file.split_by_row_group()]
         schema = _joined_schema(dataset.schema, files)
@@ -117,6 +125,17 @@ def parquet_files(path: Path) -> ParquetFiles:
         tuple(Path(file.path) for file in files),
         tuple(str(file.partition_expression) for file in files),
     )
+
+
+def _dataset(path: Path, words: Collection[str]) -> pads.Dataset:
+    if not path.is_dir():
+        return pads.dataset(path, format="parquet")
+    dataset = pads.dataset(path, format="parquet", partitioning="hive")
+    names = {name for file in dataset.get_fragments() for name in pads.get_partition_keys(file.partition_expression)}
+    if not names.intersection(words):
+        return dataset
+    fields = [pa.field(n, pa.string()) if n in words else dataset.schema.field(n) for n in sorted(names)]
+    return pads.dataset(path, format="parquet", partitioning=pads.partitioning(pa.schema(fields), flavor="hive"))
 
 
 def _joined_schema(first: pa.Schema, files: Sequence[pads.ParquetFileFragment]) -> pa.Schema:
@@ -151,10 +170,12 @@ def _tell_of_gaps(schema: pa.Schema, files: Sequence[pads.ParquetFileFragment]) 
 
 
 def _plain(schema: pa.Schema) -> pa.Schema:
-    """The columns but an index that pandas wrote along, and words that are stored once and numbered as plain ones."""
-    index = (schema.pandas_metadata or {}).get("index_columns", [])
-    return pa.schema(
-        field.with_type(field.type.value_type) if pa.types.is_dictionary(field.type) else field
-        for field in schema
-        if field.name not in index
-    )
+    """The columns but an index without a name that pandas wrote along, each of the type that its values are of."""
+    return pa.schema(field.with_type(_plain_type(field.type)) for field in schema if not NO_NAME.fullmatch(field.name))
+
+
+def _plain_type(kind: pa.DataType) -> pa.DataType:
+    """Of words that are stored once and numbered that of the words, of an extension type what it is stored as."""
+    if pa.types.is_dictionary(kind):
+        return kind.value_type
+    return kind.storage_type if isinstance(kind, pa.ExtensionType | pa.BaseExtensionType) else kind

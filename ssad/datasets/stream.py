@@ -90,7 +90,7 @@ def open_stream(location: str, schema: TableSchema, keep: Sequence[str] = ()) ->
         stream = _whole(location if path is None else str(path), words, wanted)
     else:
         try:
-            stream = _parquet(path, wanted) if suffix(path) in PARQUET else _text(path, numbers, wanted)
+            stream = _parquet(path, words, wanted) if suffix(path) in PARQUET else _text(path, numbers, wanted)
         except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
             raise DatasetError(f"{path} cannot be read ({_told(error)}); expected {FORMATS}.") from error
     twice = sorted(name for name, count in Counter(stream.names).items() if count > 1)
@@ -117,8 +117,8 @@ def suffix(path: Path) -> str:
     return suffixes[-1] if suffixes else ""
 
 
-def _parquet(path: Path, wanted: list[str]) -> TableStream:
-    files = parquet_files(path)
+def _parquet(path: Path, words: Collection[str], wanted: list[str]) -> TableStream:
+    files = parquet_files(path, words)
     columns = [name for name in wanted if name in files.schema.names]
     opened = stamps(files.paths)
     return TableStream(tuple(files.schema.names), files.rows, lambda skip: files.read(columns, skip), opened)

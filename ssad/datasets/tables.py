@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import csv
 import io
+import lzma
 import tempfile
+import zipfile
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path, PurePosixPath
+from typing import IO
 from urllib.parse import unquote, urlparse
 from urllib.request import url2pathname
 
@@ -111,6 +114,12 @@ def _fetch(location: str, folder: Path) -> str:
         ) from error
 
 
+def names_in(text: str) -> list[str]:
+    """Names separated by commas, each once; one that holds a comma is in double quotes, as in a line of CSV."""
+    lines = csv.reader(text.splitlines(), skipinitialspace=True)
+    return list(dict.fromkeys(name.strip() for names in lines for name in names if name.strip()))
+
+
 def local_path(location: str) -> Path | None:
     """The path of a table on this machine; None for a name of the catalogue.
 
@@ -152,6 +161,17 @@ def _read_text(path: Path, separator: str, words: Collection[str]) -> pd.DataFra
 def _opened(path: Path) -> Path | pa.NativeFile:
     """What pandas reads a file of text from: it does not know every compression that Arrow does."""
     return open_text(path) if path.suffix.lower() in STREAMED_COMPRESSION else path
+
+
+def _unpacked(path: Path, files: ExitStack) -> IO[bytes]:
+    """A file of text as pandas reads it, whatever compressed it; `files` closes what it lies in."""
+    if path.suffix.lower() == ".xz":
+        return files.enter_context(lzma.open(path))
+    if path.suffix.lower() == ".zip":
+        archive = files.enter_context(zipfile.ZipFile(path))
+        return archive.open(archive.namelist()[0])  # pandas takes no archive of several
+    text: IO[bytes] = open_text(path)
+    return text
 
 
 def open_text(path: Path) -> pa.NativeFile:
@@ -208,11 +228,11 @@ def _check_short_rows(path: Path, separator: str, table: pd.DataFrame) -> None:
     """Refuse text with a row of fewer fields than there are names, which pandas fills up: a file may be cut off.
 
     Raises:
-        DatasetError: there is one, in a file that Arrow can open; says on which line.
+        DatasetError: there is one; says on which line.
     """
-    if not table.iloc[:, -1:].isna().any(axis=None) or path.suffix.lower() not in (*SEPARATORS, *STREAMED_COMPRESSION):
+    if not table.iloc[:, -1:].isna().any(axis=None):
         return
-    with io.TextIOWrapper(open_text(path), encoding="utf-8-sig", newline="") as text:
+    with ExitStack() as files, io.TextIOWrapper(_unpacked(path, files), encoding="utf-8-sig", newline="") as text:
         rows = csv.reader(text, delimiter=separator)
         try:
             short = next((row for row in rows if 0 < len(row) < table.shape[1]), None)
@@ -239,8 +259,8 @@ def check_separator(path: Path, names: Sequence[str]) -> None:
         )
 
 
-def _read_parquet(path: Path, _: Collection[str]) -> pd.DataFrame:
-    return parquet_files(path).frame()
+def _read_parquet(path: Path, words: Collection[str]) -> pd.DataFrame:
+    return parquet_files(path, words).frame()
 
 
 def _read_npz(path: Path, _: Collection[str]) -> pd.DataFrame:

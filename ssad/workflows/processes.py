@@ -53,16 +53,19 @@ class Processes(L.Callback):
         self._on_sigterm = signal.getsignal(signal.SIGTERM)
         self._signals = Postponed()
 
-    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Take back what SIGTERM does: Lightning's handler waits for the other processes, which wait for this one."""
-        if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGTERM, self._on_sigterm)
-            self._signals.begin()
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        """Take the other processes over from Lightning, as soon as a callback is asked."""
         started: list[subprocess.Popen[bytes]] = getattr(trainer.strategy.launcher, "procs", [])
         self._others = started.copy()
         started.clear()  # which ends Lightning's observer
         if self._others:
             threading.Thread(target=_watch, args=(self._others,), daemon=True).start()
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Take back what SIGTERM does: Lightning's handler waits for the other processes, which wait for this one."""
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, self._on_sigterm)
+            self._signals.begin()
 
     def on_train_batch_end(self, *_: Any) -> None:
         """End training between two batches if a signal asked for it."""

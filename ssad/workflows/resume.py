@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import mlflow
@@ -12,9 +14,28 @@ from mlflow.exceptions import MlflowException
 
 from ssad.errors import DatasetError, SettingsError, TrackingError, reason_of, without_secrets
 from ssad.loggers.mlflow_logger import CHECKPOINT_FOLDER, CHECKPOINTS
+from ssad.workflows.stopping import Stopped
+from ssad.workflows.tracking import FAILURES, explained
 
 RESUMES, RESUMED_BY = "ssad.resumes", "ssad.resumed_by"
 """Tags that name the other run: of the one that goes on, and of the one that was cut off."""
+
+
+@contextmanager
+def resumable(run: Run) -> Iterator[None]:
+    """Say of a training that a signal ends, or a store or disk that fails, how to go on with it.
+
+    Raises:
+        TrackingError: a store or disk failed.
+    """
+    advice = f"train goes on with --resume {run.info.run_id}"
+    try:
+        yield
+    except Stopped as stop:
+        stop.advice = advice
+        raise
+    except FAILURES as error:
+        raise TrackingError(f"{str(explained(error)).rstrip('.')}; {advice}.") from error
 
 
 def take_over(run_id: str, successor: Run) -> None:

@@ -29,7 +29,7 @@ from ssad.bundle.explain import CONTRIBUTOR_SHARES, CONTRIBUTORS, contributors
 from ssad.bundle.intervals import Floats
 from ssad.datasets.parquet import BATCH_ROWS
 from ssad.datasets.stream import TableStream, open_stream
-from ssad.datasets.tables import fetched, local_path
+from ssad.datasets.tables import fetched, local_path, names_in
 from ssad.errors import (
     DatasetError,
     SettingsError,
@@ -115,7 +115,7 @@ class ScoreSettings:
     @property
     def kept(self) -> list[str]:
         """Names of the columns to write along."""
-        return list(dict.fromkeys(name.strip() for name in self.keep.split(",") if name.strip()))
+        return names_in(self.keep)
 
 
 @dataclass(frozen=True)
@@ -170,6 +170,8 @@ def score_locally(settings: ScoreSettings, model: FetchedModel, progress: bool =
     output = Path(settings.output).absolute()  # a relative one with a colon in it is a URI to PyArrow
     with fetched(settings.dataset) as table:
         stream = open_stream(table, model.bundle.schema, settings.kept)
+        if not stream.names:  # a folder without a file
+            raise no_rows(settings.dataset)
         model.bundle.schema.check_none_missing(stream.names)
         with _written(output), partial_folder(output, _job(settings, model, table)) as partial:
             _write_parts(partial, stream, settings, model, _bar(progress))
@@ -236,9 +238,9 @@ def score_batch(batch: pa.RecordBatch, start: int, settings: ScoreSettings, mode
     Raises:
         RowsError: a row does not fit the detector; says which of the table, whose row `start` is the batch's first.
     """
-    bundle, columns = model.bundle, {}
-    for name in batch.schema.names:
-        columns[name] = batch.column(name).to_numpy(zero_copy_only=False)
+    bundle = model.bundle
+    words = {column.name for column in bundle.schema.categorical}
+    columns = {name: _values(batch.column(name), name in words) for name in batch.schema.names}
     scored = []
     for at in range(0, len(batch), READ_ROWS):
         rows = {name: values[at : at + READ_ROWS] for name, values in columns.items()}
@@ -254,6 +256,13 @@ def score_batch(batch: pa.RecordBatch, start: int, settings: ScoreSettings, mode
     for name in scored[0][1]:
         answers[name] = pa.concat_arrays([found[name] for _, found in scored])
     return pa.RecordBatch.from_pydict({name: batch.column(name) for name in settings.kept} | answers)
+
+
+def _values(column: pa.Array, words: bool) -> Any:
+    """A column as NumPy has it; words as Python has them: NumPy's moments have no zone, its integers no gap."""
+    if words and not (pa.types.is_string(column.type) or pa.types.is_large_string(column.type)):
+        return column.to_pylist()
+    return column.to_numpy(zero_copy_only=False)
 
 
 def _score_rows(bundle: Bundle, rows: dict[str, Any], explain: int) -> tuple[Floats, dict[str, pa.Array]]:

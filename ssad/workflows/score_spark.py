@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import sys
 import tempfile
@@ -10,25 +11,42 @@ from collections.abc import Collection, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import mlflow
+import pyarrow as pa
 from mlflow.models import Model, ModelSignature
 from mlflow.models.model import MLMODEL_FILE_NAME
 
 from ssad.bundle import REGIONS
 from ssad.bundle.explain import CONTRIBUTOR_SHARES, CONTRIBUTORS
 from ssad.bundle.schema import MISSING_WORDS
-from ssad.datasets.stream import PARQUET, suffix
+from ssad.datasets.parquet import parquet_files
+from ssad.datasets.stream import PARQUET, open_stream, suffix
 from ssad.datasets.tables import FETCHED_SCHEMES, SEPARATORS, fetched, local_path, read_table
 from ssad.errors import DatasetError, SettingsError, SsadError
-from ssad.workflows.score import ScoreSettings, no_rows, partial_folder
+from ssad.workflows.score import ScoreSettings, no_rows, partial_folder, region_counts
 
 if TYPE_CHECKING:
-    from pyspark.sql import Column, DataFrame, SparkSession
+    from pyspark.sql import DataFrame, SparkSession
 
-    from ssad.bundle import TableSchema
     from ssad.workflows.registry import FetchedModel
+
+READING: dict[str, Any] = {
+    # Moments reach Python in the session's time zone; without one of their own they are read as UTC.
+    "spark.sql.session.timeZone": "UTC",
+    "spark.sql.parquet.outputTimestampType": "TIMESTAMP_MICROS",
+    "spark.sql.legacy.parquet.nanosAsLong": "true",
+    "spark.sql.caseSensitive": "true",
+    "spark.sql.sources.partitionColumnTypeInference.enabled": "false",
+}
+"""What makes Spark read and write a table as `engine=local` does."""
+
+PATTERN = "[]{}*?:\\"
+"""Of a path in which Spark sees one of these it reads what matches, or nothing."""
+
+ROW = re.compile(r"(Malformed CSV record).*")
+"""What Spark says of a row of text, which it then repeats: a run's tags are no place for whole rows."""
 
 ANSWER = "score double, confidence double, region string"
 EXPLAINED = f"{ANSWER}, {CONTRIBUTORS} array<string>, {CONTRIBUTOR_SHARES} array<double>"
@@ -56,12 +74,13 @@ def _scored_by(spark: SparkSession, settings: ScoreSettings, model: FetchedModel
             lenient = _without_input_types(logged, Path(folder) / "model")
             scored = _scored(spark, replace(settings, dataset=table), model, lenient)
             if "://" in settings.output:
-                return _written(spark, scored, settings.output)
+                return _written_to_a_store(spark, scored, settings.output)
             output = Path(settings.output).absolute()
             with partial_folder(output, {"engine": "spark"}) as partial:
                 aside = partial / output.name
                 shutil.rmtree(aside, ignore_errors=True)  # Spark does not go on with what it left
-                rows = _written(spark, scored, str(aside))
+                scored.write.parquet(_plain(aside))
+                rows = region_counts(aside)
                 aside.rename(output)
             return rows
     except SsadError:
@@ -70,7 +89,7 @@ def _scored_by(spark: SparkSession, settings: ScoreSettings, model: FetchedModel
         raise DatasetError(f"Spark could not score {settings.dataset} ({_reason(error)}).") from error
 
 
-def _written(spark: SparkSession, scored: DataFrame, folder: str) -> dict[str, int]:
+def _written_to_a_store(spark: SparkSession, scored: DataFrame, folder: str) -> dict[str, int]:
     """Write what was scored, with `_SUCCESS` when it is complete; gives the rows of each region."""
     scored.write.parquet(folder)
     counted = spark.read.parquet(folder).groupBy("region").count().collect()
@@ -99,18 +118,17 @@ def _session(master: str) -> Iterator[SparkSession]:
         raise SettingsError(
             'engine=spark needs PySpark; install it by pip install -c constraints.txt -e ".[spark]".'
         ) from error
-    # Moments reach Python in the session's time zone; without one of their own they are read as UTC.
-    zone = ("spark.sql.session.timeZone", "UTC")
     running = SparkSession.getActiveSession()
     if running is not None:
         spark = running.newSession()
-        spark.conf.set(*zone)
+        for name, value in READING.items():
+            spark.conf.set(name, value)
         yield spark
         return
     os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
     builder = SparkSession.builder.master(master).appName("ssad score").config("spark.ui.enabled", "false")
     try:
-        spark = builder.config(*zone).getOrCreate()
+        spark = builder.config(map=READING).getOrCreate()
     except Exception as error:  # Java is missing, or the master does not answer
         raise SettingsError(f"Spark does not start at {master} ({_reason(error)}).") from error
     spark.sparkContext.setLogLevel("ERROR")
@@ -124,6 +142,8 @@ def _scored(spark: SparkSession, settings: ScoreSettings, model: FetchedModel, l
     """The kept columns of every row and what the model says of it."""
     from pyspark.sql import functions as F
 
+    if not _in_a_store(settings.dataset):
+        open_stream(settings.dataset, model.bundle.schema, settings.kept)  # which knows more that is wrong with a table
     frame = _read(spark, settings.dataset, {*model.bundle.schema.words, *settings.kept})
     if frame.isEmpty():
         raise no_rows(settings.dataset)
@@ -139,7 +159,7 @@ def _scored(spark: SparkSession, settings: ScoreSettings, model: FetchedModel, l
         params={"explain": settings.explain},
     )
     name = "answer" + "_" * max(map(len, settings.kept), default=0)  # no kept column is called so
-    answer = udf(F.struct(*_typed(frame, model.bundle.schema))).alias(name)
+    answer = udf(F.struct(*(F.col(_quoted(column)).alias(column) for column in wanted))).alias(name)
     kept = [F.col(_quoted(name)) for name in settings.kept]
     version = F.lit(model.version).cast("string").alias("model_version")
     scored = frame.select(*kept, answer)
@@ -165,10 +185,24 @@ def _read(spark: SparkSession, location: str, words: Collection[str]) -> DataFra
     path = local_path(location)
     kind = suffix(path) if path else ""
     if path and kind in PARQUET:
-        return spark.read.parquet(str(path.absolute()))
+        return _read_parquet(spark, path, words)
     if path and kind in SEPARATORS:
-        return _read_text(spark, str(path.absolute()), SEPARATORS[kind])
+        return _read_text(spark, _plain(path), SEPARATORS[kind])
     return spark.createDataFrame(read_table(location, words))
+
+
+def _read_parquet(spark: SparkSession, path: Path, words: Collection[str]) -> DataFrame:
+    """The files that `engine=local` reads: Spark by itself leaves out those in folders of a folder."""
+    from pyspark.sql import functions as F
+
+    files = parquet_files(path, words)
+    reader = spark.read.options(mergeSchema=True, basePath=_plain(path if path.is_dir() else path.parent))
+    frame = reader.parquet(*map(_plain, files.paths))
+    for field in files.schema:
+        if pa.types.is_timestamp(field.type) and field.type.unit == "ns":  # a number to Spark
+            moment = "timestamp_micros(({0} - pmod({0}, 1000)) div 1000)".format(_quoted(field.name))
+            frame = frame.withColumn(field.name, F.expr(moment))
+    return frame
 
 
 def _read_text(spark: SparkSession, path: str, separator: str) -> DataFrame:
@@ -176,25 +210,24 @@ def _read_text(spark: SparkSession, path: str, separator: str) -> DataFrame:
     from pyspark.sql import functions as F
 
     reader = spark.read.options(sep=separator, header=True, mode="FAILFAST", columnPruning=False, escape='"')
-    frame = reader.csv(path)
+    frame = reader.options(multiLine=True).csv(path)
     columns = [F.col(_quoted(name)) for name in frame.columns]
-    return frame.select(
-        *(F.when(~F.trim(c).isin(*MISSING_WORDS), c).alias(n) for n, c in zip(frame.columns, columns, strict=True))
-    )
+    told = [~(column.isin(*MISSING_WORDS) | (F.trim(column) == "")) for column in columns]
+    return frame.select(*(F.when(t, c).alias(n) for n, t, c in zip(frame.columns, told, columns, strict=True)))
 
 
-def _typed(frame: DataFrame, schema: TableSchema) -> list[Column]:
-    """The columns that are scored; numbers written as text are numbers."""
-    from pyspark.sql import functions as F
-    from pyspark.sql.types import StringType
+def _plain(path: Path) -> str:
+    """A path for Spark.
 
-    columns = []
-    for expected in schema.columns:
-        column = F.col(_quoted(expected.name))
-        if expected.kind == "numeric" and isinstance(frame.schema[expected.name].dataType, StringType):
-            column = F.when(F.trim(column) != "", column).cast("double")
-        columns.append(column.alias(expected.name))
-    return columns
+    Raises:
+        SettingsError: Spark would see a pattern in it.
+    """
+    found = sorted(set(PATTERN) & set(str(path.absolute())))
+    if found:
+        raise SettingsError(
+            f"Spark sees a pattern in a path with {' '.join(found)}, as in {path}; rename it, or use engine=local."
+        )
+    return str(path.absolute())
 
 
 def _quoted(name: str) -> str:
@@ -205,4 +238,5 @@ def _reason(error: BaseException) -> str:
     """The line of an error that says what happened, without the tracebacks around it."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     told = [line for line in lines if "Error: " in line or "Exception: " in line]
-    return (told or lines or [type(error).__name__])[-1 if told else 0][:300]
+    reason = (told or lines or [type(error).__name__])[-1 if told else 0]
+    return ROW.sub(r"\1.", reason)[:300]

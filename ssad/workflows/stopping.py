@@ -31,6 +31,12 @@ def stop_by_signals() -> None:
             signal.signal(signum, _stop)
 
 
+def leave_stopping_to_another() -> None:
+    """From now on `STOPPING` does nothing here: a terminal asks all processes, and the first one ends the others."""
+    for signum in STOPPING:
+        signal.signal(signum, signal.SIG_IGN)
+
+
 class Postponed:
     """Signals wait for `check`: raised in the middle of a transaction, `Stopped` would leave its store locked."""
 

@@ -9,7 +9,7 @@ import subprocess
 import time
 import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
@@ -45,6 +45,9 @@ MLFLOW_DEFAULTS = {
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
 }
 
+FAILURES = (OSError, MlflowException, SQLAlchemyError)
+"""What a store or a disk that fails raises."""
+
 ERROR = "ssad.error"
 """Tag that says why a run came to no good end."""
 
@@ -56,14 +59,13 @@ TYPED_ROWS = 1000
 
 
 @contextmanager
-def tracked_run(system_metrics: bool = True, resumable: bool = False) -> Iterator[Run]:
+def tracked_run(system_metrics: bool = True) -> Iterator[Run]:
     """The run that `mlflow run` opened, or a new one; FAILED if the body raises, KILLED if a signal ends it.
 
     Args:
         system_metrics: whether to log the load of the machine meanwhile. Not around `mlflow.models.evaluate`:
             that imports libraries under a lock of MLflow's, which the monitor's own imports wait for, and the
             two have been seen to wait for each other.
-        resumable: whether `train` can go on with it.
 
     Raises:
         TrackingError: the server does not answer, or fails on the way; the disk is full.
@@ -74,20 +76,20 @@ def tracked_run(system_metrics: bool = True, resumable: bool = False) -> Iterato
     try:
         make_database(mlflow.get_tracking_uri())
         with mlflow.start_run(log_system_metrics=system_metrics) as run:
-            mlflow.set_tags(git_state())
             try:
+                mlflow.set_tags(git_state())
                 yield run
-            except SsadError as error:
-                mlflow.set_tag(ERROR, without_secrets(str(error)))
-                raise
+            except (SsadError, *FAILURES) as error:
+                told = error if isinstance(error, SsadError) else explained(error)
+                with suppress(MlflowException):  # the store may be what failed
+                    mlflow.set_tag(ERROR, without_secrets(str(told)))
+                raise told from error
             except (Stopped, KeyboardInterrupt) as stop:
                 mlflow.set_tag(ERROR, str(stop) or "stopped by SIGINT")
                 mlflow.end_run("KILLED")
-                if isinstance(stop, Stopped) and resumable:
-                    stop.advice = f"train goes on with --resume {run.info.run_id}"
                 raise
-    except (OSError, MlflowException, SQLAlchemyError) as error:
-        raise _explained(error) from error
+    except FAILURES as error:
+        raise explained(error) from error
 
 
 def check_server(uri: str) -> None:
@@ -198,7 +200,7 @@ def _git(*arguments: str) -> str:
     return subprocess.run(["git", *arguments], capture_output=True, text=True, check=True, timeout=10).stdout.strip()
 
 
-def _explained(error: Exception) -> SsadError:
+def explained(error: Exception) -> SsadError:
     """What went wrong on the way, as one sentence."""
     uri = without_secrets(mlflow.get_tracking_uri())
     if disk_is_full(error):

@@ -29,7 +29,7 @@ from ssad.loggers import mlflow_logger as to_mlflow
 from ssad.metrics import threshold_metrics
 from ssad.workflows.processes import Processes, trains_along
 from ssad.workflows.registry import Registered, log_bundle, name_problems, register
-from ssad.workflows.resume import newest_checkpoint, take_over
+from ssad.workflows.resume import newest_checkpoint, resumable, take_over
 from ssad.workflows.signature import describe_rows
 from ssad.workflows.stopping import too_late_to_stop
 from ssad.workflows.tracking import log_new_params, log_rows, tracked_run
@@ -181,15 +181,15 @@ def train(settings: TrainSettings, progress: bool = True) -> TrainResult:
 def _train(settings: TrainSettings, tables: Tables, progress: bool) -> TrainResult:
     if trains_along(settings.hardware.num_nodes):
         _train_along(settings, tables)
-    with tracked_run(resumable=True) as run:
+    with tracked_run() as run:
         run_id = run.info.run_id
         mlf_logger = to_mlflow.RunLogger(tracking_uri=mlflow.get_tracking_uri(), run_id=run_id)
         _log_inputs(settings, tables)
         log_new_params(run, _flat_params(settings) | _plan_params(settings, len(tables.train)))
         if settings.resume:
             take_over(settings.resume, run)
-        detector = _fit(settings, tables, mlf_logger, progress)
-        with tempfile.TemporaryDirectory() as folder:
+        with resumable(run), tempfile.TemporaryDirectory() as folder:
+            detector = _fit(settings, tables, mlf_logger, progress)
             bundle_path = Path(folder) / "bundle"
             detector.write_bundle(bundle_path)
             first = tables.train.head(PARITY_ROWS)
@@ -234,7 +234,7 @@ def _fit(settings: TrainSettings, tables: Tables, mlf_logger: MLFlowLogger, prog
 def _train_along(settings: TrainSettings, tables: Tables) -> NoReturn:
     """Train as a process that helps the first one, and exit."""
     try:
-        _fit(settings, tables, MLFlowLogger(), progress=False)
+        _fit(settings, tables, MLFlowLogger(tracking_uri=mlflow.get_tracking_uri()), progress=False)
     except RuntimeError as error:
         if LOST_CONNECTION not in str(error):
             raise

@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ssad.bundle import Column, TableSchema
 from ssad.datasets import parquet, stream, table_rows
 from ssad.datasets import schema as schemas
 from ssad.datasets.labels import split_labels, split_row_labels
@@ -92,10 +93,13 @@ def test_rows_chosen_twice_are_those_that_pandas_chooses(first: set[int], data: 
     assert values == [2 * sorted(first)[at] for at in second]
 
 
-def test_an_index_that_pandas_wrote_is_no_column(tmp_path: Path) -> None:
-    table = pd.DataFrame({"x": [1.0, 2.0, 3.0]}, index=pd.Index([7, 8, 9], name="key"))
+@pytest.mark.parametrize(("name", "columns"), [(None, ("x",)), ("sensor", ("x", "sensor"))])
+def test_an_index_that_pandas_wrote_is_a_column_if_it_has_a_name(
+    name: str | None, columns: tuple[str, ...], tmp_path: Path
+) -> None:
+    table = pd.DataFrame({"x": [1.0, 2.0, 3.0]}, index=pd.Index([7, 8, 9], name=name))
     table.to_parquet(tmp_path / "t.parquet")
-    assert open_rows(str(tmp_path / "t.parquet")).columns == ("x",)
+    assert open_rows(str(tmp_path / "t.parquet")).columns == columns
 
 
 def same_survey(found: Survey, expected: Survey) -> None:
@@ -253,9 +257,27 @@ def test_an_index_that_pandas_wrote_into_one_file_is_no_column(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     pd.DataFrame({"x": [1.0]}).to_parquet(tmp_path / "0.parquet")
-    pd.DataFrame({"x": [2.0]}, index=pd.Index([7], name="key")).to_parquet(tmp_path / "1.parquet")
+    pd.DataFrame({"x": [2.0]}, index=[7]).to_parquet(tmp_path / "1.parquet")
     assert open_rows(str(tmp_path)).frame().columns.tolist() == ["x"]
     assert not caplog.text
+
+
+def test_a_folder_whose_name_is_a_word_is_read_as_it_is_written(tmp_path: Path) -> None:
+    for zone in ("01", "007"):
+        (tmp_path / f"zone={zone}" / f"day={zone}").mkdir(parents=True)
+        pd.DataFrame({"x": [float(zone)]}).to_parquet(tmp_path / f"zone={zone}" / f"day={zone}" / "0.parquet")
+    expected = pd.DataFrame({"x": [7.0, 1.0], "zone": ["007", "01"], "day": [7, 1]})
+    for found in (open_rows(str(tmp_path), ["zone"]).frame(), read_table(str(tmp_path), ["zone"])):
+        pd.testing.assert_frame_equal(found, expected, check_dtype=False, check_like=True)
+    (batch,) = stream.open_stream(
+        str(tmp_path), TableSchema((Column("x", "numeric"), Column("zone", "categorical")))
+    ).batches()
+    assert batch.column("zone").to_pylist() == ["007", "01"]
+
+
+def test_a_column_of_an_extension_type_is_read_as_it_is_stored(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"x": [1.0], "id": pa.array([b"0123456789abcdef"], pa.uuid())}), tmp_path / "t.parquet")
+    assert open_rows(str(tmp_path / "t.parquet")).frame()["id"].tolist() == [b"0123456789abcdef"]
 
 
 def test_a_folder_whose_name_is_a_value_is_part_of_the_digest(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

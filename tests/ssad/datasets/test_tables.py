@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import gzip
+import io
+import lzma
+import zipfile
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
@@ -25,6 +28,14 @@ from tests.ssad.workflows.support import QUIET_LIBRARIES, file_server, web_serve
 pytestmark = QUIET_LIBRARIES
 
 TABLE = pd.DataFrame({"a": [1, 2, 3], "b": [0.5, None, 2.5], "c": ["x", "y", None]})
+
+
+def zipped(text: bytes) -> bytes:
+    """An archive of one file, the same at any time."""
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w") as archive:
+        archive.writestr(zipfile.ZipInfo("t.csv"), text)
+    return packed.getvalue()
 
 
 def write_folder(path: Path) -> None:
@@ -168,6 +179,8 @@ def test_npz_gives_columns_and_labels(tmp_path: Path, labels: list[int] | None) 
         ("t.csv", b"a,b\n0.5,0\n\n1.5,\n2.5", r"names 2 columns.*line 5 has 1 field.*cut off"),
         # Without the time, which would be another in each worker and so in the test's name.
         ("t.tsv.gz", gzip.compress(b"a\tb\n0.5\t0\n1.5", mtime=0), "line 3 has 1 field"),
+        ("t.csv.xz", lzma.compress(b"a,b\n0.5,0\n1.5"), "line 3 has 1 field"),
+        ("t.csv.zip", zipped(b"a,b\n0.5,0\n1.5"), "line 3 has 1 field"),
         ("t.csv", b",a\n0,0.5\n1,1.5\n", "no name for column 1; name it, or leave it out"),
         ("t.csv", b"a;b\n0,5;0\n1,5;1\n", "seems to be separated by ';'"),
         ("t.tsv", b"a,b\n0.5,0\n1.5,1\n", "seems to be separated by ','"),

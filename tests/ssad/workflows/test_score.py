@@ -443,13 +443,15 @@ def test_spark_reads_gaps_moments_and_truth_values_as_the_local_engine_does(tmp_
     table = trained.assign(row=range(300)).astype({"tries": "Int64", "open": "boolean"})
     for at, name in enumerate(trained):
         table.loc[at::7, name] = None
+    table.loc[[1, 2, 9], "kind"] = [" NA ", "two\nlines", "  "]
+    table = table.assign(KIND="other", when=table["when"].astype("datetime64[ns]"))
     table.to_parquet(tmp_path / "table.parquet")
     table.to_csv(tmp_path / "table.csv", index=False)
     table.iloc[:0].to_parquet(tmp_path / "bad.parquet")
     a_field_more_in_each_row = (tmp_path / "table.csv").read_text().replace("\n", ",\n").replace(",\n", "\n", 1)
     (tmp_path / "bad.csv").write_text(a_field_more_in_each_row)
 
-    for suffix, refused in ((".parquet", "holds no rows"), (".csv", "Malformed CSV record")):
+    for suffix, refused in ((".parquet", "holds no rows"), (".csv", "Expected 7 columns, got 8")):
         found = []
         for engine in ("local", "spark"):
             output = str(tmp_path / f"{engine}{suffix}")
@@ -463,10 +465,38 @@ def test_spark_reads_gaps_moments_and_truth_values_as_the_local_engine_does(tmp_
     assert not list(tmp_path.glob("no*"))
 
 
+@pytest.mark.slow
+@pytest.mark.usefixtures("bundle", "notebook")
+def test_spark_scores_every_file_of_a_folder(rows: pd.DataFrame, tmp_path: Path) -> None:
+    rows = rows.reset_index(drop=True).assign(number=range(len(rows)), seen=pd.Timestamp("2024-01-01", tz="Asia/Tokyo"))
+    (tmp_path / "table" / "below").mkdir(parents=True)
+    rows.head(100).drop(columns="mean area").to_parquet(tmp_path / "table" / "a.parquet")
+    rows[100:].to_parquet(tmp_path / "table" / "below" / "b.parquet")
+    found = {}
+    for engine in ("local", "spark"):
+        dataset, output = str(tmp_path / "table"), tmp_path / engine
+        score(ScoreSettings(CHAMPION, dataset, str(output), engine, keep="number,seen"), progress=False)
+        found[engine] = pd.read_parquet(output).set_index("number").sort_index()
+    assert found["spark"]["score"].tolist() == pytest.approx(found["local"]["score"].tolist(), rel=1e-9)
+    assert (found["spark"]["seen"] == found["local"]["seen"]).all()
+
+
+@pytest.mark.usefixtures("bundle", "notebook")
+@pytest.mark.parametrize(("dataset", "output"), [("rows[1]", "scores"), ("rows1", "scores{1}")])
+def test_a_path_that_spark_takes_for_a_pattern_is_refused(
+    dataset: str, output: str, rows: pd.DataFrame, tmp_path: Path
+) -> None:
+    rows.to_parquet(tmp_path / f"{dataset}.parquet")
+    with pytest.raises(SettingsError, match="Spark sees a pattern in a path with"):
+        score(ScoreSettings(CHAMPION, str(tmp_path / f"{dataset}.parquet"), str(tmp_path / output), "spark"))
+    assert not list(tmp_path.glob("scores*"))
+
+
 def test_a_column_that_would_be_written_over_is_not_kept(dataset: str, tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match=r"what scoring writes itself \(score, region\); rename"):
         settings(dataset, tmp_path, keep="number,score,region")
     assert settings(dataset, tmp_path, keep="number, number").kept == ["number"]
+    assert settings(dataset, tmp_path, keep='number, "press, bar"').kept == ["number", "press, bar"]
 
 
 @pytest.mark.usefixtures("bundle")

@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -79,19 +79,24 @@ def left_behind(process: subprocess.Popen[str], tracking: str, run_id: str) -> t
 
 
 @pytest.mark.parametrize(
-    ("signum", "status", "more"),
+    ("signum", "status", "more", "send"),
     [
-        pytest.param(signal.SIGTERM, 143, (), id="SIGTERM, alone"),
-        pytest.param(signal.SIGINT, 130, (), id="SIGINT, alone"),
-        pytest.param(signal.SIGINT, 130, TWO, id="SIGINT, two processes"),
-        pytest.param(signal.SIGTERM, 143, TWO, id="SIGTERM, two processes"),
+        pytest.param(signal.SIGTERM, 143, (), os.kill, id="SIGTERM, alone"),
+        pytest.param(signal.SIGINT, 130, (), os.kill, id="SIGINT, alone"),
+        pytest.param(signal.SIGINT, 130, TWO, os.killpg, id="SIGINT, to both of two processes, as a terminal does"),
+        pytest.param(signal.SIGTERM, 143, TWO, os.kill, id="SIGTERM, to the first of two processes"),
     ],
 )
 def test_a_signal_ends_training_and_its_run_as_killed(
-    small: Path, tracking: str, signum: signal.Signals, status: int, more: tuple[str, ...]
+    small: Path,
+    tracking: str,
+    signum: signal.Signals,
+    status: int,
+    more: tuple[str, ...],
+    send: Callable[[int, int], None],
 ) -> None:
     with endless_training(small, tracking, *more) as (process, run_id):
-        process.send_signal(signum)
+        send(process.pid, signum)
         said, ended_as = left_behind(process, tracking, run_id)
     assert (process.returncode, ended_as) == (status, "KILLED")
     assert f"ssad: stopped by {signum.name}; train goes on with --resume {run_id}\n" in said
