@@ -8,7 +8,14 @@ from typing import Any
 import lightning as L
 import torch
 from lightning.pytorch.utilities.model_helpers import is_overridden
-from torch.utils.data import DataLoader, default_collate, default_convert
+from torch.utils.data import (
+    DataLoader,
+    DistributedSampler,
+    RandomSampler,
+    SequentialSampler,
+    default_collate,
+    default_convert,
+)
 
 from ssad.datasets.interfaces import DatasetWithInputDim
 from ssad.datasets.rows import (
@@ -41,7 +48,7 @@ class SelfSupervisionDataModule(L.LightningDataModule):
 
         Raises:
             DatasetError: the CSV does not fit the training rows.
-            TypeError: `datamodule` changes batches, of which those here would know nothing.
+            TypeError: `datamodule` changes batches or picks rows, of which those here would know nothing.
         """
         super().__init__()
         own = [f"{hook}()" for hook in BATCH_HOOKS if is_overridden(hook, datamodule)]
@@ -110,14 +117,31 @@ SCORING_BATCH = 8192
 def _training_rows(datamodule: L.LightningDataModule) -> tuple[Any, int]:
     """The training dataset and the batch size, from the module's attributes or its training loader."""
     rows, batch_size = getattr(datamodule, "train", None), getattr(datamodule, "batch_size", None)
-    if rows is None or batch_size is None:
+    if rows is None or batch_size is None or is_overridden("train_dataloader", datamodule):
         loader = datamodule.train_dataloader()
+        if not isinstance(loader, DataLoader):
+            raise TypeError(
+                f"{type(datamodule).__name__}.train_dataloader() gives a {type(loader).__name__}, expected one "
+                "DataLoader of all training rows."
+            )
         rows = loader.dataset if rows is None else rows
         if loader.collate_fn not in (default_collate, default_convert, collate, getattr(rows, "collate", None)):
             raise TypeError(_of_its_own(datamodule, ["its loader's collate_fn"]))
+        sampler = getattr(loader.batch_sampler, "sampler", loader.sampler)
+        if not _takes_every_row(sampler):
+            raise TypeError(
+                f"{type(datamodule).__name__} picks rows by a {type(sampler).__name__}, expected every training row "
+                "once an epoch; leave the others out of its training dataset."
+            )
         own = loader.batch_size or getattr(loader.batch_sampler, "batch_size", None)
         batch_size = own if batch_size is None else batch_size
     return rows, batch_size or SCORING_BATCH
+
+
+def _takes_every_row(sampler: Any) -> bool:
+    if isinstance(sampler, RandomSampler):
+        return not sampler.replacement and sampler.num_samples == len(sampler.data_source)
+    return isinstance(sampler, SequentialSampler | DistributedSampler)
 
 
 def _of_its_own(datamodule: L.LightningDataModule, parts: list[str]) -> str:

@@ -144,7 +144,7 @@ def preset(name: str) -> Preset:
 def _imported(name: str) -> Preset:
     try:
         found = pkgutil.resolve_name(name)
-    except (ImportError, AttributeError, ValueError) as error:
+    except Exception as error:  # whatever a module of the user's own does wrong
         raise SettingsError(
             f"detector {name!r} cannot be imported ({error}); name a Preset as module:attribute."
         ) from error

@@ -14,6 +14,9 @@ ALPHA = 0.05
 ROUNDING = 1 + 1e-12
 """A hair more than 1, so that products such as 0.29 * 100 are not rounded below their whole number."""
 
+LEAST_ALPHA = 1e-18
+"""No table has the rows for it."""
+
 
 class ConformalThresholding(HistogramPlotAnalyzer):
     """At most a share `alpha` of normal rows is called abnormal [Bates et al., Annals of Statistics 2023, eq. 3].
@@ -67,7 +70,7 @@ def conformal_threshold(scores: Floats, alpha: float) -> float:
 
 def rows_to_promise(alpha: float) -> int:
     """The fewest held-back rows that allow p-values as small as `alpha`: the smallest is 1 / (rows + 1)."""
-    return math.ceil(1 / (alpha * ROUNDING)) - 1
+    return math.ceil(1 / max(alpha * ROUNDING, LEAST_ALPHA)) - 1
 
 
 def _callable_ranks(rows: int, alpha: float) -> int:

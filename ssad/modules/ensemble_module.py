@@ -13,6 +13,7 @@ from ssad.bundle.intervals import SCORE_TOLERANCE
 from ssad.confidence_estimators import SupportsConfidenceEstimation
 from ssad.datamodules import SelfSupervisionDataModule
 from ssad.distribution_analyzers import SupportsDistributionAnalysis
+from ssad.errors import TrainingError
 from ssad.models import AutoencoderEnsemble, spread_rows
 from ssad.modules.self_supervision_module import DECIDED, SCORING_VALUES, SelfSupervisionModule
 
@@ -63,6 +64,8 @@ SPREAD_FLOOR = 0.2
 """Least unit: where nine rows in ten are alike the two quantiles are one, and what differs would all be beyond
 `LARGEST_LOG`, which ranks nothing."""
 
+
+HALF = (torch.bfloat16, torch.float16)
 
 LEAST_ROOT = 1e-15
 """Of what is divided by: nothing is divided by nothing, and a number whose root is less is 0 but for its sign."""
@@ -144,6 +147,10 @@ class EnsembleModule(SelfSupervisionModule):
             rows = self._training_rows(datamodule, torch.arange(len(datamodule.train)))
             self.weights = distance_weights(self.model.standardize(rows))
             deviations = torch.stack(self._log_deviations(rows)).float()
+            if rows.dtype in HALF and not torch.isfinite(deviations).all():
+                raise TrainingError(
+                    f"distances between rows cannot be computed in {rows.dtype}; train with precision bf16-mixed."
+                )
             zero, unit = torch.quantile(deviations, deviations.new_tensor(SPREAD_QUANTILES), dim=1).to(rows)
             self.deviation_center, self.deviation_width = zero, (unit - zero).clamp_min(SPREAD_FLOOR)
             self.scoring_dtype = self._precision(spread_rows(rows, PRECISION_ROWS))

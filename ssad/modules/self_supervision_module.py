@@ -293,10 +293,12 @@ class SelfSupervisionModule(L.LightningModule, ABC, SupportsSelfSupervision):
         return gathered.cpu()
 
     def update_thresholds(self) -> list[float]:
-        """Scores at which to test, ascending: the ends of the unknown interval, or the manual one."""
+        """Scores at which to test, ascending: the ends of the unknown interval if there is one, or the manual one."""
         configuration = self.confidence_estimator.configuration
-        if self.threshold_strategy == "manual" or configuration is None:
+        if self.threshold_strategy == "manual":
             return [self.manual_threshold]
+        if configuration is None:
+            return []
         ends = {configuration.thresholds.normal, configuration.thresholds.abnormal}
         return sorted(end for end in ends if np.isfinite(end))
 
@@ -394,6 +396,8 @@ class SelfSupervisionModule(L.LightningModule, ABC, SupportsSelfSupervision):
             logger.info("the test rows carry no labels of both kinds: there are no test metrics")
             return
         thresholds = self.thresholds or self.update_thresholds()
+        if not thresholds:
+            logger.warning("no recalibration has set thresholds: the test metrics are those of the ranking alone")
         at_thresholds = [self.compute_test_metrics(scores, labels, threshold) for threshold in thresholds]
         highest = at_thresholds[-1] if at_thresholds else ranking_metrics(scores, labels)
         self.log_dict({f"test_{name}": value for name, value in highest.items()}, sync_dist=True)

@@ -13,7 +13,15 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch.utils.data import DataLoader, Dataset, TensorDataset
+from torch.utils.data import (
+    BatchSampler,
+    DataLoader,
+    Dataset,
+    RandomSampler,
+    SubsetRandomSampler,
+    TensorDataset,
+    WeightedRandomSampler,
+)
 
 from ssad import (
     DataFrameToTensor,
@@ -182,6 +190,30 @@ def test_a_data_module_that_changes_its_batches_is_refused() -> None:
         SelfSupervisionDataModule(Moves(4, 2))
     with pytest.raises(TypeError, match="Collates changes batches by its loader's collate_fn"):
         SelfSupervisionDataModule(Collates(4, 2))
+
+
+@pytest.mark.parametrize(
+    "sampler",
+    [
+        SubsetRandomSampler([0, 1]),
+        WeightedRandomSampler([0.5] * 4, 4),
+        RandomSampler(range(4), replacement=True),
+        RandomSampler(range(4), num_samples=2),
+    ],
+    ids=lambda sampler: type(sampler).__name__,
+)
+def test_a_data_module_that_picks_rows_is_refused(sampler: Any) -> None:
+    class Picks(Numbered):
+        def train_dataloader(self) -> DataLoader[Any]:
+            return DataLoader(TensorDataset(self.numbers), batch_size=2, sampler=sampler)
+
+    class Batches(Numbered):
+        def train_dataloader(self) -> DataLoader[Any]:
+            return DataLoader(TensorDataset(self.numbers), batch_sampler=BatchSampler(sampler, 2, False))
+
+    for module in (Picks(4, 2), Batches(4, 2)):
+        with pytest.raises(TypeError, match=f"picks rows by a {type(sampler).__name__}, expected every training row"):
+            SelfSupervisionDataModule(module)
 
 
 @settings(max_examples=25, deadline=None)

@@ -70,6 +70,7 @@ def test_too_few_rows_call_nothing() -> None:
     assert analyzed(np.arange(18.0), 0.05, (3.0, 4.0)) == (3.0, math.inf)
     assert analyzed(np.arange(19.0), 0.05, (3.0, 4.0))[1] < math.inf
     assert [rows_to_promise(alpha) for alpha in (0.05, 0.01, 0.3, 0.29)] == [19, 99, 3, 3]
+    assert rows_to_promise(5e-324) > 1e15
 
 
 @pytest.mark.parametrize("alpha", [0.0, 1.0, -0.1, math.nan])

@@ -437,6 +437,17 @@ def test_a_checkpoint_decides_as_it_did_when_it_was_written() -> None:
     assert other.confidence_estimator.configuration == module.confidence_estimator.configuration
 
 
+def test_without_intervals_only_the_ranking_is_tested(caplog: pytest.LogCaptureFixture) -> None:
+    module, lightning = cosine(), trainer()
+    checkpoint = {"state_dict": module.state_dict()}
+    module.on_save_checkpoint(checkpoint)
+    module.on_load_checkpoint(checkpoint)
+    rows = DataLoader(TensorDataset(torch.rand(20, DIM), torch.arange(20) % 2), batch_size=10)
+    (tested,) = lightning.test(module, rows, verbose=False)
+    assert set(tested) == {"test_auc", "test_ap"}
+    assert "no recalibration has set thresholds" in caplog.text
+
+
 def test_a_callback_begins_anew_with_every_training(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ssad.modules.self_supervision_callback.SETTLED_SHARE", 1.0)
     callback, epochs = SelfSupervisionCallback(stop_when_settled=True), []
