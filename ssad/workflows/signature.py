@@ -51,12 +51,12 @@ def _type(column: Column, values: pd.Series, whole: bool) -> DataType | AnyType:
     """The type of a column; any, where MLflow would let its values pass by no other.
 
     A type lets no other text pass than text, a moment neither with a time zone nor outside of `MOMENTS`, and an integer
-    of 64 bits for no double, nor for an integer if it has no sign.
+    of 64 bits for no double, nor for an integer if it has no sign. A truth value that is missing it makes false.
     """
     if column.kind == "categorical" or any(isinstance(value, str) for value in values):
         return DataType.string
     if column.kind == "boolean":
-        return DataType.boolean
+        return ANY
     if column.kind == "date":
         zoned = isinstance(values.dtype, pd.DatetimeTZDtype)
         held = all(end is not None and MOMENTS[0] <= end <= MOMENTS[1] for end in (column.minimum, column.maximum))
@@ -74,4 +74,4 @@ def _cells(plain: list[Any], raw: pd.Series, kind: DataType | AnyType) -> pd.Ser
         return pd.Series(plain, dtype="float64")
     if kind == DataType.datetime:
         return pd.Series(np.asarray(plain, dtype="datetime64[us]"))
-    return pd.Series([value if value is None or kind == DataType.boolean else str(value) for value in plain])
+    return pd.Series([value if value is None or isinstance(value, bool) else str(value) for value in plain])
