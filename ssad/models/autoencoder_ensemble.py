@@ -40,12 +40,15 @@ class ClippedStandardizer(nn.Module):
         center: mean of the held training features, shape (d,).
         width: their deviation, shape (d,), above 0.
         low: what a standardized value is held to from below, shape (d,); `high` likewise from above.
+        middle: of the training features' range, shape (d,); `reach` is how wide that is, 1 where all are alike.
     """
 
     center: torch.Tensor
     width: torch.Tensor
     low: torch.Tensor
     high: torch.Tensor
+    middle: torch.Tensor
+    reach: torch.Tensor
 
     def __init__(self, features: torch.Tensor) -> None:
         """Learn from training features, shape (n, d)."""
@@ -58,7 +61,9 @@ class ClippedStandardizer(nn.Module):
             width = torch.maximum(width, floor)
         mean, deviation = _moments(((rows - center) / width).clamp(-CLIP, CLIP))
         ends = {"low": (-CLIP - mean) / deviation, "high": (CLIP - mean) / deviation}
-        for name, value in {"center": center + width * mean, "width": width * deviation, **ends}.items():
+        least, most = features.aminmax(dim=0)
+        span = {"middle": (least + most) / 2, "reach": torch.where(least < most, most - least, 1.0)}
+        for name, value in {"center": center + width * mean, "width": width * deviation, **ends, **span}.items():
             self.register_buffer(name, value.float())
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
@@ -66,6 +71,14 @@ class ClippedStandardizer(nn.Module):
         # A feature a row: one number for all of a row's values takes a runtime less time than one for each.
         center, width, low, high = (part[:, None] for part in (self.center, self.width, self.low, self.high))
         return ((features.T - center) / width).clamp(low, high).T
+
+    def beyond(self, features: torch.Tensor) -> torch.Tensor:
+        """How far beyond the training rows the farthest of a row's features lies, shape (n,), in widths of their range.
+
+        At most 0 within it.
+        """
+        from_middle = (features.T - self.middle[:, None]) / self.reach[:, None]
+        return from_middle.abs().amax(dim=0) - 0.5
 
 
 class AutoencoderEnsemble(nn.Module):

@@ -87,6 +87,10 @@ class EnsembleModule(SelfSupervisionModule):
     and flags what makes them differ by `WORD_DIFFERENCE`. Both references are taken anew before every
     recalibration.
 
+    Standardized features are held, which would make a value that no row came near one among others. So the score is
+    multiplied by how many times the width of the training rows' range a row's farthest feature lies beyond it, if that
+    is more than once.
+
     In training, confident-normal rows are reconstructed; confident-abnormal ones are pushed, by a hinge
     on the logarithm of their error, beyond `MARGIN` above the normal ones; undecided ones are left out.
 
@@ -193,7 +197,8 @@ class EnsembleModule(SelfSupervisionModule):
         unexplained, distance = self._log_deviations(data)
         weight = 0.5 / self.deviation_width
         mean = weight[0] * unexplained + weight[1] * distance - (weight * self.deviation_center).sum()
-        return torch.exp(mean.clamp_max(LARGEST_LOG))
+        far = self.model.standardize.beyond(data).clamp_min(1.0)
+        return torch.exp((mean + torch.log(far)).clamp_max(LARGEST_LOG))
 
     def feature_errors(self, data: torch.Tensor) -> torch.Tensor:
         """Geometric mean of each feature's residual as it is and given the others, in deviations, shape (n, d).

@@ -10,7 +10,14 @@ import pytest
 import torch
 from torch import nn
 
-from ssad import BinaryConfidence, CosineReconstructionModule, EVTThresholding, FreeEnergyScoringModule
+from ssad import (
+    BinaryConfidence,
+    CosineReconstructionModule,
+    EVTThresholding,
+    FreeEnergyScoringModule,
+    TriangularThresholding,
+)
+from ssad.models import AutoencoderEnsemble
 from ssad.modules import EnsembleModule
 from ssad.modules.ensemble_module import (
     DISTANCE_FLOOR,
@@ -215,6 +222,19 @@ def test_whitened_residuals_are_those_of_the_regression_on_all_others() -> None:
     correlation = torch.corrcoef(torch.stack([found[:, 0], left]))[0, 1]
     assert correlation.item() > 0.98  # the ridge keeps it from 1
     assert found[:, 0].std().item() == pytest.approx(1.0, abs=0.1)
+
+
+def test_a_value_far_beyond_all_training_rows_multiplies_the_score() -> None:
+    features = torch.rand(200, 3)
+    features[:2, 0] = torch.tensor([0.0, 4.0])  # a range of 4
+    module = EnsembleModule(AutoencoderEnsemble(features, [4], 1, 2), 1, BinaryConfidence(), TriangularThresholding())
+    rows = torch.full((6, 3), 0.5)
+    rows[:, 0] = torch.tensor([4.0, 8.0, -4.0, 16.0, -12.0, 1e9])  # 0, 1, 1, 3, 3 widths beyond it, and many
+    with torch.no_grad():
+        held, once, before, three, three_before, many = module.score(rows).tolist()
+    assert [once, three] == pytest.approx([held, 3 * held])
+    assert three_before == pytest.approx(3 * before)
+    assert three < many < float("inf")
 
 
 def test_a_row_is_no_neighbour_of_itself() -> None:
