@@ -65,6 +65,8 @@ def invocation_rows(document: Any, schema: TableSchema, settings: Settings) -> G
     if len(found) != 1:
         raise RowsError(f"the body must have exactly one of the keys {', '.join(INVOCATION_KEYS)}.")
     content = document[found[0]]
+    if found[0] in ("instances", "inputs") and isinstance(content, dict) and list not in map(type, content.values()):
+        content = [content]  # one row, by itself
     names = [column.name for column in schema.columns]
     if found[0] == "dataframe_split":
         if not isinstance(content, dict) or "data" not in content:

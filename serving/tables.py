@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import re
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
@@ -24,6 +25,9 @@ PART_ROWS = 16_384
 
 CSV_BLOCK_BYTES = 2**22
 """Bytes of a CSV body that are parsed at once; a longer line is refused."""
+
+EMPTY = "Empty CSV"
+"""What Arrow says of a header that no line ends."""
 
 UNPACKED_BYTES = 16
 """A value of a Parquet body may unpack to so many bytes, the widest number; one word alone could else be gigabytes."""
@@ -56,6 +60,8 @@ def csv_rows(body: bytes, schema: TableSchema, settings: Settings) -> Iterator[G
     except UnclosedQuoteError as error:
         raise RowsError("the body ends within a quoted field; close the quote.") from error
     except (pa.ArrowException, UnicodeDecodeError) as error:
+        if EMPTY in str(error) and names:
+            check_rows(0, settings)
         row = re.search(r"Row #(\d+)", str(error))
         where = f"see line {row[1]}" if row else "see its header"
         if STRADDLING in str(error):
@@ -67,8 +73,8 @@ def _csv_header(body: bytes) -> list[str]:
     import csv
 
     try:
-        first = body[:CSV_BLOCK_BYTES].split(b"\n", 1)[0].decode("utf-8-sig").strip("\r")
-        return next(csv.reader([first], strict=True), [])
+        lines = io.TextIOWrapper(io.BytesIO(body[:CSV_BLOCK_BYTES]), encoding="utf-8-sig", newline="")
+        return next(filter(None, csv.reader(lines, strict=True)), [])
     except (UnicodeDecodeError, csv.Error) as error:
         raise RowsError("the body is no CSV table with a header in UTF-8, see its header.") from error
 

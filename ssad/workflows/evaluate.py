@@ -132,7 +132,7 @@ def evaluate(settings: EvaluateSettings) -> EvaluateResult:
     Raises:
         SsadError: a mistake of the user.
     """
-    with tracked_run(system_metrics=False) as run, tempfile.TemporaryDirectory() as folder:
+    with tracked_run("evaluate", system_metrics=False) as run, tempfile.TemporaryDirectory() as folder:
         log_new_params(run, vars(settings))
         model = fetch_model(settings.model, Path(folder))
         mlflow.set_tags({"model": model.uri, "model_id": model.model_id or ""})

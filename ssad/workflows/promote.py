@@ -92,7 +92,7 @@ def promote(settings: PromoteSettings) -> PromoteResult:
         SsadError: a mistake of the user; likewise.
     """
     name = registered_name(settings.candidate)
-    with tracked_run(system_metrics=False) as run, tempfile.TemporaryDirectory() as folder:
+    with tracked_run("promote", system_metrics=False) as run, tempfile.TemporaryDirectory() as folder:
         log_new_params(run, vars(settings))
         client = MlflowClient()
         with nullcontext() if settings.dry_run else claimed(client, name, run.info.run_id):

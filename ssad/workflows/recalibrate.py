@@ -86,7 +86,7 @@ def recalibrate(settings: RecalibrateSettings) -> RecalibrateResult:
         RefusedError: the rows are too few, too different, or too many of them would be abnormal.
         SsadError: a mistake of the user; in every case nothing is registered.
     """
-    with tracked_run(system_metrics=False) as run, tempfile.TemporaryDirectory() as folder:
+    with tracked_run("recalibrate", system_metrics=False) as run, tempfile.TemporaryDirectory() as folder:
         log_new_params(run, vars(settings))
         parent = fetch_model(settings.model, Path(folder))
         name = settings.model_name or parent.name

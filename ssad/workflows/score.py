@@ -141,7 +141,7 @@ def score(settings: ScoreSettings, progress: bool = True) -> ScoreResult:
     Raises:
         SsadError: a mistake of the user; then there is no folder of that name.
     """
-    with tracked_run(system_metrics=False) as run, tempfile.TemporaryDirectory() as folder:
+    with tracked_run("score", system_metrics=False) as run, tempfile.TemporaryDirectory() as folder:
         log_new_params(run, vars(settings))
         if "://" not in settings.output:
             check_free(Path(settings.output))

@@ -24,6 +24,7 @@ from mlflow.data.pandas_dataset import from_pandas
 from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 from mlflow.models import infer_signature
+from mlflow.utils.mlflow_tags import MLFLOW_PROJECT_ENTRY_POINT
 from sqlalchemy import make_url
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -59,10 +60,11 @@ TYPED_ROWS = 1000
 
 
 @contextmanager
-def tracked_run(system_metrics: bool = True) -> Iterator[Run]:
+def tracked_run(entry_point: str, system_metrics: bool = True) -> Iterator[Run]:
     """The run that `mlflow run` opened, or a new one; FAILED if the body raises, KILLED if a signal ends it.
 
     Args:
+        entry_point: its name in `MLproject`; a tag of the run, as `mlflow run` has it.
         system_metrics: whether to log the load of the machine meanwhile. Not around `mlflow.models.evaluate`:
             that imports libraries under a lock of MLflow's, which the monitor's own imports wait for, and the
             two have been seen to wait for each other.
@@ -77,7 +79,7 @@ def tracked_run(system_metrics: bool = True) -> Iterator[Run]:
         make_database(mlflow.get_tracking_uri())
         with mlflow.start_run(log_system_metrics=system_metrics) as run:
             try:
-                mlflow.set_tags(git_state())
+                mlflow.set_tags(git_state() | {MLFLOW_PROJECT_ENTRY_POINT: entry_point})
                 yield run
             except (SsadError, *FAILURES) as error:
                 told = error if isinstance(error, SsadError) else explained(error)

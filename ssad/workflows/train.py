@@ -24,7 +24,7 @@ from ssad.datasets.schema import survey_rows
 from ssad.datasets.table_rows import TableRows, open_rows
 from ssad.datasets.tables import LABEL, fetched
 from ssad.detectors import FitSettings, FittedDetector, Hardware, Plan, fit_detector
-from ssad.errors import DatasetError, RowsError, SettingsError, TrainingError, check_settings
+from ssad.errors import DatasetError, RowsError, SettingsError, TrainingError, check_settings, without_secrets
 from ssad.loggers import mlflow_logger as to_mlflow
 from ssad.metrics import threshold_metrics
 from ssad.workflows.processes import Processes, trains_along
@@ -181,7 +181,7 @@ def train(settings: TrainSettings, progress: bool = True) -> TrainResult:
 def _train(settings: TrainSettings, tables: Tables, progress: bool) -> TrainResult:
     if trains_along(settings.hardware.num_nodes):
         _train_along(settings, tables)
-    with tracked_run() as run:
+    with tracked_run("main") as run:
         run_id = run.info.run_id
         mlf_logger = to_mlflow.RunLogger(tracking_uri=mlflow.get_tracking_uri(), run_id=run_id)
         _log_inputs(settings, tables)
@@ -198,9 +198,18 @@ def _train(settings: TrainSettings, tables: Tables, progress: bool) -> TrainResu
             to_mlflow.log_report(mlf_logger)
             model_uri = log_bundle(bundle_path, describe_rows(detector.schema, first, detector.survey.whole))
         too_late_to_stop()
-        registered = register(model_uri, settings.model_name)
+        registered = register(model_uri, settings.model_name, _description(settings, detector))
     region_shares = detector.curve.thresholds.shares(detector.training_scores)
     return TrainResult(run_id, registered, detector, metrics, region_shares)
+
+
+def _description(settings: TrainSettings, detector: FittedDetector) -> str:
+    """What the registry's page says of the version."""
+    ends = detector.curve.thresholds
+    return (
+        f"{detector.plan.detector}, trained on {len(detector.training_scores):,} rows of "
+        f"{without_secrets(settings.dataset)}: normal up to {ends.normal:.6g}, abnormal from {ends.abnormal:.6g}"
+    )
 
 
 def _fit(settings: TrainSettings, tables: Tables, mlf_logger: MLFlowLogger, progress: bool) -> FittedDetector:

@@ -292,6 +292,27 @@ def test_a_record_that_lacks_a_column_is_refused_whatever_the_others_have(
     assert [(error["row"], error["column"]) for error in answer.json()["errors"]] == [(2, name) for name in names]
 
 
+@pytest.mark.parametrize("layout", ["instances", "inputs"])
+def test_a_row_by_itself_is_one_row_as_to_mlflow(client: TestClient, rows: Rows, layout: str) -> None:
+    alone, listed = (client.post("/invocations", json={layout: given}) for given in (rows[0], [rows[0]]))
+    assert alone.status_code == 200, alone.text
+    assert alone.json() == listed.json()
+
+
+@pytest.mark.parametrize("ending", ["", "\n"])
+def test_a_csv_of_a_header_alone_has_no_rows(client: TestClient, ending: str) -> None:
+    answer = post(client, ",".join(KINDS) + ending, "text/csv")
+    assert answer.status_code == 422
+    assert answer.json()["detail"] == "there are no rows; send at least one."
+
+
+def test_a_name_in_a_csv_may_have_a_line_break(client: TestClient, rows: Rows) -> None:
+    text = pd.DataFrame(rows[:3]).assign(**{"two\nlines": 1}).to_csv(index=False)
+    for line_end in ("\n", "\r\n"):
+        answer = post(client, "\n" + text.replace("\n", line_end), "text/csv")
+        assert len(answer.json()["predictions"]) == 3
+
+
 @pytest.mark.parametrize("layout", ["dataframe_records", "inputs"])
 def test_mlflows_records_are_padded_as_mlflow_does(client: TestClient, rows: Rows, layout: str) -> None:
     lacking = {name: value for name, value in rows[1].items() if name != "amount"}

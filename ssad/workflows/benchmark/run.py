@@ -154,7 +154,7 @@ def _bar(title: str, steps: int, shown: bool) -> Iterator[Callable[[], None]]:
 def _log(settings: BenchmarkSettings, report: Report) -> None:
     """Log settings, tables, figures and the means of the summary as one run."""
     summary = report.tables["summary"]
-    with tracked_run() as run:
+    with tracked_run("benchmark") as run:
         log_new_params(run, {name: str(value) for name, value in vars(settings).items()})
         for name, table in report.tables.items():
             mlflow.log_text(table.to_csv(), f"{name}.csv")

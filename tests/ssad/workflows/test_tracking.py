@@ -20,7 +20,7 @@ from tests.ssad.workflows.support import PROCESS_SECONDS, QUIET_LIBRARIES, envir
 
 pytestmark = [*QUIET_LIBRARIES, pytest.mark.slow]
 
-RUN = "from ssad.workflows.tracking import tracked_run\nwith tracked_run(system_metrics=False): pass"
+RUN = "from ssad.workflows.tracking import tracked_run\nwith tracked_run('main', system_metrics=False): pass"
 
 
 def test_the_first_runs_of_a_directory_may_begin_together(tmp_path: Path) -> None:
@@ -36,11 +36,12 @@ def test_the_first_runs_of_a_directory_may_begin_together(tmp_path: Path) -> Non
 
 def test_the_run_says_from_which_code_it_came(tracking: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(PROJECT)
-    with tracked_run(system_metrics=False) as run:
+    with tracked_run("main", system_metrics=False) as run:
         pass
     tags = MlflowClient(tracking).get_run(run.info.run_id).data.tags
     assert re.fullmatch(r"[0-9a-f]{40}", tags["mlflow.source.git.commit"])
     assert tags["git.dirty"] in ("true", "false")
+    assert tags["mlflow.project.entryPoint"] == "main"
 
 
 def test_a_column_of_lists_is_told_apart_by_what_is_in_them() -> None:
@@ -52,7 +53,7 @@ def test_a_column_of_lists_is_told_apart_by_what_is_in_them() -> None:
 @pytest.mark.usefixtures("tracking")
 def test_a_file_that_cannot_be_used_is_named_and_not_the_server(tmp_path: Path) -> None:
     sentence = r"x{300} cannot be read or written \(File name too long\)"
-    with pytest.raises(TrackingError, match=sentence), tracked_run(system_metrics=False):
+    with pytest.raises(TrackingError, match=sentence), tracked_run("main", system_metrics=False):
         (tmp_path / ("x" * 300)).stat()
 
 
@@ -68,7 +69,7 @@ def test_a_full_disk_is_known_by_its_number_and_by_its_words() -> None:
 
 def test_the_store_is_told_no_password_of_a_table(tracking: str) -> None:
     uri = "https://user:s3cret@host/t.csv"
-    with suppress(DatasetError), tracked_run(system_metrics=False) as run:
+    with suppress(DatasetError), tracked_run("main", system_metrics=False) as run:
         log_new_params(run, {"dataset": uri})
         log_dataset(pd.DataFrame({"x": [1.0]}), uri, "training")
         raise DatasetError(f"{uri} is gone.")
