@@ -215,6 +215,8 @@ class AnomalyDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]  # sci
     def _rows(self, X: Any, reset: bool) -> pd.DataFrame:  # noqa: N803 - scikit-learn's name
         """Rows as a table: a DataFrame's own columns, or those of an array by position."""
         min_rows = MIN_FIT_ROWS if reset else 1
+        if not isinstance(X, pd.DataFrame) and hasattr(X, "to_pandas"):
+            X = X.to_pandas()  # noqa: N806 - a table of Arrow's or Polars': an array of it would have no names or dates
         if isinstance(X, pd.DataFrame):
             _check_frame(X, min_rows)
             if reset or self._fitted is not None:  # a loaded bundle checks names itself, by its schema
@@ -315,9 +317,11 @@ def _check_frame(frame: pd.DataFrame, min_rows: int) -> None:
 
 
 def _check_no_text(array: Any) -> None:
-    """Refuse an array of words: by position alone, nothing says which columns are categories."""
+    """Refuse an array of words, or of moments: by position alone, nothing says which columns are of which kind."""
     values = np.asarray(array) if isinstance(array, np.ndarray | list | tuple) else np.empty(0)
     if values.dtype.kind in "US" or (values.dtype == object and any(isinstance(value, str) for value in values.flat)):
         raise DatasetError(
             "the array holds text, expected numbers; pass a DataFrame, whose text columns are categories."
         )
+    if values.dtype.kind in "Mm":
+        raise DatasetError("the array holds moments, expected numbers; pass a DataFrame, whose moments are dates.")

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 import torch
 from sklearn.base import clone, is_outlier_detector
@@ -136,6 +137,20 @@ def test_a_frame_keeps_its_columns_of_any_kind(blobs: pd.DataFrame) -> None:
     assert detector.n_features_in_ == 3
     assert detector.feature_names_in_.tolist() == ["x", "y", "kind"]
     assert detector.predict(blobs).shape == (300,)
+
+
+def test_a_table_of_arrow_is_what_pandas_makes_of_it(blobs: pd.DataFrame) -> None:
+    table = blobs.assign(day=pd.Timestamp("2024-01-01") + pd.to_timedelta(np.arange(len(blobs)) % 70, unit="h"))
+    by_pandas, by_arrow = (
+        AnomalyDetector("radon", max_epochs=1, random_state=0).fit(rows) for rows in (table, pa.Table.from_pandas(table))
+    )
+    assert by_arrow.bundle_.schema == by_pandas.bundle_.schema
+    assert (by_arrow.score_samples(pa.Table.from_pandas(table)) == by_pandas.score_samples(table)).all()
+
+
+def test_an_array_of_moments_is_refused(detector: AnomalyDetector) -> None:
+    with pytest.raises(DatasetError, match="holds moments, expected numbers; pass a DataFrame"):
+        detector.score_samples(np.full((3, 2), np.datetime64("2024-01-01")))
 
 
 def test_the_values_of_a_frame_score_as_the_frame(points: Any) -> None:
