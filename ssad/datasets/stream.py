@@ -33,6 +33,9 @@ PARQUET = (".parquet", ".pq")
 BLOCK_BYTES = 1 << 24
 """Of text that are parsed at once: more than any row has."""
 
+NO_NUMBER = "CSV conversion error"
+"""What Arrow says of a cell that is no number to it."""
+
 ROW = re.compile(r"(Expected \d+ columns, got \d+):.*")
 """What Arrow says of a row of text, which it then repeats: a run's tags are no place for whole rows."""
 
@@ -130,18 +133,27 @@ def _text(path: Path, numbers: Collection[str], wanted: list[str]) -> TableStrea
     layout = pacsv.ParseOptions(delimiter=separator, newlines_in_values=True)
     names = pacsv.open_csv(open_text(path), blocks, layout).schema.names
     check_separator(path, names)
-    kinds = {name: pa.float64() if name in numbers else pa.string() for name in wanted}
-    values = pacsv.ConvertOptions(
-        column_types=kinds,
-        include_columns=[name for name in wanted if name in names],
-        null_values=MISSING_WORDS,
-        strings_can_be_null=True,
-    )
+
+    def rows(numbers: Collection[str], skip: int) -> Iterator[pa.RecordBatch]:
+        values = pacsv.ConvertOptions(
+            column_types={name: pa.float64() if name in numbers else pa.string() for name in wanted},
+            include_columns=[name for name in wanted if name in names],
+            null_values=MISSING_WORDS,
+            strings_can_be_null=True,
+        )
+        text = WithLastRow(open_text(path), len(names), separator)
+        return after(without_last_row(pacsv.open_csv(text, blocks, layout, values)), skip)
 
     def read(skip: int) -> Iterator[pa.RecordBatch]:
-        text = WithLastRow(open_text(path), len(names), separator)
         try:
-            yield from after(without_last_row(pacsv.open_csv(text, blocks, layout, values)), skip)
+            try:
+                for batch in rows(numbers, skip):
+                    skip += len(batch)
+                    yield batch
+            except pa.ArrowInvalid as error:
+                if NO_NUMBER not in str(error):
+                    raise
+                yield from rows((), skip)  # the schema reads more than Arrow does, and names what it cannot read
         except UnclosedQuoteError as error:
             raise DatasetError(
                 f"{path} ends within a quoted field; close the quote, or write the file whole."
@@ -160,7 +172,8 @@ def _evenly(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
     """The same rows in batches of `BATCH_ROWS`, the last one shorter."""
     waiting: list[pa.RecordBatch] = []
     for batch in batches:
-        waiting.append(batch)
+        # A column of numbers is words from the first batch on in which Arrow cannot read one.
+        waiting = [*(before.cast(batch.schema) for before in waiting), batch]
         while sum(map(len, waiting)) >= BATCH_ROWS:
             joined = pa.concat_batches(waiting) if len(waiting) > 1 else waiting[0]
             yield joined.slice(0, BATCH_ROWS)

@@ -18,7 +18,7 @@ from ssad.datasets import stream as streams
 from ssad.datasets.parquet import after
 from ssad.datasets.stream import TableStream, open_stream
 from ssad.datasets.tables import read_table
-from ssad.errors import DatasetError
+from ssad.errors import DatasetError, RowsError
 
 SCHEMA = TableSchema(
     (
@@ -122,10 +122,19 @@ def test_what_is_kept_of_text_is_as_it_was_written_and_read_as_before(name: str,
     assert found.numeric.tolist() == expected.numeric.tolist() == [[10.0], [144544786940945582.0], [100.0]]
 
 
-def test_a_number_that_is_none_in_a_text_file_is_named(tmp_path: Path) -> None:
-    (tmp_path / "t.csv").write_text("count,kind\n1,a\nmany,b\n")
-    with pytest.raises(DatasetError, match="many"):
-        list(open_stream(str(tmp_path / "t.csv"), TableSchema((Column("count", "numeric"),))).batches())
+def test_a_number_that_arrow_cannot_read_is_left_to_the_schema(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(streams, "BLOCK_BYTES", 1 << 12)
+    counts = [f"{count / 7}" for count in range(5000)]
+    counts[3000:3003] = ["  ", "\u00a01", "many"]
+    (tmp_path / "t.csv").write_text("\n".join(["count,kind", *(f"{count},a" for count in counts)]), encoding="utf-8")
+    schema = TableSchema((Column("count", "numeric"),))
+    whole = pa.Table.from_batches(list(open_stream(str(tmp_path / "t.csv"), schema).batches()))
+    with pytest.raises(RowsError, match=r"^row 3002, column 'count': expected a number or null"):
+        schema.inputs({"count": whole.column("count").to_pylist()})
+    read = schema.inputs({"count": [*whole.column("count").to_pylist()[:3002], "2"]}).numeric[:, 0]
+    assert read[:3000].tolist() == [count / 7 for count in range(3000)]
+    assert np.isnan(read[3000])
+    assert read[3001:].tolist() == [1.0, 2.0]
 
 
 def test_words_of_several_lines_and_long_ones_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

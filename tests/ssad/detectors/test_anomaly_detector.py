@@ -142,7 +142,8 @@ def test_a_frame_keeps_its_columns_of_any_kind(blobs: pd.DataFrame) -> None:
 def test_a_table_of_arrow_is_what_pandas_makes_of_it(blobs: pd.DataFrame) -> None:
     table = blobs.assign(day=pd.Timestamp("2024-01-01") + pd.to_timedelta(np.arange(len(blobs)) % 70, unit="h"))
     by_pandas, by_arrow = (
-        AnomalyDetector("radon", max_epochs=1, random_state=0).fit(rows) for rows in (table, pa.Table.from_pandas(table))
+        AnomalyDetector("radon", max_epochs=1, random_state=0).fit(rows)
+        for rows in (table, pa.Table.from_pandas(table))
     )
     assert by_arrow.bundle_.schema == by_pandas.bundle_.schema
     assert (by_arrow.score_samples(pa.Table.from_pandas(table)) == by_pandas.score_samples(table)).all()

@@ -536,6 +536,6 @@ def test_a_table_with_none_of_the_columns_is_told_apart_from_an_empty_one(tmp_pa
 @pytest.mark.usefixtures("bundle")
 def test_a_word_among_the_numbers_leaves_no_partial_folder(rows: pd.DataFrame, tmp_path: Path) -> None:
     rows.assign(**{"mean radius": "wide"}).to_csv(tmp_path / "words.csv")
-    with pytest.raises(DatasetError, match="wide"):
+    with pytest.raises(RowsError, match="row 0, column 'mean radius': expected a number or null"):
         score(settings(str(tmp_path / "words.csv"), tmp_path), progress=False)
     assert not list(tmp_path.glob("scores*"))
