@@ -11,6 +11,7 @@ from pathlib import Path
 import pandas as pd
 import pyarrow as pa
 import pyarrow.dataset as pads
+import pyarrow.parquet as pq
 
 from ssad.errors import DatasetError, reason_of
 
@@ -24,9 +25,44 @@ SHOWN_COLUMNS = 20
 NO_NAME = re.compile(r"__index_level_\d+__")
 """What pandas calls a column that it makes of an index without a name."""
 
-READ_AHEAD = 1
-"""Batches that are read while one is used. Of Arrow's own sixteen each costs three times the processor time, most of it
-for memory that another thread had."""
+BUFFER_BYTES = 1 << 16
+"""Of a column that are read at once. A scan of the data set has a whole row group in memory: getting that from the
+system takes as long as reading it."""
+
+
+@dataclass(frozen=True)
+class ParquetFile:
+    """One of the files.
+
+    Attributes:
+        path: where it is.
+        groups: rows of each of its row groups.
+        partition: what the names of its folders say.
+    """
+
+    path: Path
+    groups: tuple[int, ...]
+    partition: pads.Expression
+
+    def read(self, schema: pa.Schema, skip: int) -> Iterator[pa.RecordBatch]:
+        """Batches of these columns, after skipping a number of rows."""
+        begun = [sum(self.groups[: at + 1]) > skip for at in range(len(self.groups))]
+        skip -= sum(rows for rows, wanted in zip(self.groups, begun, strict=True) if not wanted)
+        with pq.ParquetFile(self.path, buffer_size=BUFFER_BYTES) as file:
+            wanted = [at for at, is_begun in enumerate(begun) if is_begun]
+            batches = file.iter_batches(BATCH_ROWS, row_groups=wanted, columns=schema.names)
+            yield from after((self._as(schema, batch) for batch in batches), skip)
+
+    def _as(self, schema: pa.Schema, batch: pa.RecordBatch) -> pa.RecordBatch:
+        """The batch with every column of a schema."""
+        said, rows = pads.get_partition_keys(self.partition), len(batch)
+        columns = [
+            batch.column(field.name).cast(field.type)
+            if field.name in batch.schema.names
+            else pa.repeat(pa.scalar(said.get(field.name), field.type), rows)
+            for field in schema
+        ]
+        return pa.RecordBatch.from_arrays(columns, schema=schema)
 
 
 @dataclass(frozen=True)
@@ -36,20 +72,26 @@ class ParquetFiles:
     Attributes:
         schema: the columns of all files, those of a `name=value` folder among them; a file without one has gaps there.
             An index without a name that pandas wrote along is none of them.
-        groups: the row groups, each with its number of rows.
-        paths: the files.
-        partitions: for each file what the names of its folders say.
+        files: in the order of their names.
     """
 
     schema: pa.Schema
-    groups: tuple[tuple[pads.ParquetFileFragment, int], ...]
-    paths: tuple[Path, ...]
-    partitions: tuple[str, ...]
+    files: tuple[ParquetFile, ...]
 
     @property
     def rows(self) -> int:
         """How many rows there are."""
-        return sum(rows for _, rows in self.groups)
+        return sum(sum(file.groups) for file in self.files)
+
+    @property
+    def paths(self) -> list[Path]:
+        """Where the files are."""
+        return [file.path for file in self.files]
+
+    @property
+    def partitions(self) -> tuple[str, ...]:
+        """For each file what the names of its folders say."""
+        return tuple(str(file.partition) for file in self.files)
 
     def read(self, columns: Sequence[str], skip: int = 0) -> Iterator[pa.RecordBatch]:
         """Batches of `BATCH_ROWS` rows at most, after skipping a number of rows.
@@ -57,20 +99,15 @@ class ParquetFiles:
         Raises:
             DatasetError: a file turns out to be damaged.
         """
-        for group, rows in self.groups:
+        schema = pa.schema([self.schema.field(name) for name in columns])
+        for file in self.files:
+            rows = sum(file.groups)
             if skip < rows:
-                batches = group.to_batches(
-                    self.schema,
-                    columns=list(columns),
-                    batch_size=BATCH_ROWS,
-                    batch_readahead=READ_AHEAD,
-                    memory_pool=pa.system_memory_pool(),  # Arrow's own takes half a second to get its first memory
-                )
                 try:
-                    yield from after(batches, skip)
+                    yield from file.read(schema, skip)
                 except (pa.ArrowException, OSError) as error:
                     raise DatasetError(
-                        f"{group.path} cannot be read to its end ({reason_of(error)}); repair it and run again."
+                        f"{file.path} cannot be read to its end ({reason_of(error)}); repair it and run again."
                     ) from error
             skip = max(0, skip - rows)
 
@@ -111,19 +148,19 @@ def parquet_files(path: Path, words: Collection[str] = ()) -> ParquetFiles:
     try:
         dataset = _dataset(path, words)
         files = sorted(dataset.get_fragments(), key=lambda fragment: fragment.path)
-        groups = [group for file in files for group in file.split_by_row_group()]
         schema = _joined_schema(dataset.schema, files)
         _tell_of_gaps(schema, files)
+        groups = [tuple(group.num_rows for group in file.row_groups) for file in files]
     except (pa.ArrowException, OSError) as error:
         raise DatasetError(
             f"{path} cannot be read ({reason_of(error)}); expected a Parquet file, or a folder with nothing else."
         ) from error
-    lengths = [group.row_groups[0].num_rows for group in groups]
     return ParquetFiles(
         schema,
-        tuple(zip(groups, lengths, strict=True)),
-        tuple(Path(file.path) for file in files),
-        tuple(str(file.partition_expression) for file in files),
+        tuple(
+            ParquetFile(Path(file.path), rows, file.partition_expression)
+            for file, rows in zip(files, groups, strict=True)
+        ),
     )
 
 

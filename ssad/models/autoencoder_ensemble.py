@@ -78,7 +78,8 @@ class ClippedStandardizer(nn.Module):
         At most 0 within it.
         """
         from_middle = (features.T - self.middle[:, None]) / self.reach[:, None]
-        return from_middle.abs().amax(dim=0) - 0.5
+        # A runtime is five times as fast where what it reduces is not the first dimension.
+        return from_middle.abs()[None].amax(dim=1)[0] - 0.5
 
 
 class AutoencoderEnsemble(nn.Module):

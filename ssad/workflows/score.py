@@ -47,7 +47,7 @@ ENGINES = ("local", "spark")
 PART_BATCHES = 16
 """Batches of a part: about a million rows, what an interruption may cost."""
 
-READ_ROWS = 4096
+READ_ROWS = 8192
 """Rows of a batch that become the graph's inputs at once: few enough to stay in the processor's cache, many enough that
 reading a column is not all calls."""
 
@@ -61,7 +61,7 @@ LOCK = "_lock"
 """What one process at a time holds of a half-finished folder."""
 
 PARTS = "part-*.parquet"
-PARQUET: dict[str, Any] = {"compression": "zstd", "use_dictionary": ["region", "model_version"], "store_schema": False}
+PARQUET: dict[str, Any] = {"use_dictionary": ["region", "model_version"], "store_schema": False}
 """Scores hardly repeat, so looking for repetitions would cost more than it saves."""
 
 ANSWERS = ("score", "confidence", "region", "model_version", CONTRIBUTORS, CONTRIBUTOR_SHARES)
