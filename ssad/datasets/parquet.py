@@ -31,8 +31,8 @@ system takes as long as reading it."""
 
 
 @dataclass(frozen=True)
-class ParquetFile:
-    """One of the files.
+class Fragment:
+    """One file of a table.
 
     Attributes:
         path: where it is.
@@ -45,12 +45,14 @@ class ParquetFile:
     partition: pads.Expression
 
     def read(self, schema: pa.Schema, skip: int) -> Iterator[pa.RecordBatch]:
-        """Batches of these columns, after skipping a number of rows."""
-        begun = [sum(self.groups[: at + 1]) > skip for at in range(len(self.groups))]
-        skip -= sum(rows for rows, wanted in zip(self.groups, begun, strict=True) if not wanted)
+        """Batches of these columns, after skipping a number of rows, fewer than there are."""
+        first = 0
+        while skip >= self.groups[first]:
+            skip -= self.groups[first]
+            first += 1
         with pq.ParquetFile(self.path, buffer_size=BUFFER_BYTES) as file:
-            wanted = [at for at, is_begun in enumerate(begun) if is_begun]
-            batches = file.iter_batches(BATCH_ROWS, row_groups=wanted, columns=schema.names)
+            groups = list(range(first, len(self.groups)))
+            batches = file.iter_batches(BATCH_ROWS, row_groups=groups, columns=schema.names)
             yield from after((self._as(schema, batch) for batch in batches), skip)
 
     def _as(self, schema: pa.Schema, batch: pa.RecordBatch) -> pa.RecordBatch:
@@ -76,7 +78,7 @@ class ParquetFiles:
     """
 
     schema: pa.Schema
-    files: tuple[ParquetFile, ...]
+    files: tuple[Fragment, ...]
 
     @property
     def rows(self) -> int:
@@ -158,8 +160,7 @@ def parquet_files(path: Path, words: Collection[str] = ()) -> ParquetFiles:
     return ParquetFiles(
         schema,
         tuple(
-            ParquetFile(Path(file.path), rows, file.partition_expression)
-            for file, rows in zip(files, groups, strict=True)
+            Fragment(Path(file.path), rows, file.partition_expression) for file, rows in zip(files, groups, strict=True)
         ),
     )
 
