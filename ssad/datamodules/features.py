@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import tempfile
 import time
 from collections.abc import Iterator
@@ -100,6 +101,8 @@ def _write(path: Path, rows: TableRows, encoder: TableEncoder, shape: tuple[int,
             np.lib.format.write_array_header_1_0(file, {"descr": "<f4", "fortran_order": False, "shape": shape})
             for part in _encoded(rows, encoder):
                 file.write(part.numpy().data)
+            file.flush()
+            os.fsync(file.fileno())  # after a loss of power it would else have its length and zeros
         aside.rename(path)
     except OSError as error:
         raise DatasetError(

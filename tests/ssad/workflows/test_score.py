@@ -534,6 +534,13 @@ def test_a_table_with_none_of_the_columns_is_told_apart_from_an_empty_one(tmp_pa
 
 
 @pytest.mark.usefixtures("bundle")
+def test_a_folder_without_a_file_holds_no_rows(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DatasetError, match="empty holds no rows"):
+        score(settings(str(tmp_path / "empty"), tmp_path), progress=False)
+
+
+@pytest.mark.usefixtures("bundle")
 def test_a_word_among_the_numbers_leaves_no_partial_folder(rows: pd.DataFrame, tmp_path: Path) -> None:
     rows.assign(**{"mean radius": "wide"}).to_csv(tmp_path / "words.csv")
     with pytest.raises(RowsError, match="row 0, column 'mean radius': expected a number or null"):
