@@ -115,8 +115,9 @@ class TableEncoder(nn.Module):
         parts: list[torch.Tensor] = []
         if numeric is not None and len(self.plain):
             values = numeric[:, self.plain] if len(self.dates) else numeric
-            missing = torch.isnan(values)
-            parts.append(torch.where(missing, self._scaled(self.median), self._scaled(values)))
+            scaled = self._scaled(values)
+            missing = torch.isnan(scaled)
+            parts.append(torch.where(missing, self._scaled(self.median), scaled))
             if len(self.gaps):
                 parts.append(missing[:, self.gaps].float())
         if numeric is not None and len(self.dates):
@@ -127,7 +128,7 @@ class TableEncoder(nn.Module):
 
     def _scaled(self, values: torch.Tensor) -> torch.Tensor:
         """Plain columns, shape (..., columns), to [0, 1] for the training rows' values; float32, NaN stays."""
-        return ((values - self.center) / self.width).clamp(-LIMIT, LIMIT).float()
+        return ((values - self.center) / self.width).float().clamp(-LIMIT, LIMIT)
 
     def _cyclic(self, seconds: torch.Tensor) -> list[torch.Tensor]:
         """Sine and cosine of the place in each period; zeros, the middle of the circle, where missing."""
