@@ -45,15 +45,13 @@ class Fragment:
     partition: pads.Expression
 
     def read(self, schema: pa.Schema, skip: int) -> Iterator[pa.RecordBatch]:
-        """Batches of these columns, after skipping a number of rows, fewer than there are."""
-        first = 0
-        while skip >= self.groups[first]:
-            skip -= self.groups[first]
-            first += 1
+        """Batches of these columns, after skipping a number of rows."""
         with pq.ParquetFile(self.path, buffer_size=BUFFER_BYTES) as file:
-            groups = list(range(first, len(self.groups)))
-            batches = file.iter_batches(BATCH_ROWS, row_groups=groups, columns=schema.names)
-            yield from after((self._as(schema, batch) for batch in batches), skip)
+            for group, rows in enumerate(self.groups):
+                if skip < rows:  # one at a time: what Arrow reads of several it keeps to the end
+                    batches = file.iter_batches(BATCH_ROWS, row_groups=[group], columns=schema.names)
+                    yield from after((self._as(schema, batch) for batch in batches), skip)
+                skip = max(0, skip - rows)
 
     def _as(self, schema: pa.Schema, batch: pa.RecordBatch) -> pa.RecordBatch:
         """The batch with every column of a schema."""
