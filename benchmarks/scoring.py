@@ -1,11 +1,11 @@
 """Rows a second and memory of `score`, from Parquet to Parquet, beside scikit-learn's IsolationForest.
 
     python benchmarks/scoring.py                       # speed, on a million rows
-    python benchmarks/scoring.py --rows 1 50 --no-peer # memory, on one and on fifty million
+    python benchmarks/scoring.py --rows 1 50 --rounds 1 --no-peer  # memory, on one and on fifty million
 
-Thirty numeric columns; every child process may use one core. The peer scores the same file through pandas with
-its default 100 trees, fitted to the same rows as the detector. Seconds are of the whole work after imports: read,
-score, write. CPU seconds leave out what else the machine was doing.
+Thirty numeric columns; every child process may use one core, the two take turns, and what is printed are medians. The
+peer scores the same file through pandas with its default 100 trees, fitted to the same rows as the detector. Seconds are
+of the whole work after imports: read, score, write. CPU seconds leave out what else the machine was doing.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import argparse
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -111,12 +112,14 @@ def measure(name: str, folder: Path, source: Path) -> dict[str, float]:
     if done.returncode:
         sys.exit(f"{name} failed:\n{done.stderr}")
     found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    shutil.rmtree(folder / f"ours-{source.stem}", ignore_errors=True)
     return found
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, nargs="*", default=[1], help="millions of rows of each file")
+    parser.add_argument("--rounds", type=int, default=5, help="of each, by turns")
     parser.add_argument("--no-peer", action="store_true", help="leave the peer out, which takes all in memory")
     parser.add_argument("--child", nargs=3, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -129,9 +132,10 @@ def main() -> None:
         for millions in arguments.rows:
             source = folder / f"{millions}m.parquet"
             write_rows(source, millions)
-            found = {}
-            for peer in ["ssad"] if arguments.no_peer else WORK:
-                found[peer] = took = measure(peer, folder, source)
+            peers = ["ssad"] if arguments.no_peer else list(WORK)
+            rounds = [{peer: measure(peer, folder, source) for peer in peers} for _ in range(arguments.rounds)]
+            found = {peer: pd.DataFrame([one[peer] for one in rounds]).median() for peer in peers}
+            for peer, took in found.items():
                 print(
                     f"{peer:16} {millions:3} M rows  {millions * MILLION / took['seconds']:12,.0f} rows/s  "
                     f"{millions * MILLION / took['cpu_seconds']:12,.0f} rows/CPU s  {took['peak_mib']:6,.0f} MiB",
