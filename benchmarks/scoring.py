@@ -3,9 +3,9 @@
     python benchmarks/scoring.py                       # speed, on a million rows
     python benchmarks/scoring.py --rows 1 50 --rounds 1 --no-peer  # memory, on one and on fifty million
 
-Thirty numeric columns; every child process may use one core, the two take turns, and what is printed are medians. The
-peer scores the same file through pandas with its default 100 trees, fitted to the same rows as the detector. Seconds are
-of the whole work after imports: read, score, write. CPU seconds leave out what else the machine was doing.
+Thirty numeric columns; every child process may use one core, the two take turns, and what is printed are medians.
+The peer scores the same file through pandas with its default 100 trees, fitted to the same rows as the detector.
+Seconds are of the whole work after imports: read, score, write. CPU seconds leave out what else the machine was doing.
 """
 
 from __future__ import annotations
