@@ -221,7 +221,7 @@ function showDrift(drift) {
 function drawHistogram({ edges, training, recent }) {
   const svg = element("histogram");
   const width = svg.clientWidth || 600;
-  const low = edges[0], high = Math.max(edges.at(-1), state.score ?? -Infinity);
+  const low = Math.min(edges[0], state.score ?? Infinity), high = Math.max(edges.at(-1), state.score ?? -Infinity);
   const middle = edges[edges.length >> 1];
   const logarithmic = low > 0 && high > 10 * middle;
   const scale = logarithmic ? Math.log : (value) => value;
@@ -233,18 +233,18 @@ function drawHistogram({ edges, training, recent }) {
     return smoothed(counts.map((count) => count / total), widths);
   };
   const [before, now] = [density(training), density(recent)];
-  const tallest = Math.max(...before, ...now, 1e-12);
+  const compared = recent.reduce((sum, count) => sum + count, 0) >= COMPARED_ROWS; // fewer are a few spikes
+  const tallest = Math.max(...before, ...(compared ? now : []), 1e-12);
   const y = (value) => HEIGHT - BOTTOM - (value / tallest) * (HEIGHT - BOTTOM - TOP);
   svg.setAttribute("viewBox", `0 0 ${width} ${HEIGHT}`);
   const bars = training.map((_, at) => draw("rect", { class: regionOf((edges[at] + edges[at + 1]) / 2),
     x: x(edges[at]), width: widths[at] + 0.3, y: y(before[at]), height: HEIGHT - BOTTOM - y(before[at]) }));
   const outline = now.flatMap((value, at) => [`${x(edges[at])},${y(value)}`, `${x(edges[at + 1])},${y(value)}`]);
-  const seen = recent.some((count) => count > 0);
   svg.replaceChildren(...bars, ...marks(x), ...axis(x, low, high, logarithmic),
-    ...(seen ? [draw("polyline", { class: "recent", points: outline.join(" ") })] : []),
+    ...(compared ? [draw("polyline", { class: "recent", points: outline.join(" ") })] : []),
     ...(state.score === null ? [] : [here(x(state.score))]));
   element("histogram-caption").textContent = "Bars: training scores by region; dashed and solid: the normal and the "
-    + `abnormal threshold${seen ? "; line: recent rows" : ""}${state.score === null ? "" : "; triangle: the last answer"}.`;
+    + `abnormal threshold${compared ? "; line: recent rows" : ""}${state.score === null ? "" : "; triangle: the last answer"}.`;
 }
 
 // Bins of equal mass get very narrow: neighbours share one height until they are some pixels wide.

@@ -17,7 +17,8 @@ FIGURES = {
     "score_distribution.svg": "The distribution of the training scores, and where it was cut. Dashed: the normal "
     "threshold; solid: the abnormal one.",
     "region_shares.svg": "How many training rows each region held.",
-    "confidence_before_after.svg": "Confidence of the training rows when training began and when it ended.",
+    "confidence_before_after.svg": "Confidence of the training rows when training began and when it ended: what "
+    "the loss weighed them by. That which is served is graded within each region.",
     "test_roc.png": "How the scores rank labelled rows.",
     "test_pr.png": "The same for the anomalies alone.",
     "test_risk_coverage.png": "What leaving the least confident rows undecided saves.",

@@ -113,7 +113,7 @@ def confidence_change_figure(history: Sequence[Recalibration]) -> Figure:
     for values, color, hatch, label in ((before, GREY, "//", "before"), (after, BLUE, None, "after")):
         counts, edges = np.histogram(values, np.linspace(-1, 1, 41))
         distribution.stairs(counts / len(values), edges, fill=True, alpha=0.5, color=color, hatch=hatch, label=label)
-    distribution.set(xlabel="confidence", ylabel="share of training rows", xlim=(-1, 1), yscale="log")
+    distribution.set(xlabel="confidence", ylabel="share of training rows", xlim=(-1, 1))
     distribution.set_title("Confidence before and after training")
     distribution.legend(loc="upper left")
     _draw_moves(moves, before, after)
