@@ -73,9 +73,13 @@ def _csv_header(body: bytes) -> list[str]:
     import csv
 
     try:
-        lines = io.TextIOWrapper(io.BytesIO(body[:CSV_BLOCK_BYTES]), encoding="utf-8-sig", newline="")
-        return next(filter(None, csv.reader(lines, strict=True)), [])
-    except (UnicodeDecodeError, csv.Error) as error:
+        # Bytes that are no text are told of where they are.
+        text = io.BytesIO(body[:CSV_BLOCK_BYTES])
+        lines = io.TextIOWrapper(text, encoding="utf-8-sig", errors="surrogateescape", newline="")
+        names = next(filter(None, csv.reader(lines, strict=True)), [])
+        "".join(names).encode()
+        return names
+    except (UnicodeError, csv.Error) as error:
         raise RowsError("the body is no CSV table with a header in UTF-8, see its header.") from error
 
 

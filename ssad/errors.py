@@ -116,9 +116,11 @@ FULL_DISK = ("disk is full", "No space left")
 
 def disk_is_full(error: BaseException | None) -> bool:
     """Whether an exception of another library, or what it came from, says that a disk is full."""
-    while error is not None:
+    seen: list[BaseException] = []
+    while error is not None and error not in seen:
         if getattr(error, "errno", None) == errno.ENOSPC or any(words in str(error) for words in FULL_DISK):
             return True
+        seen.append(error)
         error = error.__cause__ or error.__context__
     return False
 

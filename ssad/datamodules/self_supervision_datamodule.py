@@ -9,10 +9,12 @@ import lightning as L
 import torch
 from lightning.pytorch.utilities.model_helpers import is_overridden
 from torch.utils.data import (
+    BatchSampler,
     DataLoader,
     DistributedSampler,
     RandomSampler,
     SequentialSampler,
+    Subset,
     default_collate,
     default_convert,
 )
@@ -117,25 +119,43 @@ SCORING_BATCH = 8192
 def _training_rows(datamodule: L.LightningDataModule) -> tuple[Any, int]:
     """The training dataset and the batch size, from the module's attributes or its training loader."""
     rows, batch_size = getattr(datamodule, "train", None), getattr(datamodule, "batch_size", None)
-    if rows is None or batch_size is None or is_overridden("train_dataloader", datamodule):
+    known = rows is not None and batch_size is not None
+    if known and not is_overridden("train_dataloader", datamodule):
+        return rows, batch_size or SCORING_BATCH
+    try:
         loader = datamodule.train_dataloader()
-        if not isinstance(loader, DataLoader):
-            raise TypeError(
-                f"{type(datamodule).__name__}.train_dataloader() gives a {type(loader).__name__}, expected one "
-                "DataLoader of all training rows."
-            )
-        rows = loader.dataset if rows is None else rows
-        if loader.collate_fn not in (default_collate, default_convert, collate, getattr(rows, "collate", None)):
-            raise TypeError(_of_its_own(datamodule, ["its loader's collate_fn"]))
-        sampler = getattr(loader.batch_sampler, "sampler", loader.sampler)
-        if not _takes_every_row(sampler):
-            raise TypeError(
-                f"{type(datamodule).__name__} picks rows by a {type(sampler).__name__}, expected every training row "
-                "once an epoch; leave the others out of its training dataset."
-            )
-        own = loader.batch_size or getattr(loader.batch_sampler, "batch_size", None)
-        batch_size = own if batch_size is None else batch_size
-    return rows, batch_size or SCORING_BATCH
+    except AttributeError:  # one that asks its trainer, which there is not yet, cannot be looked at
+        if known and datamodule.trainer is None:
+            return rows, batch_size or SCORING_BATCH
+        raise
+    rows = _dataset_of(datamodule, loader, rows)
+    own = loader.batch_size or getattr(loader.batch_sampler, "batch_size", None)
+    return rows, (own if batch_size is None else batch_size) or SCORING_BATCH
+
+
+def _dataset_of(datamodule: L.LightningDataModule, loader: Any, rows: Any) -> Any:
+    """The dataset of a training loader, or the module's own, if the loader gives its rows as they are.
+
+    Raises:
+        TypeError: it does not.
+    """
+    name = type(datamodule).__name__
+    if not isinstance(loader, DataLoader):
+        raise TypeError(
+            f"{name}.train_dataloader() gives a {type(loader).__name__}, expected one DataLoader of all training rows."
+        )
+    rows = loader.dataset if rows is None else rows
+    if loader.collate_fn not in (default_collate, default_convert, collate, getattr(rows, "collate", None)):
+        raise TypeError(_of_its_own(datamodule, ["its loader's collate_fn"]))
+    batches = loader.batch_sampler
+    sampler = batches.sampler if type(batches) is BatchSampler else loader.sampler if batches is None else batches
+    picks = loader.dataset if isinstance(loader.dataset, Subset) and loader.dataset is not rows else sampler
+    if not _takes_every_row(picks):
+        raise TypeError(
+            f"{name} picks rows by a {type(picks).__name__}, expected every training row once an epoch; leave the "
+            "others out of its training dataset."
+        )
+    return rows
 
 
 def _takes_every_row(sampler: Any) -> bool:

@@ -46,7 +46,7 @@ class Fragment:
 
     def read(self, schema: pa.Schema, skip: int) -> Iterator[pa.RecordBatch]:
         """Batches of these columns, after skipping a number of rows."""
-        with pq.ParquetFile(self.path, buffer_size=BUFFER_BYTES) as file:
+        with pq.ParquetFile(self.path, buffer_size=BUFFER_BYTES, pre_buffer=False) as file:
             for group, rows in enumerate(self.groups):
                 if skip < rows:  # one at a time: what Arrow reads of several it keeps to the end
                     batches = file.iter_batches(BATCH_ROWS, row_groups=[group], columns=schema.names)
@@ -55,14 +55,14 @@ class Fragment:
 
     def _as(self, schema: pa.Schema, batch: pa.RecordBatch) -> pa.RecordBatch:
         """The batch with every column of a schema."""
-        said, rows = pads.get_partition_keys(self.partition), len(batch)
+        held, said = dict(zip(batch.schema.names, batch.columns, strict=True)), pads.get_partition_keys(self.partition)
         columns = [
-            batch.column(field.name).cast(field.type)
-            if field.name in batch.schema.names
-            else pa.repeat(pa.scalar(said.get(field.name), field.type), rows)
+            held[field.name].cast(field.type)
+            if field.name in held and field.name not in said
+            else pa.repeat(pa.scalar(said.get(field.name), field.type), len(batch))
             for field in schema
         ]
-        return pa.RecordBatch.from_arrays(columns, schema=schema)
+        return pa.RecordBatch.from_arrays(columns, schema=schema) if columns else batch.select([])
 
 
 @dataclass(frozen=True)

@@ -143,7 +143,9 @@ def _scored(spark: SparkSession, settings: ScoreSettings, model: FetchedModel, l
     from pyspark.sql import functions as F
 
     if not _in_a_store(settings.dataset):
-        open_stream(settings.dataset, model.bundle.schema, settings.kept)  # which knows more that is wrong with a table
+        stream = open_stream(settings.dataset, model.bundle.schema, settings.kept)  # knows more that is wrong with it
+        if not stream.names:
+            raise no_rows(settings.dataset)
     frame = _read(spark, settings.dataset, {*model.bundle.schema.words, *settings.kept})
     if frame.isEmpty():
         raise no_rows(settings.dataset)
@@ -194,14 +196,15 @@ def _read(spark: SparkSession, location: str, words: Collection[str]) -> DataFra
 def _read_parquet(spark: SparkSession, path: Path, words: Collection[str]) -> DataFrame:
     """The files that `engine=local` reads: Spark by itself leaves out those in folders of a folder."""
     from pyspark.sql import functions as F
+    from pyspark.sql.types import LongType
 
     files = parquet_files(path, words)
     reader = spark.read.options(mergeSchema=True, basePath=_plain(path if path.is_dir() else path.parent))
     frame = reader.parquet(*map(_plain, files.paths))
     for field in files.schema:
-        if pa.types.is_timestamp(field.type) and field.type.unit == "ns":  # a number to Spark
+        if pa.types.is_timestamp(field.type) and isinstance(frame.schema[field.name].dataType, LongType):
             moment = "timestamp_micros(({0} - pmod({0}, 1000)) div 1000)".format(_quoted(field.name))
-            frame = frame.withColumn(field.name, F.expr(moment))
+            frame = frame.withColumn(field.name, F.expr(moment))  # Spark had read a number of nanoseconds
     return frame
 
 
@@ -210,7 +213,8 @@ def _read_text(spark: SparkSession, path: str, separator: str) -> DataFrame:
     from pyspark.sql import functions as F
 
     reader = spark.read.options(sep=separator, header=True, mode="FAILFAST", columnPruning=False, escape='"')
-    frame = reader.options(multiLine=True).csv(path)
+    # A file with lines in its values is read by one worker, and scored by all.
+    frame = reader.options(multiLine=True).csv(path).repartition(spark.sparkContext.defaultParallelism)
     columns = [F.col(_quoted(name)) for name in frame.columns]
     told = [~(column.isin(*MISSING_WORDS) | (F.trim(column) == "")) for column in columns]
     return frame.select(*(F.when(t, c).alias(n) for n, t, c in zip(frame.columns, told, columns, strict=True)))

@@ -72,6 +72,7 @@ def tracked_run(entry_point: str, system_metrics: bool = True) -> Iterator[Run]:
     Raises:
         TrackingError: the server does not answer, or fails on the way; the disk is full.
     """
+    told: SsadError | None = None
     for name, value in MLFLOW_DEFAULTS.items():
         os.environ.setdefault(name, value)
     check_server(mlflow.get_tracking_uri())
@@ -85,13 +86,13 @@ def tracked_run(entry_point: str, system_metrics: bool = True) -> Iterator[Run]:
                 told = error if isinstance(error, SsadError) else explained(error)
                 with suppress(MlflowException):  # the store may be what failed
                     mlflow.set_tag(ERROR, without_secrets(str(told)))
-                raise told from error
+                raise
             except (Stopped, KeyboardInterrupt) as stop:
                 mlflow.set_tag(ERROR, str(stop) or "stopped by SIGINT")
                 mlflow.end_run("KILLED")
                 raise
     except FAILURES as error:
-        raise explained(error) from error
+        raise told or explained(error) from error
 
 
 def check_server(uri: str) -> None:

@@ -18,6 +18,7 @@ from torch.utils.data import (
     DataLoader,
     Dataset,
     RandomSampler,
+    Subset,
     SubsetRandomSampler,
     TensorDataset,
     WeightedRandomSampler,
@@ -211,6 +212,19 @@ def test_a_data_module_that_picks_rows_is_refused(sampler: Any) -> None:
         def train_dataloader(self) -> DataLoader[Any]:
             return DataLoader(TensorDataset(self.numbers), batch_sampler=BatchSampler(sampler, 2, False))
 
+    class Own(Numbered):
+        def train_dataloader(self) -> DataLoader[Any]:
+            return DataLoader(TensorDataset(self.numbers), batch_sampler=[[0, 1], [1]])
+
+    class Part(Numbered):
+        train, batch_size = TensorDataset(torch.arange(4.0)[:, None]), 2
+
+        def train_dataloader(self) -> DataLoader[Any]:
+            return DataLoader(Subset(self.train, [0, 1]), batch_size=2)
+
+    for other in (Own(4, 2), Part(4, 2)):
+        with pytest.raises(TypeError, match=r"picks rows by a (list|Subset), expected every training row"):
+            SelfSupervisionDataModule(other)
     for module in (Picks(4, 2), Batches(4, 2)):
         with pytest.raises(TypeError, match=f"picks rows by a {type(sampler).__name__}, expected every training row"):
             SelfSupervisionDataModule(module)

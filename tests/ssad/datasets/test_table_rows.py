@@ -275,6 +275,21 @@ def test_a_folder_whose_name_is_a_word_is_read_as_it_is_written(tmp_path: Path) 
     assert batch.column("zone").to_pylist() == ["007", "01"]
 
 
+def test_the_name_of_a_folder_says_what_its_files_hold(tmp_path: Path) -> None:
+    (tmp_path / "zone=p").mkdir()
+    pq.write_table(pa.table({"x": [1.0], "zone": ["own"]}), tmp_path / "zone=p" / "0.parquet")
+    assert open_rows(str(tmp_path)).frame()["zone"].tolist() == ["p"]
+
+
+def test_a_table_of_labels_alone_has_its_rows(tmp_path: Path) -> None:
+    pd.DataFrame({"label": [0, 1] * 50}).to_parquet(tmp_path / "t.parquet")
+    features, anomalous = split_row_labels(open_rows(str(tmp_path / "t.parquet")))
+    assert anomalous is not None
+    assert anomalous.sum() == 50
+    with pytest.raises(DatasetError, match="no numeric or categorical column"):
+        survey_rows(features)
+
+
 def test_a_column_of_an_extension_type_is_read_as_it_is_stored(tmp_path: Path) -> None:
     pq.write_table(pa.table({"x": [1.0], "id": pa.array([b"0123456789abcdef"], pa.uuid())}), tmp_path / "t.parquet")
     assert open_rows(str(tmp_path / "t.parquet")).frame()["id"].tolist() == [b"0123456789abcdef"]

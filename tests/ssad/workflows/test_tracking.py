@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import re
+import sqlite3
 import subprocess
 import sys
 from contextlib import suppress
@@ -15,7 +16,7 @@ from mlflow import MlflowClient
 
 from ssad.errors import DatasetError, TrackingError, disk_is_full, without_secrets
 from ssad.workflows.tracking import ERROR, _digest, log_dataset, log_new_params, tracked_run
-from tests.conftest import PROJECT
+from tests.conftest import PROJECT, default_store
 from tests.ssad.workflows.support import PROCESS_SECONDS, QUIET_LIBRARIES, environment
 
 pytestmark = [*QUIET_LIBRARIES, pytest.mark.slow]
@@ -57,12 +58,25 @@ def test_a_file_that_cannot_be_used_is_named_and_not_the_server(tmp_path: Path) 
         (tmp_path / ("x" * 300)).stat()
 
 
+def test_what_went_wrong_is_told_though_the_store_fails_after_it(tmp_path: Path) -> None:
+    def fail() -> None:
+        with tracked_run("main", system_metrics=False):
+            with sqlite3.connect(tmp_path / "lost.db") as connection:
+                connection.execute("drop table runs")
+            connection.close()
+            raise DatasetError("bad")
+
+    with default_store(f"sqlite:///{tmp_path / 'lost.db'}"), pytest.raises(DatasetError, match=r"^bad$"):
+        fail()
+
+
 def test_a_full_disk_is_known_by_its_number_and_by_its_words() -> None:
     by_number, by_words, other = OSError(errno.ENOSPC, ""), RuntimeError("x: No space left on device"), OSError("gone")
     for error in (by_number, by_words):
         outer = RuntimeError("failed")
         outer.__cause__ = error
         assert disk_is_full(outer)
+    other.__cause__ = other
     assert not disk_is_full(other)
     assert not disk_is_full(None)
 
