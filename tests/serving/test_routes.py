@@ -257,6 +257,20 @@ def test_a_body_that_is_not_what_it_says_is_refused(
     assert answer.headers["content-type"] == "application/problem+json"
 
 
+@pytest.mark.parametrize("pack", [packed, arrow])
+def test_a_column_of_an_extension_type_is_read_as_it_is_stored(
+    client: TestClient, rows: Rows, pack: Callable[[pa.Table], bytes]
+) -> None:
+    whole = table(rows[:2])
+    stored, extension = (
+        whole.set_column(whole.schema.get_field_index("kind"), "kind", pa.array(2 * [b"0123456789abcdef"], kind))
+        for kind in (pa.binary(16), pa.uuid())
+    )
+    found = [post(client, pack(given), PARQUET if pack is packed else ARROW) for given in (stored, extension)]
+    assert [answer.status_code for answer in found] == [200, 200], found[1].text
+    assert found[0].json() == found[1].json()
+
+
 def test_a_csv_that_ends_within_quotes_is_refused(client: TestClient, rows: Rows) -> None:
     text = pd.DataFrame(rows[:3]).assign(note="a").to_csv(index=False)
     assert len(post(client, text, "text/csv").json()["predictions"]) == 3

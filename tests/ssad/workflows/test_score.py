@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -531,6 +532,25 @@ def test_a_table_with_none_of_the_columns_is_told_apart_from_an_empty_one(tmp_pa
     with pytest.raises(RowsError, match="the rows lack 30 of the detector's 30 columns"):
         score(settings(str(tmp_path / "other.parquet"), tmp_path), progress=False)
     assert not list(tmp_path.glob("scores*"))
+
+
+@pytest.mark.usefixtures("client")
+@pytest.mark.parametrize(
+    "kind", [pa.timestamp("ns"), pa.timestamp("us"), pa.timestamp("us", "Asia/Tokyo"), pa.date32()]
+)
+def test_moments_in_a_column_of_words_are_the_words_that_they_are_to_pandas(tmp_path: Path, kind: pa.DataType) -> None:
+    generator = np.random.default_rng(0)
+    moments = [datetime(2024, 1, 1), datetime(2024, 2, 1)]
+    due = pa.array([moments[at] for at in generator.integers(0, 2, 60)], pa.timestamp("us")).cast(kind)
+    words = [*due.to_pandas().astype(object).map(str), *60 * ["never"]]
+    trained = pd.DataFrame({"x": generator.normal(size=120), "due": words})
+    AnomalyDetector("radon", max_epochs=1, random_state=0).fit(trained).save(tmp_path / "bundle")
+    pq.write_table(pa.table({"x": trained["x"][:60], "due": due}), tmp_path / "t.parquet")
+    score(
+        ScoreSettings(str(tmp_path / "bundle"), str(tmp_path / "t.parquet"), str(tmp_path / "scores")), progress=False
+    )
+    expected = Bundle(tmp_path / "bundle").score(trained[:60])
+    assert pd.read_parquet(tmp_path / "scores")["score"].tolist() == expected.score.tolist()
 
 
 @pytest.mark.usefixtures("bundle")
