@@ -66,6 +66,7 @@ SPREAD_FLOOR = 0.2
 
 
 HALF = (torch.bfloat16, torch.float16)
+"""In which a small distance between rows far from zero may come out below zero."""
 
 LEAST_ROOT = 1e-15
 """Of what is divided by: nothing is divided by nothing, and a number whose root is less is 0 but for its sign."""

@@ -7,7 +7,7 @@ import re
 import shutil
 import sys
 import tempfile
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -23,13 +23,14 @@ from ssad.bundle.explain import CONTRIBUTOR_SHARES, CONTRIBUTORS
 from ssad.bundle.schema import MISSING_WORDS
 from ssad.datasets.parquet import parquet_files
 from ssad.datasets.stream import PARQUET, open_stream, suffix
-from ssad.datasets.tables import FETCHED_SCHEMES, SEPARATORS, fetched, local_path, read_table
+from ssad.datasets.tables import FETCHED_SCHEMES, SEPARATORS, check_shape, fetched, local_path, read_table
 from ssad.errors import DatasetError, SettingsError, SsadError
 from ssad.workflows.score import ScoreSettings, no_rows, partial_folder, region_counts
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
 
+    from ssad.bundle import TableSchema
     from ssad.workflows.registry import FetchedModel
 
 READING: dict[str, Any] = {
@@ -142,11 +143,7 @@ def _scored(spark: SparkSession, settings: ScoreSettings, model: FetchedModel, l
     """The kept columns of every row and what the model says of it."""
     from pyspark.sql import functions as F
 
-    if not _in_a_store(settings.dataset):
-        stream = open_stream(settings.dataset, model.bundle.schema, settings.kept)  # knows more that is wrong with it
-        if not stream.names:
-            raise no_rows(settings.dataset)
-    frame = _read(spark, settings.dataset, {*model.bundle.schema.words, *settings.kept})
+    frame = _read(spark, settings.dataset, model.bundle.schema, settings.kept)
     if frame.isEmpty():
         raise no_rows(settings.dataset)
     wanted = [column.name for column in model.bundle.schema.columns]
@@ -180,15 +177,16 @@ def _reachable(location: str) -> AbstractContextManager[str]:
     return nullcontext(location) if _in_a_store(location) else fetched(location)
 
 
-def _read(spark: SparkSession, location: str, words: Collection[str]) -> DataFrame:
-    """The table as a DataFrame, columns of `words` as they are written."""
+def _read(spark: SparkSession, location: str, schema: TableSchema, keep: Sequence[str]) -> DataFrame:
+    """The table as a DataFrame, columns of words and those to keep as they are written."""
     if _in_a_store(location):
         return spark.read.parquet(location)
-    path = local_path(location)
+    path, words = local_path(location), {*schema.words, *keep}
     kind = suffix(path) if path else ""
     if path and kind in PARQUET:
         return _read_parquet(spark, path, words)
     if path and kind in SEPARATORS:
+        open_stream(location, schema, keep)  # which refuses a header that Spark would read in a way of its own
         return _read_text(spark, _plain(path), SEPARATORS[kind])
     return spark.createDataFrame(read_table(location, words))
 
@@ -199,6 +197,7 @@ def _read_parquet(spark: SparkSession, path: Path, words: Collection[str]) -> Da
     from pyspark.sql.types import LongType
 
     files = parquet_files(path, words)
+    check_shape(path, files.rows, files.schema.names)
     reader = spark.read.options(mergeSchema=True, basePath=_plain(path if path.is_dir() else path.parent))
     frame = reader.parquet(*map(_plain, files.paths))
     for field in files.schema:
