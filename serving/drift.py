@@ -11,6 +11,7 @@ from ssad.bundle import Bundle, Drift
 from ssad.bundle.drift import RowCounts
 from ssad.bundle.intervals import Floats
 from ssad.bundle.schema import GraphInputs
+from ssad.sampling import spread
 
 Part = tuple[Floats, GraphInputs]
 """Rows with their scores."""
@@ -34,7 +35,7 @@ class DriftWindow:
     def add(self, scores: Floats, inputs: GraphInputs) -> None:
         """Remember rows, evenly spread ones of more than the window holds; the oldest make room."""
         if len(scores) > self._most:
-            chosen = np.linspace(0, len(scores) - 1, self._most).astype(int)
+            chosen = spread(len(scores), self._most)
             scores, inputs = scores[chosen], inputs[chosen]
         with self._lock:
             self._fresh.append((scores, inputs))

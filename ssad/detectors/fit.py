@@ -37,6 +37,7 @@ from ssad.errors import DatasetError, SettingsError, check_settings, nearest, ro
 from ssad.loggers.logging_config import quiet
 from ssad.models import TableEncoder
 from ssad.modules import SelfSupervisionCallback, SelfSupervisionModule
+from ssad.sampling import spread
 
 EPOCH_BATCHES = 16
 """Batches an epoch of a small table is cut into, so that each epoch makes some progress."""
@@ -52,7 +53,6 @@ STRATEGIES = ("auto", "ddp")
 
 GOLDEN_ROWS = 16
 """Training rows that a bundle keeps with their scores, from the least to the most abnormal."""
-
 
 HELD_BACK_SHARE = 0.3
 """Of the training rows, where a promise is asked for: ADBench's share of a test part."""
@@ -276,7 +276,7 @@ class FittedDetector:
         """Sampled rows evenly spread over the order of their scores, as they were read, with the scores."""
         scores = self.training_scores[self.survey.sampled]
         order = np.argsort(scores, kind="stable")
-        chosen = order[np.linspace(0, len(order) - 1, min(GOLDEN_ROWS, len(order))).astype(int)]
+        chosen = order[spread(len(order), GOLDEN_ROWS)]
         return self.schema.plain_values(self.survey.sample[chosen]), scores[chosen]
 
 

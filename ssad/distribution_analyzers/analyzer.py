@@ -98,7 +98,7 @@ class HistogramPlotAnalyzer(ABC, SupportsDistributionAnalysis):
             for axes in (linear, logarithmic):
                 last.draw(axes)
             linear.set_title(f"{type(self).__name__}: {last.rows:,} training scores")
-            linear.legend(loc="upper right")
+            figure.legend(*linear.get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False)
             logarithmic.set_yscale("log")
             logarithmic.set_xlabel("score (higher is more abnormal)")
         return figure
@@ -141,10 +141,12 @@ class RegionHistogram:
         return int(self.counts.sum())
 
     def draw(self, axes: Axes) -> None:
-        """Draw the bins, coloured by region, with the thresholds marked."""
+        """Draw the bins, coloured by region, with the thresholds marked; a bin of two regions is stacked."""
+        below = np.zeros_like(self.counts[0])
         for (region, color), counts in zip(REGION_COLORS.items(), self.counts, strict=True):
             label = f"{region} ({counts.sum() / self.rows:.1%})"
-            axes.stairs(counts, self.edges, fill=True, color=color, label=label)
+            axes.stairs(below + counts, self.edges, baseline=below, fill=True, color=color, label=label)
+            below = below + counts
         for mark, line in zip((self.thresholds.normal, self.thresholds.abnormal), ("--", "-"), strict=True):
             if np.isfinite(mark):
                 axes.axvline(mark, color="black", linestyle=line, linewidth=1)

@@ -16,6 +16,7 @@ from matplotlib.ticker import MaxNLocator
 from ssad.bundle import REGION_COLORS, REGIONS, Thresholds
 from ssad.bundle.intervals import Floats
 from ssad.distribution_analyzers import draw_regions
+from ssad.sampling import spread
 
 SAMPLE = 2000
 """Rows that stand for all of them in a figure: more than it has pixels across."""
@@ -49,7 +50,7 @@ class Recalibration:
     @classmethod
     def of(cls, epoch: int, thresholds: Thresholds, scores: Floats, before: Floats, after: Floats) -> Recalibration:
         """From the scores of all training rows, shape (n,), and the confidence of the sampled ones."""
-        return cls(epoch, thresholds, thresholds.shares(scores), spread(scores), before, after)
+        return cls(epoch, thresholds, thresholds.shares(scores), sampled(scores), before, after)
 
     def to_plain(self) -> dict[str, Any]:
         """As numbers, lists and dicts alone, which a checkpoint may hold."""
@@ -62,10 +63,9 @@ class Recalibration:
         return cls(plain["epoch"], Thresholds(**plain["thresholds"]), plain["shares"], **arrays)
 
 
-def spread(rows: Floats) -> Floats:
-    """At most `SAMPLE` of the rows, evenly spread over their order; a copy."""
-    chosen: Floats = rows[np.linspace(0, len(rows) - 1, min(SAMPLE, len(rows))).astype(int)]
-    return chosen
+def sampled(rows: Floats) -> Floats:
+    """The rows that stand for all of them, a copy of shape (m,), m at most `SAMPLE`."""
+    return rows[spread(len(rows), SAMPLE)]
 
 
 def region_shares_figure(history: Sequence[Recalibration]) -> Figure:
@@ -87,7 +87,7 @@ def region_shares_figure(history: Sequence[Recalibration]) -> Figure:
 
 def score_distribution_figure(history: Sequence[Recalibration]) -> Figure:
     """The score distribution at the first, the last and some recalibrations between, each on its own scale."""
-    at = np.unique(np.linspace(0, len(history) - 1, min(PANELS, len(history))).astype(int))
+    at = spread(len(history), PANELS)
     across = min(3, len(at))
     figure = Figure(figsize=(4 * across, 3 * math.ceil(len(at) / across)), layout="constrained")
     panels = figure.subplots(math.ceil(len(at) / across), across, squeeze=False).ravel()

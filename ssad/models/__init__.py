@@ -2,7 +2,6 @@
 
 from ssad.models.autoencoder import Autoencoder
 from ssad.models.autoencoder_ensemble import AutoencoderEnsemble, ClippedStandardizer
-from ssad.models.sampling import spread_rows
 from ssad.models.table_encoder import TableEncoder, column_matrix
 from ssad.models.variational_autoencoder import NormalizingFlow, PlanarFlow, VariationalAutoencoder
 
@@ -15,5 +14,4 @@ __all__ = [
     "TableEncoder",
     "VariationalAutoencoder",
     "column_matrix",
-    "spread_rows",
 ]

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from ssad.models.sampling import spread_rows
+from ssad.sampling import spread
 
 NEGATIVE_SLOPE = 0.1
 """Of the leaky ReLU: a unit that is off for every row would be lost to so small a network."""
@@ -53,7 +53,7 @@ class ClippedStandardizer(nn.Module):
     def __init__(self, features: torch.Tensor) -> None:
         """Learn from training features, shape (n, d)."""
         super().__init__()
-        rows = spread_rows(features, STANDARD_ROWS).double()
+        rows = features[spread(len(features), STANDARD_ROWS)].double()
         floor = _least_width(rows)
         center, width = _moments(rows)
         for _ in range(WINSORIZATIONS):

@@ -14,8 +14,9 @@ from ssad.confidence_estimators import SupportsConfidenceEstimation
 from ssad.datamodules import SelfSupervisionDataModule
 from ssad.distribution_analyzers import SupportsDistributionAnalysis
 from ssad.errors import TrainingError
-from ssad.models import AutoencoderEnsemble, spread_rows
+from ssad.models import AutoencoderEnsemble
 from ssad.modules.self_supervision_module import DECIDED, SCORING_VALUES, SelfSupervisionModule
+from ssad.sampling import spread
 
 ERROR_FLOOR = 1e-4
 """Added to a squared error before its logarithm: standardized features repeat no better than to 1 %."""
@@ -158,7 +159,7 @@ class EnsembleModule(SelfSupervisionModule):
                 )
             zero, unit = torch.quantile(deviations, deviations.new_tensor(SPREAD_QUANTILES), dim=1).to(rows)
             self.deviation_center, self.deviation_width = zero, (unit - zero).clamp_min(SPREAD_FLOOR)
-            self.scoring_dtype = self._precision(spread_rows(rows, PRECISION_ROWS))
+            self.scoring_dtype = self._precision(rows[spread(len(rows), PRECISION_ROWS)])
 
     def _precision(self, rows: torch.Tensor) -> torch.dtype:
         """What scores must be computed in for another runtime to find the same: single where that is enough.
@@ -173,7 +174,7 @@ class EnsembleModule(SelfSupervisionModule):
 
     def _training_rows(self, datamodule: SelfSupervisionDataModule, at: torch.Tensor) -> torch.Tensor:
         """Features of the training rows at these positions, `REFERENCE_ROWS` at most, in the weights' precision."""
-        return datamodule.train[spread_rows(at, REFERENCE_ROWS)]["data"].to(self.whitening)
+        return datamodule.train[at[spread(len(at), REFERENCE_ROWS)]]["data"].to(self.whitening)
 
     def _residuals(self, data: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Standardized rows, and what the members' mean reconstruction leaves of them, both (d, n)."""
@@ -286,7 +287,7 @@ def disjoint_samples(rows: torch.Tensor) -> torch.Tensor:
     """
     samples = min(SAMPLES, len(rows))
     size = min(SAMPLE_ROWS, len(rows) // samples)
-    chosen = spread_rows(rows, samples * size)
+    chosen = rows[spread(len(rows), samples * size)]
     return chosen.reshape(size, samples, -1).transpose(0, 1).contiguous()
 
 

@@ -14,7 +14,7 @@ from ssad.bundle import Thresholds
 from ssad.datamodules import SelfSupervisionDataModule
 from ssad.errors import TrainingError
 from ssad.loggers import mlflow_logger as to_mlflow
-from ssad.loggers.training_figures import Recalibration, spread
+from ssad.loggers.training_figures import Recalibration, sampled
 from ssad.modules.self_supervision_module import SelfSupervisionModule
 
 SETTLED_SHARE = 0.001
@@ -134,7 +134,7 @@ class SelfSupervisionCallback(L.Callback):
     ) -> torch.Tensor:
         """Recalibrate, log what came of it, and give the training rows' scores."""
         datamodule = cast("SelfSupervisionDataModule", _datamodule(trainer))
-        before = spread(datamodule.train.confidence.numpy())
+        before = sampled(datamodule.train.confidence.numpy())
         scores = module.update_confidence(datamodule, dtype)
         configuration = module.confidence_estimator.configuration
         if configuration is None:
@@ -143,7 +143,7 @@ class SelfSupervisionCallback(L.Callback):
         mlf_logger = to_mlflow.get_mlflow_logger(trainer)
         if mlf_logger is None or not trainer.is_global_zero:
             return scores
-        after = spread(datamodule.train.confidence.numpy())
+        after = sampled(datamodule.train.confidence.numpy())
         self._history.append(Recalibration.of(epoch, configuration.thresholds, scores.numpy(), before, after))
         mlf_logger.log_metrics(changed | _interval_metrics(configuration.thresholds, scores), step=epoch)
         to_mlflow.log_confidence_analysis(module.distr_analyzer, mlf_logger, epoch)

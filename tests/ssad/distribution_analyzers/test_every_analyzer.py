@@ -170,8 +170,9 @@ def test_the_figure_has_the_asked_size_and_counts_the_rows_of_every_region_on_bo
     assert figure.get_size_inches().tolist() == [4, 5]
     assert [axes.get_yscale() for axes in figure.axes] == ["linear", "log"]
     for axes in figure.axes:
-        regions = [patch for patch in axes.patches if isinstance(patch, StepPatch)]
-        assert [region.get_data()[0].sum() for region in regions] == [*found.thresholds.counts(scores).values()]
+        regions = [patch.get_data() for patch in axes.patches if isinstance(patch, StepPatch)]
+        counts = [(region.values - region.baseline).sum() for region in regions]
+        assert counts == [*found.thresholds.counts(scores).values()]
 
 
 @pytest.mark.parametrize(("normal", "abnormal"), [(-100.0, 100.0), (50.0, 60.0), (-60.0, -50.0)])

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from ssad.bundle import REGIONS, Thresholds
 from ssad.loggers import curves, training_figures
-from ssad.loggers.training_figures import PANELS, SAMPLE, Recalibration, spread
+from ssad.loggers.training_figures import PANELS, SAMPLE, Recalibration, sampled
 
 LABELS = np.asarray([0, 0, 1, 1])
 CONFIDENCE = np.asarray([0.9, -0.5, -0.8, 0.1])
@@ -40,7 +40,7 @@ def written(figure: Figure) -> str:
 
 @pytest.mark.parametrize("rows", [1, 3, SAMPLE, 10 * SAMPLE])
 def test_a_sample_has_both_ends_and_no_more_rows_than_asked(rows: int) -> None:
-    sample = spread(np.arange(float(rows)))
+    sample = sampled(np.arange(float(rows)))
     assert len(sample) == min(rows, SAMPLE)
     assert (sample[0], sample[-1]) == (0, rows - 1)
 

@@ -7,7 +7,7 @@ import torch
 from torch.distributions import Normal, kl_divergence
 
 from ssad import Autoencoder, VariationalAutoencoder
-from ssad.models import AutoencoderEnsemble, ClippedStandardizer, NormalizingFlow, PlanarFlow, spread_rows
+from ssad.models import AutoencoderEnsemble, ClippedStandardizer, NormalizingFlow, PlanarFlow
 from ssad.models.autoencoder import ColumnLinear
 
 
@@ -149,11 +149,3 @@ def test_scaling_the_features_does_not_change_the_standardized_rows() -> None:
     torch.testing.assert_close(
         ClippedStandardizer(features)(features), ClippedStandardizer(scaled)(scaled), atol=1e-4, rtol=1e-4
     )
-
-
-@pytest.mark.parametrize(("rows", "most"), [(5, 9), (100_003, 7), (40_000_001, 10_000)])
-def test_spread_rows_go_from_the_first_to_the_last_without_repeating_one(rows: int, most: int) -> None:
-    chosen = spread_rows(torch.arange(rows), most)
-    assert len(chosen) == min(rows, most)
-    assert chosen[[0, -1]].tolist() == [0, rows - 1]
-    assert (chosen.diff() > 0).all()
