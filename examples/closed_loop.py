@@ -244,7 +244,7 @@ def draw(client: Client, marks: list[tuple[float, str]], path: Path) -> None:
         axes.annotate(text, (moment - times[0], 1), xycoords=place, fontsize=8, **above)
     axes.set(xlabel="seconds", ylabel="false alarms, % of normal rows", ylim=(0, None), xlim=(0, 1.12 * at[-1]))
     axes.set_title(f"{len(times) * BATCH:,} rows in {len(times):,} requests, {client.lost} lost")
-    axes.legend(loc="center left")
+    figure.legend(loc="outside lower center", ncols=2, frameon=False)
     figure.savefig(path, dpi=150)
 
 

@@ -376,7 +376,8 @@ def test_a_learning_rate_that_explodes_is_an_error_that_names_the_epoch(name: st
     ("settings", "message"),
     [
         ({"detector": "radonn"}, "did you mean 'radon'"),
-        ({"max_epochs": 0}, "max_epochs must be at least 1, got 0"),
+        ({"max_epochs": 0}, r"max_epochs must be in \[1, 2147483647\], got 0"),
+        ({"batch_size": 10**20}, r"batch_size must be in \[1, 2147483647\], got 1000"),
         ({"every_n_epochs": -1, "batch_size": 0}, "every_n_epochs .* got -1; batch_size .* got 0"),
         ({"learning_rate": 0.0}, "learning_rate must be above 0"),
         ({"learning_rate": float("nan")}, "learning_rate must be above 0"),
