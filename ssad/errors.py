@@ -58,22 +58,24 @@ class RowsError(DatasetError):
 
     Attributes:
         cells: the values at fault, as far as they are known.
+        more: whether there are others.
     """
 
-    def __init__(self, message: str, cells: Iterable[CellProblem] = ()) -> None:
+    def __init__(self, message: str, cells: Iterable[CellProblem] = (), more: bool = False) -> None:
         super().__init__(message)
         self.cells = tuple(cells)
+        self.more = more
 
     @classmethod
     def of_cells(cls, cells: Sequence[CellProblem], more: bool = False) -> RowsError:
         """The error that names these values; `more` says that there are others."""
-        return cls(f"{'; '.join(map(str, cells))}{'; and more' if more else ''}.", cells)
+        return cls(f"{'; '.join(map(str, cells))}{'; and more' if more else ''}.", cells, more)
 
     def moved(self, rows: int) -> RowsError:
         """The same error of rows that stand so many rows further down."""
         if not self.cells:
             return self
-        return self.of_cells([replace(cell, row=cell.row + rows) for cell in self.cells], "; and more" in str(self))
+        return self.of_cells([replace(cell, row=cell.row + rows) for cell in self.cells], self.more)
 
 
 @contextmanager

@@ -248,8 +248,8 @@ class TableSchema:
         if self._names == set(table):
             return
         self.check_none_missing(table)
-        known = self._names | set(self.dropped) | self._said
-        extra = [str(name)[:100] for name in table if name not in known]
+        known = self._names | set(self.dropped)
+        extra = sorted({str(name)[:100] for name in table if name not in known} - self._said)
         if extra and len(self._said) + len(extra) <= MAX_SAID:
             self._said.update(extra)
             logger.warning("columns the detector never saw are ignored: %s", ", ".join(extra))

@@ -265,9 +265,10 @@ def _read_parquet(path: Path, words: Collection[str]) -> pd.DataFrame:
 
 def _read_npz(path: Path, _: Collection[str]) -> pd.DataFrame:
     with np.load(path, allow_pickle=False) as arrays:
-        if "X" not in arrays or arrays["X"].ndim != 2:
+        matrix = arrays.get("X")  # each access reads it
+        if matrix is None or matrix.ndim != 2:
             raise DatasetError(f"{path} holds {', '.join(arrays)}; expected a matrix X and, if labelled, a vector y.")
-        table = pd.DataFrame(arrays["X"]).add_prefix("x")
+        table = pd.DataFrame(matrix).add_prefix("x")
         if "y" in arrays:
             table[LABEL] = np.asarray(arrays["y"]).ravel()
     return table

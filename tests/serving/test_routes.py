@@ -641,6 +641,14 @@ def test_the_inference_protocol_takes_columns_of_shape_n_1_and_a_matrix(client: 
     assert client.post("/v2/models/payments/infer", json={"inputs": [matrix]}).json()["outputs"] == wanted
 
 
+UNEVEN = {
+    "name": "rows",
+    "shape": [2, len(KINDS)],
+    "data": [[None] * (len(KINDS) - 1), [None] * (len(KINDS) + 1)],
+}
+"""As many values as the shape says, but not in each row: a value would slip into the next row's column."""
+
+
 @pytest.mark.parametrize(
     ("path", "document", "status"),
     [
@@ -652,6 +660,7 @@ def test_the_inference_protocol_takes_columns_of_shape_n_1_and_a_matrix(client: 
         ("/v2/models/payments/infer", {"inputs": [{"name": "amount", "shape": [2], "data": [1]}]}, 422),
         ("/v2/models/payments/infer", {"inputs": [{"name": "amount", "shape": ["x"], "data": [1]}]}, 422),
         ("/v2/models/payments/infer", {"inputs": [{"name": "x", "shape": [1, 0], "data": []}]}, 422),
+        ("/v2/models/payments/infer", {"inputs": [UNEVEN]}, 422),
     ],
 )
 def test_the_inference_protocol_refuses_in_its_own_words(

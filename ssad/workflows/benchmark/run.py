@@ -18,7 +18,15 @@ from ssad.workflows.benchmark.ranking import KEYS, Measured
 from ssad.workflows.benchmark.settings import BenchmarkSettings
 from ssad.workflows.benchmark.store import keep, kept
 from ssad.workflows.benchmark.suites import SUITES
-from ssad.workflows.benchmark.thresholding import ANALYZERS, SCORERS, Calls, gain, summarize_gains, threshold
+from ssad.workflows.benchmark.thresholding import (
+    ANALYZERS,
+    PYTHRESH,
+    SCORERS,
+    Calls,
+    gain,
+    summarize_gains,
+    threshold,
+)
 from ssad.workflows.tracking import log_new_params, tracked_run
 
 
@@ -45,7 +53,7 @@ def benchmark(settings: BenchmarkSettings, progress: bool = True) -> Report:
     thresholding = settings.suite == "thresholds"
     if settings.peer_names() or thresholding:
         require("pyod")
-    if thresholding:
+    if thresholding and set(settings.peer_names()) & set(PYTHRESH):
         require("pythresh")
     report = _compare_thresholds(settings, progress) if thresholding else _compare_detectors(settings, progress)
     _log(settings, report)

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from ssad.datasets.tables import names_in
 from ssad.detectors.presets import preset
 from ssad.errors import SettingsError, check_settings, nearest
 from ssad.workflows.benchmark.competitors import PEERS
@@ -43,8 +44,9 @@ class BenchmarkSettings:
         problems += list(_unknown_presets(self.detector_names()))
         if not self.detector_names():
             problems.append("detectors must name at least one preset")
-        if not _words(self.seeds) or not all(word.isdigit() for word in _words(self.seeds)):
-            problems.append(f"seeds must be whole numbers separated by commas, got {self.seeds!r}")
+        words = names_in(self.seeds)
+        if not words or not all(word.isdecimal() and int(word) < 2**32 for word in words):
+            problems.append(f"seeds must be whole numbers below 2**32 separated by commas, got {self.seeds!r}")
         check_settings(problems)
 
     def known_peers(self) -> tuple[str, ...]:
@@ -53,15 +55,15 @@ class BenchmarkSettings:
 
     def peer_names(self) -> list[str]:
         """The peers to compare with, perhaps none."""
-        return list(self.known_peers()) if self.peers == "all" else [w for w in _words(self.peers) if w != "none"]
+        return list(self.known_peers()) if self.peers == "all" else [w for w in names_in(self.peers) if w != "none"]
 
     def detector_names(self) -> list[str]:
         """Our presets to compare."""
-        return _words(self.detectors)
+        return names_in(self.detectors)
 
     def seed_numbers(self) -> list[int]:
         """The seeds, at least one."""
-        return [int(word) for word in _words(self.seeds)]
+        return list(dict.fromkeys(map(int, names_in(self.seeds))))
 
 
 def _unknown_presets(names: Iterable[str]) -> Iterable[str]:
@@ -70,7 +72,3 @@ def _unknown_presets(names: Iterable[str]) -> Iterable[str]:
             preset(name)
         except SettingsError as error:
             yield str(error).removesuffix(".")
-
-
-def _words(text: str) -> list[str]:
-    return [word.strip() for word in text.split(",") if word.strip()]

@@ -23,4 +23,4 @@ def keep(record: object, path: Path) -> None:
 def kept(path: Path, kind: Callable[..., Record]) -> Record:
     """The inverse of `keep`."""
     with np.load(path, allow_pickle=False) as arrays:
-        return kind(**{name: arrays[name] if arrays[name].ndim else arrays[name].item() for name in arrays.files})
+        return kind(**{name: array if array.ndim else array.item() for name, array in arrays.items()})

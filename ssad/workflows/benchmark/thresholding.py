@@ -24,7 +24,6 @@ from ssad.distribution_analyzers import (
     TriangularThresholding,
 )
 from ssad.metrics import Labels
-from ssad.workflows.benchmark.competitors import require
 
 ANALYZERS = {
     kind.__name__: kind
@@ -96,7 +95,6 @@ def _called(method: str, scores: Floats) -> npt.NDArray[np.bool_]:
         return scores > analyzed(ANALYZERS[method](), scores).decision
     if method == DEFAULT_SHARE:
         return scores > np.quantile(scores, 0.9)
-    require("pythresh")
     kind = getattr(import_module(f"pythresh.thresholds.{method.lower()}"), method)
     return np.asarray(kind().eval(scores), dtype=bool)
 

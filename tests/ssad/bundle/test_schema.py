@@ -18,7 +18,7 @@ from pandas._libs.parsers import STR_NA_VALUES  # type: ignore[import-not-found]
 
 from ssad.bundle import Column, TableSchema
 from ssad.bundle.schema import MAX_REPORTED_PROBLEMS, MISSING_CATEGORY, MISSING_WORDS, Kind
-from ssad.errors import RowsError
+from ssad.errors import RowsError, rows_from
 
 
 def schema_of(kind: Kind, name: str = "x") -> TableSchema:
@@ -240,6 +240,14 @@ def test_a_long_list_of_bad_values_is_capped(bad: int, more: str | None) -> None
     assert (more or "") in str(raised.value)
 
 
+@pytest.mark.parametrize("bad", [1, MAX_REPORTED_PROBLEMS + 7])
+def test_rows_further_down_a_table_are_named_by_their_places_and_no_others_are_made_up(bad: int) -> None:
+    with pytest.raises(RowsError) as raised, rows_from(100):
+        schema_of("numeric", "x; and more").inputs({"x; and more": ["x"] * bad})
+    assert str(raised.value).startswith("row 100, column 'x; and more': expected a number or null")
+    assert str(raised.value).endswith("; and more.") == (bad > 1)
+
+
 def test_missing_columns_are_all_named_in_one_error() -> None:
     with pytest.raises(RowsError, match=r"lack 2 of the detector's 4 columns: kind, paid; send every column"):
         SCHEMA.inputs({"amount": [1], "day": [None]})
@@ -264,7 +272,13 @@ def test_columns_never_seen_are_ignored_and_said_once(caplog: pytest.LogCaptureF
         for _ in range(3):
             schema.inputs(ROWS | {"colour": ["red"] * 3, "id": [1, 2, 3]})
         schema.inputs(ROWS | {"size": [1] * 3, "colour": ["red"] * 3})
-    assert [record.getMessage().split(": ")[1] for record in caplog.records] == ["colour", "size"]
+        for _ in range(2):
+            schema.inputs({**ROWS, 7: [1] * 3, "long" * 50: [1] * 3})
+    assert [record.getMessage().split(": ")[1] for record in caplog.records] == [
+        "colour",
+        "size",
+        f"7, {'long' * 25}",
+    ]
 
 
 def test_an_unseen_category_is_kept_as_it_is() -> None:
