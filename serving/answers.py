@@ -68,7 +68,7 @@ def _records(answered: Answered) -> bytes:
 
 
 def _part(scores: Scores, reasons: Reasons | None, rows: slice) -> bytes:
-    records = Scores(scores.score[rows], scores.confidence[rows], scores.codes[rows]).records()
+    records = scores[rows].records()
     for record, reason in zip(records, (reasons or [])[rows], strict=False):
         record.update(reason)
     return orjson.dumps(records)[1:-1]

@@ -13,9 +13,9 @@ from starlette.types import ASGIApp
 
 from serving.draining import drain_on_sigterm
 from serving.follower import Follower
-from serving.gate import Gate
-from serving.openapi import DOCUMENT, Document
-from serving.problems import FAILED, RefusalError, problem_body, problem_type, rows_refusal_body
+from serving.gate import DOCUMENT, Gate
+from serving.openapi import Document
+from serving.problems import FAILED, RefusalError, problem_body, problem_type, refusal_of
 from serving.routers import admin, inference_protocol, page, probes, state
 from serving.routers.scoring import scoring_endpoints
 from serving.settings import Settings
@@ -59,7 +59,7 @@ def app_around(service: Service, follower: Follower) -> Gate:
         app.include_router(router)
     app.add_exception_handler(Exception, _failed)
     app.add_exception_handler(RefusalError, _refused)
-    app.add_exception_handler(RowsError, _refused_rows)
+    app.add_exception_handler(RowsError, _refused)
     app.add_exception_handler(HTTPException, _refused_by_framework)
     app.add_exception_handler(RequestValidationError, _refused_by_framework)
     return Gate(app, service, hot)
@@ -87,16 +87,10 @@ async def _following(app: FastAPI) -> AsyncIterator[None]:
 
 
 async def _refused(request: Request, error: Exception) -> Response:
-    assert isinstance(error, RefusalError)
-    request.app.state.service.metrics.rejected.labels(error.reason).inc()
-    return _problem(request, error.status, error.detail, error.headers)
-
-
-async def _refused_rows(request: Request, error: Exception) -> Response:
-    assert isinstance(error, RowsError)
-    request.app.state.service.metrics.rejected.labels("rows").inc()
-    path = request.url.path
-    return Response(rows_refusal_body(error, path), 422, media_type=problem_type(path))
+    assert isinstance(error, RefusalError | RowsError)
+    refusal, path = refusal_of(error), request.url.path
+    request.app.state.service.metrics.rejected.labels(refusal.reason).inc()
+    return Response(refusal.body(path), refusal.status, refusal.headers, media_type=problem_type(path))
 
 
 async def _refused_by_framework(request: Request, error: Exception) -> Response:

@@ -21,6 +21,9 @@ INVOCATION_KEYS = ("dataframe_split", "dataframe_records", "instances", "inputs"
 Decoder = Callable[[bytes, TableSchema, Settings], list[GraphInputs] | Iterator[GraphInputs]]
 """A body to its rows, in parts that fit in memory; it raises RowsError or RefusalError."""
 
+MOST_EXPLAINED = 9999
+"""Columns that may be asked to be explained in each row: more than tables have, in four digits."""
+
 
 def parse_json(body: bytes, settings: Settings) -> Any:
     """A JSON document in which no object has a key twice.
@@ -67,16 +70,15 @@ def invocation_rows(document: Any, schema: TableSchema, settings: Settings) -> G
     content = document[found[0]]
     if found[0] in ("instances", "inputs") and isinstance(content, dict) and list not in map(type, content.values()):
         content = [content]  # one row, by itself
-    names = [column.name for column in schema.columns]
     if found[0] == "dataframe_split":
         if not isinstance(content, dict) or "data" not in content:
             raise RowsError('dataframe_split must be {"columns": [...], "data": [[...]]}.')
         given = content.get("columns")
-        return from_rows(names if given is None else given, content["data"], schema, settings)
+        return from_rows(schema.names if given is None else given, content["data"], schema, settings)
     if found[0] == "inputs" and isinstance(content, dict):
         return from_columns(content, schema, settings)
     if isinstance(content, list) and content and isinstance(content[0], list):
-        return from_rows(names, content, schema, settings)
+        return from_rows(schema.names, content, schema, settings)
     read = from_records if found[0] == "instances" else from_padded_records
     return read(content, schema, settings)
 
@@ -91,8 +93,8 @@ def explained_by(params: Any) -> int:
     if not isinstance(wanted, dict) or not wanted.keys() <= {"explain"}:
         raise RowsError('the params must be an object with the key "explain" alone; leave the others out.')
     most = wanted.get("explain", 0)
-    if type(most) is not int or not 0 <= most <= 9999:
-        raise RowsError("explain in the params must be a whole number from 0 to 9999.")
+    if type(most) is not int or not 0 <= most <= MOST_EXPLAINED:
+        raise RowsError(f"explain in the params must be a whole number from 0 to {MOST_EXPLAINED}.")
     return most
 
 

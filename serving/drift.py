@@ -54,10 +54,9 @@ class DriftWindow:
 
     def _joined(self, parts: list[Part]) -> Part:
         schema = self._bundle.schema
-        numeric = [np.empty((0, len(schema.numeric)))] + [inputs.numeric for _, inputs in parts]
-        words = [np.empty((0, len(schema.categorical)), dtype=object)] + [inputs.categorical for _, inputs in parts]
-        scores = np.concatenate([np.empty(0)] + [scores for scores, _ in parts])
-        return scores, GraphInputs(np.concatenate(numeric), np.concatenate(words))
+        none = GraphInputs(np.empty((0, len(schema.numeric))), np.empty((0, len(schema.categorical)), dtype=object))
+        scores = np.concatenate([np.empty(0), *(scores for scores, _ in parts)])
+        return scores, GraphInputs.joined([none, *(inputs for _, inputs in parts)])
 
     def drift(self) -> Drift:
         """Compare what is remembered with the training rows."""

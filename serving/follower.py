@@ -230,7 +230,7 @@ def load_checked(fetched: Fetched, served: TableSchema | None) -> Bundle:
             f"the bundle {fetched.path} cannot score its golden rows ({reason_of(error)}); train again."
         ) from error
     if served is not None:
-        other = [column.name for column in bundle.schema.beyond(served)]
+        other = [column.name for column in bundle.schema.not_in(served)]
         if other:
             raise BundleError(
                 f"it needs columns that the served version does not, or of another kind: {', '.join(other[:20])}; "

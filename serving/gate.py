@@ -14,7 +14,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from serving.keys import given_key, hash_of
 from serving.limits import RateLimit
 from serving.logs import AccessLog
-from serving.problems import FAILED, RefusalError, busy, problem_body, problem_type, rows_refusal_body
+from serving.problems import FAILED, RefusalError, busy, problem_type, refusal_of
 from serving.routers import page
 from serving.scoring import Headers, ScoringEndpoint
 from serving.state import Service
@@ -22,7 +22,9 @@ from ssad.errors import RowsError
 
 PROBES = {"/livez", "/readyz", "/startupz", "/ping", "/health", "/version", "/v2/health/live", "/v2/health/ready"}
 
-OPEN = PROBES | page.FILES.keys() | {"/docs", "/openapi.json", "/hooks/mlflow"}
+DOCUMENT, HOOK = "/openapi.json", "/hooks/mlflow"
+
+OPEN = PROBES | page.FILES.keys() | {"/docs", DOCUMENT, HOOK}
 """Paths that need no key: probes, the page and the documentation (no training row is in them), and a hook that is
 signed."""
 
@@ -75,14 +77,10 @@ class Exchange:
 
     async def refuse(self, path: str, refusal: RefusalError) -> None:
         """Answer with a problem."""
-        body = problem_body(refusal.status, refusal.detail, path)
-        await self.answer(refusal.status, problem_headers(path, body, refusal.headers), body)
-
-
-def problem_headers(path: str, body: bytes, more: dict[str, str]) -> Headers:
-    """Headers of an answer that says what is wrong."""
-    named = {"content-type": problem_type(path), "content-length": str(len(body))} | more
-    return [(name.lower().encode(), value.encode()) for name, value in named.items()]
+        body = refusal.body(path)
+        named = {"content-type": problem_type(path), "content-length": str(len(body))} | refusal.headers
+        headers = [(name.lower().encode(), value.encode()) for name, value in named.items()]
+        await self.answer(refusal.status, headers, body)
 
 
 class Gate:
@@ -122,13 +120,10 @@ class Gate:
                 await self._app(_as_get(scope), receive, exchange.send)
             else:
                 await exchange.answer(200, *await endpoint.answer(scope, headers, receive))
-        except RefusalError as refusal:
+        except (RefusalError, RowsError) as error:
+            refusal = refusal_of(error)
             self.service.metrics.rejected.labels(refusal.reason).inc()
             await exchange.refuse(path, refusal)
-        except RowsError as error:
-            self.service.metrics.rejected.labels("rows").inc()
-            body = rows_refusal_body(error, path)
-            await exchange.answer(422, problem_headers(path, body, {}), body)
         except Exception as error:
             # Not what the error says: that may be a value of a row.
             where = traceback.extract_tb(error.__traceback__)[-1]

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 
-import numpy as np
-
 from ssad.bundle import Bundle, Scores
 from ssad.bundle.schema import GraphInputs
 
@@ -41,7 +39,7 @@ class Gathering:
         if not waiting:
             return
         try:
-            found = self._bundle.decide(self._bundle.score_inputs(_joined([inputs for inputs, _ in waiting])))
+            found = self._bundle.scores_of_inputs(GraphInputs.joined([inputs for inputs, _ in waiting]))
         except Exception as error:
             if len(waiting) == 1:
                 waiting[0][1].set_exception(error)
@@ -52,12 +50,5 @@ class Gathering:
         start = 0
         for inputs, scores in waiting:
             rows = slice(start, start + len(inputs))
-            scores.set_result(Scores(found.score[rows], found.confidence[rows], found.codes[rows]))
+            scores.set_result(found[rows])
             start = rows.stop
-
-
-def _joined(parts: list[GraphInputs]) -> GraphInputs:
-    if len(parts) == 1:
-        return parts[0]
-    numeric = np.concatenate([part.numeric for part in parts])
-    return GraphInputs(numeric, np.concatenate([part.categorical for part in parts]))

@@ -14,15 +14,12 @@ import uvicorn
 from uvicorn.supervisors import Multiprocess
 
 from serving.logs import setup_logs
-from serving.settings import PREFIX, Settings, read_settings
+from serving.settings import MULTIPROCESS, PREFIX, Settings, read_settings
 from serving.wire import GatheringProtocol
 from ssad.errors import SettingsError
 
 KEEP_ALIVE_SECONDS = 75
 """Longer than load balancers keep idle connections (60 s is usual): the side that closes must be theirs."""
-
-MULTIPROCESS = "PROMETHEUS_MULTIPROC_DIR"
-"""The folder by which worker processes share their metrics; prometheus_client reads it when it is imported."""
 
 
 def run(model: str, host: str, port: int) -> None:

@@ -14,6 +14,7 @@ import numpy as np
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector
 
+from serving.settings import MULTIPROCESS
 from ssad.bundle import REGIONS, Drift, Scores
 from ssad.bundle.intervals import Floats
 
@@ -124,7 +125,8 @@ class Metrics:
         codes = np.concatenate([part.codes for part in scores])
         for region, count in zip(REGIONS, np.bincount(codes, minlength=len(REGIONS)).tolist(), strict=True):
             self.predictions.labels(*served.label[:2], region).inc(count)
-        _observe_all(self.score, QUANTILES, served.quantiles(np.concatenate([part.score for part in scores])))
+        score = np.concatenate([part.score for part in scores])
+        _observe_all(self.score, QUANTILES, served.bundle.reference.quantiles(score))
 
     def set_model(self, served: Served) -> None:
         """Tell which version is served."""
@@ -152,7 +154,7 @@ class Metrics:
         """All of it, in Prometheus' text format; that of all workers where there are several."""
         self.fold()
         registry = self._registry
-        if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
+        if MULTIPROCESS in os.environ:
             registry = CollectorRegistry()
             MultiProcessCollector(registry)  # type: ignore[no-untyped-call]  # the library has no types
         return generate_latest(registry)

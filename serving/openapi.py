@@ -10,7 +10,8 @@ from fastapi import FastAPI, Request, Response
 from fastapi.openapi.utils import get_openapi
 
 from serving import answers
-from serving.gate import ADMIN, OPEN
+from serving.bodies import MOST_EXPLAINED
+from serving.gate import ADMIN, HOOK, OPEN
 from serving.problems import PROBLEM
 from serving.routers.inference_protocol import DATATYPES, UNNAMED
 from serving.routers.scoring import NDJSON_TYPES
@@ -39,8 +40,6 @@ REFUSALS = {
     "503": "Too busy, or without a model; see Retry-After.",
 }
 
-
-DOCUMENT, HOOK = "/openapi.json", "/hooks/mlflow"
 
 KEYED, SIGNED = ("401", "429", "503"), ("401", "408", "413")
 """How what needs a key, and the hook, can refuse."""
@@ -122,7 +121,7 @@ PREDICTION = {
 
 PARAMS = {
     "type": "object",
-    "properties": {"explain": {"type": "integer", "minimum": 0, "maximum": 9999}},
+    "properties": {"explain": {"type": "integer", "minimum": 0, "maximum": MOST_EXPLAINED}},
     "additionalProperties": False,
     "description": "How many columns to explain in each row, as the logged model does.",
 }

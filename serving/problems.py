@@ -27,12 +27,18 @@ class RefusalError(Exception):
         detail: one sentence.
         reason: a word for the metric.
         headers: further headers of the answer.
+        cells: row, column and detail of each value at fault.
     """
 
     status: int
     detail: str
     reason: str
     headers: dict[str, str] = field(default_factory=dict)
+    cells: list[dict[str, Any]] = field(default_factory=list)
+
+    def body(self, path: str) -> bytes:
+        """The problem document."""
+        return problem_body(self.status, self.detail, path, **({"errors": self.cells} if self.cells else {}))
 
 
 def busy(detail: str, reason: str) -> RefusalError:
@@ -40,10 +46,12 @@ def busy(detail: str, reason: str) -> RefusalError:
     return RefusalError(503, detail, reason, {"Retry-After": "1"})
 
 
-def rows_refusal_body(error: RowsError, path: str) -> bytes:
-    """What is said of rows that cannot be scored: 422, with the row and column of each value at fault."""
-    errors = [{"row": c.row, "column": c.column, "detail": f"expected {c.expected}"} for c in error.cells]
-    return problem_body(422, str(error), path, **({"errors": errors} if errors else {}))
+def refusal_of(error: RefusalError | RowsError) -> RefusalError:
+    """The refusal itself, or that of rows that cannot be scored: 422."""
+    if isinstance(error, RefusalError):
+        return error
+    cells = [{"row": c.row, "column": c.column, "detail": f"expected {c.expected}"} for c in error.cells]
+    return RefusalError(422, str(error), "rows", cells=cells)
 
 
 def problem_body(status: int, detail: str, path: str, **more: Any) -> bytes:

@@ -16,7 +16,7 @@ import numpy as np
 from starlette.types import Receive, Scope, Send
 
 from serving.answers import JSON, Answered, Reasons, Writer, liked
-from serving.bodies import Decoder
+from serving.bodies import MOST_EXPLAINED, Decoder
 from serving.deadline import Deadline
 from serving.drift import DriftWindow
 from serving.problems import RefusalError, busy
@@ -264,6 +264,6 @@ def _explained(query: bytes) -> int:
     if not query:
         return 0
     given = parse_qs(query.decode("latin-1")).get("explain", ["0"])[-1]
-    if not given.isdecimal() or len(given) > 4:
-        raise RefusalError(422, "explain must be a whole number from 0 to 9999.", "query")
+    if not given.isdecimal() or len(given) > len(str(MOST_EXPLAINED)):
+        raise RefusalError(422, f"explain must be a whole number from 0 to {MOST_EXPLAINED}.", "query")
     return int(given)

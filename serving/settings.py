@@ -12,6 +12,9 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from ssad.errors import SettingsError
 
+MULTIPROCESS = "PROMETHEUS_MULTIPROC_DIR"
+"""The folder by which worker processes share their metrics; prometheus_client reads it when it is imported."""
+
 PREFIX = "SSAD_SERVE_"
 
 SHA256 = re.compile(r"[0-9a-f]{64}")

@@ -8,7 +8,6 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property
 
-import numpy as np
 import orjson
 
 from serving.deadline import Deadline
@@ -20,7 +19,6 @@ from serving.problems import busy
 from serving.settings import Settings
 from serving.source import Source
 from ssad.bundle import Bundle
-from ssad.bundle.intervals import Floats
 
 POOL_THREADS = 2
 """Large bodies that are decoded at once: each may take its limit of memory."""
@@ -64,18 +62,6 @@ class Served:
         """Name and version as JSON."""
         return orjson.dumps({"name": self.source.name, "version": self.source.version})
 
-    @cached_property
-    def _shares(self) -> Floats:
-        """Share of the training scores up to the end of each of their bins."""
-        counts = np.asarray(self.bundle.histogram["counts"], np.float64)
-        shares: Floats = np.cumsum(counts) / counts.sum()
-        return shares
-
-    def quantiles(self, scores: Floats) -> Floats:
-        """Place of each score among the training scores, by their bins: shape (n,), in (0, 1]."""
-        places: Floats = self._shares[np.searchsorted(self.bundle.histogram["edges"][1:-1], scores)]
-        return places.round(9)  # the sum of shares is to end at the buckets' borders, not a rounding above
-
 
 class Service:
     """What the routes, the gate and the follower share.
@@ -103,12 +89,10 @@ class Service:
         self.draining = False
         self.registry_seen: float | None = None
 
-    def serve(self, bundle: Bundle, source: Source) -> Served:
+    def serve(self, bundle: Bundle, source: Source) -> None:
         """Answer with this bundle from now on; requests in progress end with the one they began with."""
-        served = Served(bundle, source, DriftWindow(bundle, self.settings.drift_rows))
-        self.served = served
-        self.metrics.set_model(served)
-        return served
+        self.served = Served(bundle, source, DriftWindow(bundle, self.settings.drift_rows))
+        self.metrics.set_model(self.served)
 
     def current(self) -> Served:
         """What is served now.
@@ -119,6 +103,11 @@ class Service:
         if self.served is None:
             raise busy("no model is loaded yet; try again soon.", "not_loaded")
         return self.served
+
+    @property
+    def ready(self) -> bool:
+        """Whether requests should be sent: a model is loaded, and the process is not about to end."""
+        return self.served is not None and not self.draining
 
     @property
     def registry_age(self) -> float | None:

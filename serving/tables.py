@@ -13,7 +13,7 @@ from serving.bodies import check_names, check_rows
 from serving.problems import RefusalError
 from serving.settings import Settings
 from ssad.bundle import TableSchema
-from ssad.bundle.delimited import OTHER_SEPARATORS, STRADDLING, UnclosedQuoteError, WithLastRow, without_last_row
+from ssad.bundle.delimited import STRADDLING, UnclosedQuoteError, WithLastRow, other_separator, without_last_row
 from ssad.bundle.schema import MAX_REPORTED_PROBLEMS, MISSING_WORDS, GraphInputs
 from ssad.errors import CellProblem, RowsError, rows_from
 
@@ -44,8 +44,8 @@ def csv_rows(body: bytes, schema: TableSchema, settings: Settings) -> Iterator[G
     from pyarrow import csv
 
     names = _csv_header(body)
-    if len(names) == 1 and (other := [mark for mark in OTHER_SEPARATORS if mark in names[0]]):
-        raise RowsError(f"the body seems to be separated by {other[0]!r}; separate values by commas, or send JSON.")
+    if other := other_separator(names):
+        raise RowsError(f"the body seems to be separated by {other!r}; separate values by commas, or send JSON.")
     check_names(names, schema)
     convert = csv.ConvertOptions(
         column_types=dict.fromkeys(names, pa.string()), null_values=MISSING_WORDS, strings_can_be_null=True
@@ -167,7 +167,7 @@ def _parts(batches: Any, schema: TableSchema, settings: Settings) -> Iterator[Gr
 def _inputs(batch: pa.RecordBatch, schema: TableSchema) -> GraphInputs:
     kinds = {column.name: column.kind for column in schema.columns}
     table = {
-        name: _values(batch.column(at), kinds.get(name, ""), name) if name in kinds else ()
+        name: _values(batch.column(at), kinds[name], name) if name in kinds else ()
         for at, name in enumerate(batch.schema.names)
     }
     return schema.inputs(table, strict=True)

@@ -6,7 +6,8 @@ import numpy as np
 import numpy.typing as npt
 from sklearn import metrics as sk
 
-Floats = npt.NDArray[np.float64]
+from ssad.bundle.intervals import Floats
+
 Labels = npt.NDArray[np.int64]
 
 

@@ -46,8 +46,9 @@ async def live() -> dict[str, bool]:
 async def ready(request: Request) -> Response:
     """A model is loaded and the process is not about to end."""
     service: Service = request.app.state.service
-    is_ready = service.served is not None and not service.draining
-    return Response(orjson.dumps({"ready": is_ready}), 200 if is_ready else 503, media_type="application/json")
+    return Response(
+        orjson.dumps({"ready": service.ready}), 200 if service.ready else 503, media_type="application/json"
+    )
 
 
 @router.get("/models/{name}")
@@ -118,7 +119,7 @@ class Inference:
         if len(read) == 1 and names[0] not in schema.graph_order and len(read[0][1]) == 2:
             _, (_, width), values = read[0]
             rows = [values[at : at + width] for at in range(0, len(values), max(width, 1))]
-            return [bodies.from_rows([column.name for column in schema.columns], rows, schema, settings)]
+            return [bodies.from_rows(schema.names, rows, schema, settings)]
         bodies.check_names(names, schema)
         wrong = [name for name, shape, _ in read if len(shape) != 1 and shape[1:] != [1]]
         if wrong:

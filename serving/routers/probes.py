@@ -30,10 +30,9 @@ async def started(request: Request) -> Response:
 async def readyz(request: Request) -> Response:
     """A model is loaded and the process is not about to end; says too whether the alias may have moved."""
     service: Service = request.app.state.service
-    ready = service.served is not None and not service.draining
-    status = "draining" if service.draining else "ready" if ready else "loading"
+    status = "draining" if service.draining else "ready" if service.ready else "loading"
     document = {"status": status, "stale": service.stale, "registry_age_seconds": service.registry_age}
-    return JSONResponse(document, 200 if ready else 503)
+    return JSONResponse(document, 200 if service.ready else 503)
 
 
 @router.get("/version")

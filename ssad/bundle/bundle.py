@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import onnxruntime
 
-from ssad.bundle.drift import Reference
+from ssad.bundle.drift import Drift, Reference
 from ssad.bundle.intervals import REGIONS, ConfidenceCurve, Floats, region_names, same_scores
 from ssad.bundle.schema import GraphInputs, Table, TableSchema
 from ssad.errors import BundleError
@@ -57,6 +57,9 @@ class Scores:
     score: Floats
     confidence: Floats
     codes: npt.NDArray[np.int8]
+
+    def __getitem__(self, rows: slice) -> Scores:
+        return Scores(self.score[rows], self.confidence[rows], self.codes[rows])
 
     @property
     def region(self) -> npt.NDArray[np.str_]:
@@ -112,7 +115,11 @@ class Bundle:
         Raises:
             RowsError: a column is missing or holds values of the wrong kind.
         """
-        return self.decide(self.score_inputs(self.schema.inputs(table)))
+        return self.scores_of_inputs(self.schema.inputs(table))
+
+    def scores_of_inputs(self, inputs: GraphInputs) -> Scores:
+        """What `score` says, of rows that are graph inputs already."""
+        return self.decide(self.score_inputs(inputs))
 
     def decide(self, score: Floats) -> Scores:
         """Confidence and region of given scores."""
@@ -120,7 +127,7 @@ class Bundle:
         return Scores(score, self.curve.of_codes(score, codes), codes)
 
     def score_inputs(self, inputs: GraphInputs) -> Floats:
-        """Scores of rows that are graph inputs already, shape (n,), float64."""
+        """The scores alone of rows that are graph inputs already, shape (n,), float64."""
         return self._run(self._session, inputs)
 
     def errors_of_inputs(self, inputs: GraphInputs) -> Floats:
@@ -134,6 +141,10 @@ class Bundle:
     def errors(self, table: Table) -> Floats:
         """What `errors_of_inputs` says of rows given by column."""
         return self.errors_of_inputs(self.schema.inputs(table))
+
+    def drift(self, scores: Floats, inputs: GraphInputs) -> Drift:
+        """How far rows, with their scores, have moved from the training rows."""
+        return self.reference.drift(self.reference.count(scores, inputs))
 
     def check_golden(self) -> None:
         """Score the golden rows again.

@@ -6,18 +6,21 @@ Arrow closes a quote at the end of the text that nobody closed before, and what 
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-
 OTHER_SEPARATORS = (";", "\t", "|", ",")
-"""One of them in the only name of a header is no part of it."""
 
 STRADDLING = "straddl"
 """What Arrow says of a row that is longer than what it reads at once."""
+
+
+def other_separator(names: Sequence[str]) -> str | None:
+    """What the names of a header are separated by that was read as one name; None of any other header."""
+    return next((mark for mark in OTHER_SEPARATORS if len(names) == 1 and mark in names[0]), None)
 
 
 class UnclosedQuoteError(ValueError):

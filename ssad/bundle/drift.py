@@ -151,6 +151,7 @@ class Reference:
         self._shares: dict[str, float] = document["region_shares"]
         self._cells: dict[str, Any] = document["columns"]
         self._score = np.asarray(document["counts"], np.int64)
+        self._places = np.cumsum(self._score) / self._score.sum()
         self._columns = {name: _flat_counts(cells) for name, cells in self._cells.items()}
 
     def count(self, scores: Floats, inputs: GraphInputs) -> RowCounts:
@@ -161,6 +162,11 @@ class Reference:
             np.bincount(self._thresholds.codes(scores), minlength=len(REGIONS)),
             {name: _flat_counts(_count(self._cells[name], values)) for name, values in columns.items()},
         )
+
+    def quantiles(self, scores: Floats) -> Floats:
+        """Place of each score among the training scores, by their bins: shape (n,), in (0, 1]."""
+        places: Floats = self._places[np.searchsorted(self._edges[1:-1], scores)]
+        return places.round(9)  # the sum of shares is to end at round numbers, not a rounding above
 
     def typical_values(self, column: str) -> npt.NDArray[Any]:
         """Values of a column spread over the training rows, as graph inputs: bin edges or frequent categories.

@@ -110,6 +110,14 @@ class GraphInputs:
     def __getitem__(self, rows: slice | npt.NDArray[Any]) -> GraphInputs:
         return GraphInputs(self.numeric[rows], self.categorical[rows])
 
+    @classmethod
+    def joined(cls, parts: Sequence[GraphInputs]) -> GraphInputs:
+        """The rows of all parts, at least one, below each other."""
+        if len(parts) == 1:
+            return parts[0]
+        numeric = np.concatenate([part.numeric for part in parts])
+        return cls(numeric, np.concatenate([part.categorical for part in parts]))
+
 
 @dataclass
 class TableSchema:
@@ -123,6 +131,11 @@ class TableSchema:
     columns: tuple[Column, ...]
     dropped: dict[str, str] = field(default_factory=dict)
     _said: set[str] = field(default_factory=set, repr=False, compare=False)
+
+    @property
+    def names(self) -> list[str]:
+        """Names of the columns, in order."""
+        return [column.name for column in self.columns]
 
     def of_kind(self, *kinds: str) -> tuple[Column, ...]:
         """The columns whose kind is one of `kinds`, in order."""
@@ -148,7 +161,7 @@ class TableSchema:
         """Names of the columns in the order of the graph: numeric ones, then categorical ones."""
         return tuple(column.name for column in (*self.numeric, *self.categorical))
 
-    def beyond(self, other: TableSchema) -> list[Column]:
+    def not_in(self, other: TableSchema) -> list[Column]:
         """Columns that another schema does not have, or has of another kind: rows for that one do not fit this one."""
         known = {column.name: column.kind for column in other.columns}
         return [column for column in self.columns if known.get(column.name) != column.kind]
@@ -260,7 +273,7 @@ class TableSchema:
         Raises:
             RowsError: some are missing; names them.
         """
-        missing = [column.name for column in self.columns if column.name not in names]
+        missing = [name for name in self.names if name not in names]
         if missing:
             raise RowsError(
                 f"the rows lack {len(missing)} of the detector's {len(self.columns)} columns: "

@@ -2,6 +2,7 @@
 
 from ssad.confidence_estimators.curve import confidence_curve, served_curve
 from ssad.confidence_estimators.estimators import (
+    DECIDED,
     BaseConfidenceEstimator,
     BinaryConfidence,
     GradedConfidence,
@@ -12,6 +13,7 @@ from ssad.confidence_estimators.estimators import (
 from ssad.confidence_estimators.intervals import ConfidenceIntervalsConfiguration, Interval
 
 __all__ = [
+    "DECIDED",
     "BaseConfidenceEstimator",
     "BinaryConfidence",
     "ConfidenceIntervalsConfiguration",

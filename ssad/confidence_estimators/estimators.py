@@ -11,6 +11,9 @@ import torch
 
 from ssad.confidence_estimators.intervals import ConfidenceIntervalsConfiguration
 
+DECIDED = 0.5
+"""A row whose confidence is smaller in size than this is undecided: (1 + confidence) / 2 is in (1/4, 3/4)."""
+
 
 @runtime_checkable
 class SupportsConfidenceEstimation(Protocol):
@@ -99,7 +102,7 @@ NORMAL_EDGE = 0.9
 
 ABNORMAL_EDGE, ABNORMAL_END = -0.2, -0.8
 """Confidence at the abnormal threshold and at the highest scores. The sign claims more than one half, which without
-labels is much already; how much is in docs/benchmarks.md. Beyond -1/2 a loss takes the row for surely abnormal."""
+labels is much already; how much is in docs/benchmarks.md. From -`DECIDED` on a loss takes the row for abnormal."""
 
 
 class GradedConfidence(BaseConfidenceEstimator):

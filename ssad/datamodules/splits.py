@@ -64,19 +64,18 @@ def controlled_split(
     if shuffling:
         generator = np.random.default_rng(random_state)
         pools = [generator.permutation(pool) for pool in pools]
-    needs = [sum(sizes) - sum(wanted), sum(wanted)]
+    counts = [[size - anomalies for size, anomalies in zip(sizes, wanted, strict=True)], wanted]
+    needs = [sum(of_parts) for of_parts in counts]
     if any(need > len(pool) for need, pool in zip(needs, pools, strict=True)):
         raise DatasetError(
             f"the split asks for {needs[0]} normal rows and {needs[1]} anomalies, the data has {len(pools[0])} and "
             f"{len(pools[1])}; lower n_rows or the anomaly shares."
         )
-    parts, taken = [], [0, 0]
-    for size, anomalies in zip(sizes, wanted, strict=True):
-        drawn = []
-        for pool_index, count in enumerate((size - anomalies, anomalies)):
-            drawn.append(pools[pool_index][taken[pool_index] : taken[pool_index] + count])
-            taken[pool_index] += count
-        parts.append(np.sort(np.concatenate(drawn)))
+    drawn = [
+        np.split(pool[:need], np.cumsum(of_parts)[:-1])
+        for pool, need, of_parts in zip(pools, needs, counts, strict=True)
+    ]
+    parts = [np.sort(np.concatenate(part)) for part in zip(*drawn, strict=True)]
     if shuffling:
         parts = [generator.permutation(part) for part in parts]
     return Split(*parts)

@@ -22,7 +22,7 @@ UNLABELLED = -1
 
 Batch = dict[str, torch.Tensor]
 
-Positions = slice | torch.Tensor
+Picked = slice | torch.Tensor
 """Rows of a batch: a stretch of the dataset, or positions in it, shape (n,), int64."""
 
 KEPT_SHARE = 0.5
@@ -75,11 +75,11 @@ class DataFrameWithLabels(Dataset[tuple[Any, Any]]):
         return len(self.labels)
 
     def __getitem__(self, idx: Any) -> tuple[Any, Any]:
-        """A row by its position, or a batch by `Positions`."""
+        """A row by its number, or a batch by `Picked`."""
         if not self._by_row:
             data, label = self._rows[idx]
             return data, label
-        if isinstance(idx, Positions):
+        if isinstance(idx, Picked):
             batch: tuple[Any, Any] = tuple(default_collate([self[i] for i in _numbers(idx, len(self))]))
             return batch
         convert, convert_label = (
@@ -122,7 +122,7 @@ class TensorRows(TensorDataset):
         self.data, self.labels = data, labels
 
     def __getitem__(self, index: Any) -> tuple[torch.Tensor, ...]:
-        """A row by its number, or a batch by `Positions`."""
+        """A row by its number, or a batch by `Picked`."""
         return tuple(rows_at(tensor, index) for tensor in self.tensors)
 
     def input_dim(self) -> int:
@@ -159,8 +159,8 @@ class DatasetWithConfidence(Dataset[Batch]):
         return len(self.dataset)
 
     def __getitem__(self, idx: Any) -> Batch:
-        """A row by its number, or a batch by `Positions`: data (n, ...), label (n,), confidence (n,)."""
-        if not isinstance(idx, Positions):
+        """A row by its number, or a batch by `Picked`: data (n, ...), label (n,), confidence (n,)."""
+        if not isinstance(idx, Picked):
             data, label = data_and_label(self.dataset[idx])
             label = torch.tensor(UNLABELLED) if label is None else torch.as_tensor(label)
             return {"data": data, "label": label, "confidence": self.confidence[idx]}
@@ -188,7 +188,7 @@ class DatasetWithConfidence(Dataset[Batch]):
             self._kept = TensorDataset(*(tensor.to(device) for tensor in tensors))
 
 
-def rows_at(tensor: torch.Tensor, at: int | Positions) -> torch.Tensor:
+def rows_at(tensor: torch.Tensor, at: int | Picked) -> torch.Tensor:
     """Rows of a tensor: a view of a stretch, a copy of scattered ones, five times as fast as by `tensor[at]`."""
     return tensor.index_select(0, at) if isinstance(at, torch.Tensor) and at.ndim else tensor[at]
 
@@ -205,8 +205,8 @@ def _tensors(dataset: Any) -> tuple[torch.Tensor, ...]:
     return rows.tensors if isinstance(rows, TensorDataset) else ()
 
 
-def _there(at: Positions, rows: TensorDataset) -> Positions:
-    """Positions on the device that the rows are on."""
+def _there(at: Picked, rows: TensorDataset) -> Picked:
+    """The same positions on the device that the rows are on."""
     return at.to(rows.tensors[0].device) if isinstance(at, torch.Tensor) else at
 
 
@@ -215,7 +215,7 @@ def _free_bytes(device: torch.device) -> int:
     return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else 0
 
 
-def _fetch(dataset: Any, at: Positions) -> Any:
+def _fetch(dataset: Any, at: Picked) -> Any:
     """A batch of a dataset's rows, in one indexing where the dataset can."""
     if type(dataset).__getitem__ in AT_ONCE:  # one that a subclass wrote may know rows alone
         return dataset[at]
@@ -225,7 +225,7 @@ def _fetch(dataset: Any, at: Positions) -> Any:
     return items if _is_batch(items) else default_collate(items)
 
 
-def _numbers(at: Positions, rows: int) -> list[int]:
+def _numbers(at: Picked, rows: int) -> list[int]:
     return list(range(rows)[at]) if isinstance(at, slice) else at.tolist()
 
 

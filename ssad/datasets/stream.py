@@ -85,7 +85,7 @@ def open_stream(location: str, schema: TableSchema, keep: Sequence[str] = ()) ->
     Raises:
         DatasetError: there is no such table, it cannot be read, or a column to keep is missing.
     """
-    wanted = list(dict.fromkeys([*(column.name for column in schema.columns), *keep]))
+    wanted = list(dict.fromkeys([*schema.names, *keep]))
     words = {*schema.words, *keep}  # as they are written
     numbers = {column.name for column in schema.of_kind("numeric")} - words
     path = local_path(location)

@@ -21,7 +21,7 @@ import pandas as pd
 import pyarrow as pa
 import requests
 
-from ssad.bundle.delimited import OTHER_SEPARATORS
+from ssad.bundle.delimited import other_separator
 from ssad.datasets import catalogue
 from ssad.datasets.parquet import parquet_files
 from ssad.errors import DatasetError, SsadError, reason_of, without_secrets
@@ -251,10 +251,9 @@ def check_separator(path: Path, names: Sequence[str]) -> None:
     Raises:
         DatasetError: it is one.
     """
-    found = [mark for mark in OTHER_SEPARATORS if len(names) == 1 and mark in names[0]]
-    if found:
+    if other := other_separator(names):
         raise DatasetError(
-            f"{path} seems to be separated by {found[0]!r}, expected what its suffix says (.csv: commas, .tsv: tabs); "
+            f"{path} seems to be separated by {other!r}, expected what its suffix says (.csv: commas, .tsv: tabs); "
             "write it so, or as Parquet."
         )
 

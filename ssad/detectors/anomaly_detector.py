@@ -197,7 +197,7 @@ class AnomalyDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]  # sci
         # A copy: the folder may go, or hold another detector tomorrow.
         bundle = Bundle(copy_bundle(Path(path), detector._new_folder()))
         detector._adopt(bundle)
-        kept, dropped = [column.name for column in bundle.schema.columns], bundle.schema.dropped
+        kept, dropped = bundle.schema.names, bundle.schema.dropped
         detector.n_features_in_ = len(kept) + len(dropped)
         of_an_array = _array_names(detector.n_features_in_)
         detector._by_name = {*kept, *dropped} != set(of_an_array)

@@ -17,7 +17,6 @@ import numpy as np
 import pandas as pd
 import torch
 from safetensors.torch import save as save_safetensors
-from torch.utils.data import DataLoader
 
 from ssad.bundle import TableSchema, write_bundle
 from ssad.bundle.bundle import WEIGHTS
@@ -26,7 +25,7 @@ from ssad.confidence_estimators import served_curve
 from ssad.datamodules import SelfSupervisionDataModule
 from ssad.datamodules.features import feature_rows
 from ssad.datamodules.splits import holdout_split
-from ssad.datasets.rows import RowBatches, RowLoader, TensorRows
+from ssad.datasets.rows import TensorRows
 from ssad.datasets.schema import Survey, survey_rows
 from ssad.datasets.table_rows import TableRows, table_rows
 from ssad.detectors.presets import Preset, preset
@@ -177,7 +176,7 @@ def batch_size_for(rows: int) -> int:
 
 
 class EncodedRows(L.LightningDataModule):
-    """Unlabelled feature tensors as a data module.
+    """Unlabelled feature tensors as a data module, for one that gives out its batches.
 
     Attributes:
         train: training rows.
@@ -187,14 +186,6 @@ class EncodedRows(L.LightningDataModule):
     def __init__(self, train: TensorRows, batch_size: int) -> None:
         super().__init__()
         self.train, self.batch_size = train, batch_size
-
-    def train_dataloader(self) -> DataLoader[Any]:
-        """Training batches in order."""
-        return RowLoader(self.train, sampler=RowBatches(len(self.train), self.batch_size))
-
-    def val_dataloader(self) -> Any:
-        """Nothing: validation needs labels, and training may not see any."""
-        return []
 
 
 class FittedDetector:

@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from ssad.bundle import REGION_COLORS, Thresholds
 from ssad.bundle.intervals import Floats, beyond
 from ssad.confidence_estimators import ConfidenceIntervalsConfiguration
-from ssad.distribution_analyzers.histogram import spreads
+from ssad.distribution_analyzers.histogram import counts_between, spreads
 
 Cut = tuple[float, float] | tuple[float, float, float]
 """The normal and the abnormal threshold, and between them the one of a forced decision, if the analyzer has one."""
@@ -175,7 +175,7 @@ def region_histogram(scores: Floats, thresholds: Thresholds) -> RegionHistogram:
         edges = np.linspace(left - margin, right + margin, PLOT_BINS + 1)
     above_normal = np.searchsorted(scores, thresholds.normal, side="right")
     regions = np.split(scores, [above_normal, max(above_normal, np.searchsorted(scores, thresholds.abnormal))])
-    counts = [np.diff(np.searchsorted(of, edges[1:-1]), prepend=0, append=len(of)) for of in regions]
+    counts = [counts_between(of, edges) for of in regions]
     return RegionHistogram(edges, np.asarray(counts), thresholds, logarithmic)
 
 

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 from scipy.special import gammaln
 
+from ssad.bundle.drift import Counts
 from ssad.bundle.intervals import SCORE_TOLERANCE, Floats
-
-Counts = npt.NDArray[np.int64]
 
 FAR = 1e4
 """Interquartile ranges beyond which a score no longer changes that every rule is at `MAX_BINS`."""
@@ -57,11 +55,15 @@ def _ascending(scores: Floats) -> Floats:
     return scores if (scores[1:] >= scores[:-1]).all() else np.sort(scores)
 
 
+def counts_between(ordered: Floats, edges: Floats) -> Counts:
+    """Ascending scores in each bin [edge, next edge), the outermost open outwards: one search an edge, not a row."""
+    return np.diff(np.searchsorted(ordered, edges[1:-1]), prepend=0, append=len(ordered))
+
+
 def _histogram(ordered: Floats, bins: int) -> tuple[Floats, Floats]:
-    """Counts and edges of `bins` equal bins over ascending scores: one search an edge, not a row."""
+    """Counts and edges of `bins` equal bins over ascending scores."""
     edges = np.linspace(ordered[0], ordered[-1], bins + 1)
-    inner = np.searchsorted(ordered, edges[1:-1], side="left")
-    return np.diff(inner, prepend=0, append=len(ordered)).astype(np.float64), edges
+    return counts_between(ordered, edges).astype(np.float64), edges
 
 
 def spreads(scores: Floats) -> bool:

@@ -8,16 +8,15 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from ssad.bundle import REGION_COLORS, Thresholds
+from ssad.bundle import Thresholds
 from ssad.bundle.intervals import Floats
+from ssad.loggers.colors import BLUE, GREY, ORANGE
 
 PLOT_BINS = 100
 PLOT_QUANTILE = 0.999
 """The figure ends at this quantile of the recent scores: a single far score would flatten the rest."""
 
 SHOWN_COLUMNS = 20
-
-BLUE, GREY, ORANGE = REGION_COLORS.values()
 
 
 def score_distributions_figure(

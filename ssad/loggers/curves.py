@@ -5,11 +5,9 @@ from __future__ import annotations
 from matplotlib.figure import Figure
 from sklearn import metrics as sk
 
-from ssad.bundle import REGION_COLORS
 from ssad.bundle.intervals import Floats
+from ssad.loggers.colors import BLUE, GREY, ORANGE
 from ssad.metrics import Labels, calibration_bins, calibration_error, risk_coverage
-
-BLUE, GREY, ORANGE = REGION_COLORS.values()
 
 
 def risk_coverage_figure(confidence: Floats, labels: Labels) -> Figure:

@@ -15,13 +15,14 @@ from lightning.pytorch.loggers import MLFlowLogger
 from matplotlib.figure import Figure
 from mlflow import MlflowClient
 
+from ssad.bundle.intervals import Floats
 from ssad.confidence_estimators import SupportsConfidenceEstimation
 from ssad.datasets.rows import DatasetWithConfidence, save_confidence_to_csv
 from ssad.distribution_analyzers import SupportsDistributionAnalysis
 from ssad.loggers import curves, training_figures
 from ssad.loggers.report import REPORT, report_html
 from ssad.loggers.training_figures import Recalibration
-from ssad.metrics import Floats, Labels
+from ssad.metrics import Labels
 
 PLOT_SIZE = (9.0, 8.0)
 """Inches: readable in MLflow's artifact viewer without scrolling."""
@@ -39,7 +40,7 @@ def get_mlflow_logger(trainer: L.Trainer) -> MLFlowLogger | None:
     return next((logger for logger in trainer.loggers if isinstance(logger, MLFlowLogger)), None)
 
 
-def log_confidence(mlf_logger: MLFlowLogger, dataset: DatasetWithConfidence, num_epoch: int | None = None) -> None:
+def log_confidence(mlf_logger: MLFlowLogger, dataset: DatasetWithConfidence, num_epoch: int) -> None:
     """Log every training row's confidence as `confidence_epoch_<n>.csv`, in dataset order."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / f"confidence_epoch_{num_epoch}.csv"

@@ -15,7 +15,9 @@ from matplotlib.ticker import MaxNLocator
 
 from ssad.bundle import REGION_COLORS, REGIONS, Thresholds
 from ssad.bundle.intervals import Floats
+from ssad.confidence_estimators import DECIDED
 from ssad.distribution_analyzers import draw_regions
+from ssad.loggers.colors import BLUE, GREY
 from ssad.sampling import spread
 
 SAMPLE = 2000
@@ -23,8 +25,6 @@ SAMPLE = 2000
 
 PANELS = 6
 """Recalibrations shown side by side, the first and the last among them."""
-
-BLUE, GREY, _ = REGION_COLORS.values()
 
 
 @dataclass(frozen=True)
@@ -123,7 +123,7 @@ def confidence_change_figure(history: Sequence[Recalibration]) -> Figure:
 def _draw_moves(axes: Axes, before: Floats, after: Floats) -> None:
     """Share of the rows for each pair of what they were and what they became."""
     names = ("normal", "undecided", "abnormal")
-    was, became = ((values < 0.5).astype(int) + (values <= -0.5) for values in (before, after))
+    was, became = ((values < DECIDED).astype(int) + (values <= -DECIDED) for values in (before, after))
     table = np.zeros((3, 3))
     np.add.at(table, (was, became), 1 / len(was))
     axes.imshow(table, cmap="Blues", vmin=0, vmax=1)

@@ -72,7 +72,7 @@ class ClippedStandardizer(nn.Module):
         center, width, low, high = (part[:, None] for part in (self.center, self.width, self.low, self.high))
         return ((features.T - center) / width).clamp(low, high).T
 
-    def beyond(self, features: torch.Tensor) -> torch.Tensor:
+    def beyond_range(self, features: torch.Tensor) -> torch.Tensor:
         """How far beyond the training rows the farthest of a row's features lies, shape (n,), in widths of their range.
 
         At most 0 within it.

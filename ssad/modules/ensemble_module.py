@@ -10,12 +10,12 @@ import torch
 from torch.optim.lr_scheduler import LambdaLR
 
 from ssad.bundle.intervals import SCORE_TOLERANCE
-from ssad.confidence_estimators import SupportsConfidenceEstimation
+from ssad.confidence_estimators import DECIDED, SupportsConfidenceEstimation
 from ssad.datamodules import SelfSupervisionDataModule
 from ssad.distribution_analyzers import SupportsDistributionAnalysis
 from ssad.errors import TrainingError
 from ssad.models import AutoencoderEnsemble
-from ssad.modules.self_supervision_module import DECIDED, SCORING_VALUES, SelfSupervisionModule
+from ssad.modules.self_supervision_module import SCORING_VALUES, SelfSupervisionModule
 from ssad.sampling import spread
 
 ERROR_FLOOR = 1e-4
@@ -38,7 +38,7 @@ RIDGE = 0.05
 """Share of the mean variance added to each residual's: few rows do not fix a covariance."""
 
 REFERENCE_ROWS = 10_000
-"""Confident-normal rows that fix the residuals' covariance, at most."""
+"""Confident-normal rows that fix the residuals' covariance, and rows that fix weights and units, at most."""
 
 SAMPLES = 8
 SAMPLE_ROWS = 16
@@ -199,7 +199,7 @@ class EnsembleModule(SelfSupervisionModule):
         unexplained, distance = self._log_deviations(data)
         weight = 0.5 / self.deviation_width
         mean = weight[0] * unexplained + weight[1] * distance - (weight * self.deviation_center).sum()
-        far = self.model.standardize.beyond(data).clamp_min(1.0)
+        far = self.model.standardize.beyond_range(data).clamp_min(1.0)
         return torch.exp((mean + torch.log(far)).clamp_max(LARGEST_LOG))
 
     def feature_errors(self, data: torch.Tensor) -> torch.Tensor:

@@ -23,6 +23,7 @@ from torch.utils.data.distributed import DistributedSampler
 
 from ssad.bundle.intervals import Floats
 from ssad.confidence_estimators import (
+    DECIDED,
     ConfidenceIntervalsConfiguration,
     SupportsConfidenceEstimation,
     fit_estimator,
@@ -44,10 +45,6 @@ logger = logging.getLogger(__name__)
 
 LEARNING_RATE = 1e-3
 """Adam's default [Kingma & Ba, ICLR 2015], and the published library's."""
-
-DECIDED = 0.5
-"""A row whose confidence is smaller in size than this is undecided: (1 + confidence) / 2 is in (1/4, 3/4)."""
-
 
 SCORING_VALUES = 1 << 18
 """Features scored at once: the rows that fit half of a core's cache, a MiB, however many columns they have."""

@@ -105,7 +105,7 @@ class ScoredTable:
         check_normal(normal, label, anomalous)
         inputs = bundle.schema.inputs(rows)
         labels = None if anomalous is None else anomalous.astype(np.int64)
-        scores = bundle.decide(bundle.score_inputs(inputs))
+        scores = bundle.scores_of_inputs(inputs)
         return cls(rows, inputs, scores, labels, None if anomalous is None else table[label].astype(str))
 
 
@@ -152,7 +152,7 @@ def evaluate(settings: EvaluateSettings) -> EvaluateResult:
 def log_state(table: ScoredTable, model: FetchedModel) -> dict[str, float]:
     """Log what needs no labels: region shares, and how far scores and columns are from training."""
     bundle = model.bundle
-    drift = bundle.reference.drift(bundle.reference.count(table.scores.score, table.inputs))
+    drift = bundle.drift(table.scores.score, table.inputs)
     metrics = state_metrics(drift)
     mlflow.log_metrics(metrics, model_id=model.model_id)
     moved = sorted(drift.column_psi.items(), key=lambda item: -item[1])
@@ -186,8 +186,8 @@ def region_table(table: ScoredTable) -> pd.DataFrame:
     Normal rows in `abnormal` and anomalies in `normal` are errors; `unknown` decides nothing.
     """
     rows = []
-    for region in REGIONS:
-        members = table.scores.region == region
+    for code, region in enumerate(REGIONS):
+        members = table.scores.codes == code
         row: dict[str, Any] = {"region": region, "rows": int(members.sum()), "share": float(members.mean())}
         if table.labels is not None:
             anomalies = int(table.labels[members].sum())

@@ -124,7 +124,7 @@ def _schema(candidate: Bundle, champion: Bundle) -> Check:
     known = champion.schema.graph_order
     problems = [
         f"{column.name} is {column.kind}" if column.name in known else f"{column.name} is new"
-        for column in candidate.schema.beyond(champion.schema)
+        for column in candidate.schema.not_in(champion.schema)
     ]
     return Check("columns", ", ".join(problems[:20]) or "compatible", "the champion's, of the same kinds", not problems)
 
@@ -169,7 +169,7 @@ def _unlabelled(
     candidate: Bundle, champion: Bundle | None, table: ScoredTable, settings: PromoteSettings
 ) -> list[Check]:
     """The candidate must know these rows, call few of them abnormal, and not contradict the champion."""
-    drift = state_metrics(candidate.reference.drift(candidate.reference.count(table.scores.score, table.inputs)))
+    drift = state_metrics(candidate.drift(table.scores.score, table.inputs))
     mlflow.log_metrics(drift)
     checks = [
         _at_least("unlabelled rows", drift["rows"], MIN_UNLABELLED_ROWS),
@@ -180,8 +180,7 @@ def _unlabelled(
     if champion is None:
         return checks
     before, after = champion.score(table.rows), table.scores
-    codes = [bundle.curve.thresholds.codes(s.score) for bundle, s in ((champion, before), (candidate, after))]
-    contradicted = np.mean(np.abs(codes[0] - codes[1]) == CONTRADICTION)
+    contradicted = np.mean(np.abs(before.codes - after.codes) == CONTRADICTION)
     same_order = stats.spearmanr(before.score, after.score).statistic
     return [
         *checks,

@@ -124,7 +124,7 @@ def recalibrated(
         RefusedError: the rows are too few, too different, or too many of them would be abnormal.
     """
     old = parent.bundle
-    drift = old.reference.drift(old.reference.count(scores, inputs))
+    drift = old.drift(scores, inputs)
     mlflow.log_metrics(state_metrics(drift))
     _check_rows(drift, settings, old.manifest["plan"]["alpha"])
     curve = new_curve(old, scores)

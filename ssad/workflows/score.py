@@ -239,7 +239,7 @@ def score_batch(batch: pa.RecordBatch, start: int, settings: ScoreSettings, mode
         RowsError: a row does not fit the detector; says which of the table, whose row `start` is the batch's first.
     """
     bundle = model.bundle
-    words = {column.name for column in bundle.schema.categorical}
+    words = set(bundle.schema.words)
     columns = {name: _values(batch.column(name), name in words) for name in batch.schema.names}
     scored = []
     for at in range(0, len(batch), READ_ROWS):

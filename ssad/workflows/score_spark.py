@@ -146,7 +146,7 @@ def _scored(spark: SparkSession, settings: ScoreSettings, model: FetchedModel, l
     frame = _read(spark, settings.dataset, model.bundle.schema, settings.kept)
     if frame.isEmpty():
         raise no_rows(settings.dataset)
-    wanted = [column.name for column in model.bundle.schema.columns]
+    wanted = model.bundle.schema.names
     missing = [name for name in dict.fromkeys([*wanted, *settings.kept]) if name not in frame.columns]
     if missing:
         raise DatasetError(f"{settings.dataset} lacks columns {', '.join(missing[:20])}; bring every one of them.")

@@ -36,7 +36,7 @@ def describe_rows(schema: TableSchema, rows: pd.DataFrame, whole: Collection[str
         rows: some rows of the table, as they were read.
         whole: names of the columns that are of integers, without a gap, in all of the table; None: in these rows.
     """
-    names = [column.name for column in schema.columns]
+    names = schema.names
     if whole is None:
         whole = [name for name in names if is_integer_dtype(rows[name])]
     types = [_type(column, rows[column.name], column.name in whole) for column in schema.columns]

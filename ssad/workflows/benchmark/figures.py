@@ -6,13 +6,13 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
+from ssad.loggers.colors import BLUE, ORANGE
 from ssad.loggers.curves import reliability_curves_figure
 from ssad.metrics import calibration_bins
 from ssad.workflows.benchmark.decisions import probabilities
 from ssad.workflows.benchmark.ranking import METRICS, Measured
 
 NAMES = {"auc": "AUROC", "ap": "average precision"}
-OURS, THEIRS = "#D55E00", "#0072B2"
 
 
 def ranking_bars(summary: pd.DataFrame, ours: list[str]) -> Figure:
@@ -57,4 +57,4 @@ def risk_coverage(risks: pd.DataFrame) -> Figure:
 
 
 def _colors(names: pd.Index, ours: list[str]) -> list[str]:
-    return [OURS if name in ours else THEIRS for name in names]
+    return [ORANGE if name in ours else BLUE for name in names]

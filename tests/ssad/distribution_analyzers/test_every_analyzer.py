@@ -171,7 +171,7 @@ def test_the_figure_has_the_asked_size_and_counts_the_rows_of_every_region_on_bo
     assert [axes.get_yscale() for axes in figure.axes] == ["linear", "log"]
     for axes in figure.axes:
         regions = [patch.get_data() for patch in axes.patches if isinstance(patch, StepPatch)]
-        counts = [(region.values - region.baseline).sum() for region in regions]
+        counts = [(top - bottom).sum() for top, _, bottom in regions]
         assert counts == [*found.thresholds.counts(scores).values()]
 
 

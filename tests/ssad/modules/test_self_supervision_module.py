@@ -29,9 +29,10 @@ from ssad import (
     TriangularThresholding,
     VariationalAutoencoder,
 )
+from ssad.bundle.intervals import Floats
 from ssad.datasets.rows import RowBatches, RowLoader, TensorRows
 from ssad.errors import TrainingError
-from ssad.metrics import Floats, Labels
+from ssad.metrics import Labels
 from ssad.models import AutoencoderEnsemble
 from ssad.modules import EnsembleModule
 from tests.ssad.workflows.support import QUIET_LIBRARIES, environment, run_python
