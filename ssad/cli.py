@@ -27,6 +27,12 @@ CHAMPION = "models:/ssad@champion"
 USER_MISTAKE = 2
 """Exit status of a mistake the user can mend: argparse's and click's own."""
 
+Dataset = Annotated[str, typer.Option(help="A name of the catalogue, a path or a URI.")]
+Model = Annotated[str, typer.Option(help="A model URI of MLflow, or a bundle's folder.")]
+Label = Annotated[str, typer.Option(help="The label column; a table without it is unlabelled.")]
+Normal = Annotated[str, typer.Option(help="Label values that mean normal, separated by commas.")]
+"""Options of several entry points."""
+
 
 Parsed = TypeVar("Parsed", int, float)
 
@@ -60,10 +66,10 @@ def _setup(context: typer.Context) -> None:
 
 @app.command()
 def train(
-    dataset: Annotated[str, typer.Option(help="A name of the catalogue, a path or a URI.")],
+    dataset: Dataset,
     test_dataset: Annotated[str, typer.Option(help="Likewise; empty holds out a part of a labelled table.")] = "",
     label: Annotated[str, typer.Option(help="The label column; used for evaluation alone.")] = "label",
-    normal: Annotated[str, typer.Option(help="Label values that mean normal, separated by commas.")] = "auto",
+    normal: Normal = "auto",
     confidence: Annotated[str, typer.Option(help="A CSV with the initial confidence of each row.")] = "",
     detector: Annotated[str, typer.Option(help="ssad, radon, grand, or your own Preset as module:attribute.")] = "ssad",
     contamination: Annotated[
@@ -116,10 +122,10 @@ def train(
 
 @app.command()
 def evaluate(
-    dataset: Annotated[str, typer.Option(help="A name of the catalogue, a path or a URI.")],
-    model: Annotated[str, typer.Option(help="A model URI of MLflow, or a bundle's folder.")] = CHAMPION,
-    label: Annotated[str, typer.Option(help="The label column; a table without it is unlabelled.")] = "label",
-    normal: Annotated[str, typer.Option(help="Label values that mean normal, separated by commas.")] = "auto",
+    dataset: Dataset,
+    model: Model = CHAMPION,
+    label: Label = "label",
+    normal: Normal = "auto",
 ) -> None:
     """Measure a model on a table, labelled or not."""
     from ssad.workflows.evaluate import EvaluateSettings
@@ -134,7 +140,7 @@ def evaluate(
 @app.command()
 def recalibrate(
     dataset: Annotated[str, typer.Option(help="New rows: a name of the catalogue, a path or a URI.")],
-    model: Annotated[str, typer.Option(help="A model URI of MLflow, or a bundle's folder.")] = CHAMPION,
+    model: Model = CHAMPION,
     max_drift: Annotated[float, typer.Option(help="Stability index beyond which rows are refused.")] = 1.0,
     max_abnormal: Annotated[float, typer.Option(help="Share of the rows that may be abnormal.")] = 0.25,
     force: Annotated[str, typer.Option(metavar="true|false", help="Go on beyond max_drift.")] = "false",
@@ -159,8 +165,8 @@ def recalibrate(
 def promote(
     candidate: Annotated[str, typer.Option(help="A registered version.")] = "models:/ssad@challenger",
     dataset: Annotated[str, typer.Option(help="Rows to compare on, labelled or not; may be empty.")] = "",
-    label: Annotated[str, typer.Option(help="The label column; a table without it is unlabelled.")] = "label",
-    normal: Annotated[str, typer.Option(help="Label values that mean normal, separated by commas.")] = "auto",
+    label: Label = "label",
+    normal: Normal = "auto",
     min_gain: Annotated[float, typer.Option(help="Minimum gain in average precision, on labelled rows.")] = 0.0,
     max_drift: Annotated[float, typer.Option(help="Stability index up to which rows are the candidate's.")] = 0.25,
     max_abnormal: Annotated[float, typer.Option(help="Share of unlabelled rows that may be abnormal.")] = 0.25,
@@ -182,9 +188,9 @@ def promote(
 
 @app.command()
 def score(
-    dataset: Annotated[str, typer.Option(help="A name of the catalogue, a path or a URI.")],
+    dataset: Dataset,
     output: Annotated[str, typer.Option(help="Folder of Parquet to write; must not exist.")],
-    model: Annotated[str, typer.Option(help="A model URI of MLflow, or a bundle's folder.")] = CHAMPION,
+    model: Model = CHAMPION,
     engine: Annotated[str, typer.Option(help="local or spark.")] = "local",
     explain: Annotated[int, typer.Option(help="Write this many of the columns that contribute most.")] = 0,
     keep: Annotated[str, typer.Option(help="Columns to copy into the output, separated by commas.")] = "",

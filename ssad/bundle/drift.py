@@ -1,7 +1,6 @@
 """How far recent rows have moved from the training rows; NumPy alone.
 
-A bundle keeps each column, and the score, as counts in cells. Recent rows are counted in the same cells;
-counts add up, so any window of rows is the sum of its parts.
+A bundle keeps each column, and the score, as counts in cells. Recent rows are counted in the same cells.
 """
 
 from __future__ import annotations
@@ -97,7 +96,7 @@ def bin_counts(edges: Floats, values: Floats) -> Counts:
 
 @dataclass(frozen=True)
 class RowCounts:
-    """Rows counted in the cells of a `Reference`; counts of two lots of rows add up.
+    """Rows counted in the cells of a `Reference`.
 
     Attributes:
         score: rows in each score bin.
@@ -108,10 +107,6 @@ class RowCounts:
     score: Counts
     regions: Counts
     columns: dict[str, Counts]
-
-    def __add__(self, other: RowCounts) -> RowCounts:
-        columns = {name: counts + other.columns[name] for name, counts in self.columns.items()}
-        return RowCounts(self.score + other.score, self.regions + other.regions, columns)
 
     def __len__(self) -> int:
         return int(self.score.sum())

@@ -299,6 +299,11 @@ def _checked(table: pd.DataFrame, path: Path) -> pd.DataFrame:
     return table.reset_index(drop=True)
 
 
+def no_rows(table: str | Path) -> DatasetError:
+    """What is said of a table without rows."""
+    return DatasetError(f"{table} holds no rows; bring a table with data in it.")
+
+
 def check_shape(path: Path, rows: int, columns: Sequence[str]) -> None:
     """Refuse a table that is empty, or whose columns cannot be told apart by their names.
 
@@ -306,7 +311,7 @@ def check_shape(path: Path, rows: int, columns: Sequence[str]) -> None:
         DatasetError: it is.
     """
     if not rows or not columns:
-        raise DatasetError(f"{path} holds no rows; bring a table with data in it.")
+        raise no_rows(path)
     twice = [name for name, count in Counter(columns).items() if count > 1]
     if twice:
         raise DatasetError(f"{path} has columns of the same name: {', '.join(twice)}; rename them.")

@@ -26,7 +26,8 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from ssad.bundle import Bundle
 from ssad.bundle.bundle import FILES, MANIFEST, copy_bundle
 from ssad.bundle.intervals import Floats
-from ssad.detectors.fit import FitSettings, FittedDetector, fit_detector
+from ssad.detectors.fit import FittedDetector, fit_detector
+from ssad.detectors.plan import FitSettings
 from ssad.errors import BundleError, DatasetError, SettingsError, reason_of
 
 logger = logging.getLogger(__name__)

@@ -16,7 +16,6 @@ from ssad.bundle import Bundle
 from ssad.datasets.labels import AUTO
 from ssad.datasets.tables import LABEL
 from ssad.errors import RefusedError, SsadError, check_settings
-from ssad.workflows.evaluate import ANOTHER_POPULATION, limit_problems
 from ssad.workflows.promotion_checks import Check, find_checks
 from ssad.workflows.registry import (
     CHAMPION,
@@ -27,6 +26,7 @@ from ssad.workflows.registry import (
     move_champion,
     registered_name,
 )
+from ssad.workflows.scored_table import ANOTHER_POPULATION, limit_problems
 from ssad.workflows.tracking import log_new_params, tracked_run
 
 HEADING = "### Promotion checks"

@@ -17,7 +17,7 @@ from ssad.bundle.intervals import Floats
 from ssad.datasets.labels import check_two_classes
 from ssad.errors import BundleError
 from ssad.metrics import Labels
-from ssad.workflows.evaluate import MIN_UNLABELLED_ROWS, ScoredTable, state_metrics
+from ssad.workflows.scored_table import MIN_UNLABELLED_ROWS, ScoredTable, state_metrics
 from ssad.workflows.tracking import log_dataset
 
 if TYPE_CHECKING:

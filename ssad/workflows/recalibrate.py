@@ -23,8 +23,8 @@ from ssad.distribution_analyzers import ConformalThresholding
 from ssad.distribution_analyzers.conformal import rows_to_promise
 from ssad.errors import RefusedError, SettingsError, check_settings, without_secrets
 from ssad.loggers.comparison import score_distributions_figure
-from ssad.workflows.evaluate import MIN_UNLABELLED_ROWS, limit_problems, state_metrics
 from ssad.workflows.registry import FetchedModel, Registered, fetch_model, log_bundle, name_problems, register
+from ssad.workflows.scored_table import MIN_UNLABELLED_ROWS, limit_problems, state_metrics
 from ssad.workflows.signature import DescribedRows, describe_rows
 from ssad.workflows.stopping import too_late_to_stop
 from ssad.workflows.tracking import log_dataset, log_new_params, tracked_run

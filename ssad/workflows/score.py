@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import os
-import shutil
 import tempfile
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -18,9 +16,7 @@ from typing import Any
 import mlflow
 import numpy as np
 import pyarrow as pa
-import pyarrow.dataset as pads
 import pyarrow.parquet as pq
-from filelock import FileLock, Timeout
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from ssad.bundle import REGIONS, Bundle
@@ -29,16 +25,14 @@ from ssad.bundle.explain import CONTRIBUTOR_SHARES, CONTRIBUTORS, contributors
 from ssad.bundle.intervals import Floats
 from ssad.datasets.parquet import BATCH_ROWS
 from ssad.datasets.stream import TableStream, open_stream
-from ssad.datasets.tables import fetched, local_path, names_in
+from ssad.datasets.tables import fetched, local_path, names_in, no_rows
 from ssad.errors import (
-    DatasetError,
-    SettingsError,
     check_settings,
     nearest,
-    reason_of,
     rows_from,
     without_secrets,
 )
+from ssad.workflows.output_folder import PARTS, check_free, finish, partial_folder, region_counts, writing_to
 from ssad.workflows.registry import FetchedModel, fetch_model
 from ssad.workflows.tracking import log_new_params, tracked_run
 
@@ -51,16 +45,6 @@ READ_ROWS = 8192
 """Rows of a batch that become the graph's inputs at once: few enough to stay in the processor's cache, many enough that
 reading a column is not all calls."""
 
-SUCCESS = "_SUCCESS"
-"""The file that says a folder is complete: Hadoop's and Spark's own."""
-
-JOB = "_job.json"
-"""What a half-finished folder is the beginning of; another job does not go on with it."""
-
-LOCK = "_lock"
-"""What one process at a time holds of a half-finished folder."""
-
-PARTS = "part-*.parquet"
 PARQUET: dict[str, Any] = {"use_dictionary": ["region", "model_version"], "store_schema": False}
 """Scores hardly repeat, so looking for repetitions would cost more than it saves."""
 
@@ -173,9 +157,9 @@ def score_locally(settings: ScoreSettings, model: FetchedModel, progress: bool =
         if not stream.names:  # a folder without a file
             raise no_rows(settings.dataset)
         model.bundle.schema.check_none_missing(stream.names)
-        with _written(output), partial_folder(output, _job(settings, model, table)) as partial:
+        with writing_to(output), partial_folder(output, _job(settings, model, table)) as partial:
             _write_parts(partial, stream, settings, model, _bar(progress))
-            _finish(partial, output)
+            finish(partial, output)
     return region_counts(output)
 
 
@@ -199,37 +183,6 @@ def _write_parts(
                     bar.advance(task, len(batch))
     if not any(partial.glob(PARTS)):
         raise no_rows(settings.dataset)
-
-
-def no_rows(dataset: str) -> DatasetError:
-    """What is said of a table that there is nothing to score in."""
-    return DatasetError(f"{dataset} holds no rows; bring a table with data in it.")
-
-
-@contextmanager
-def _written(output: Path) -> Iterator[None]:
-    """Say of a failure to write where it was to be; what a full disk cut off goes on later.
-
-    Raises:
-        SettingsError: the output cannot be written.
-    """
-    try:
-        yield
-    except OSError as error:
-        raise SettingsError(
-            f"{output.absolute()} cannot be written ({error.strerror or reason_of(error)}); make room or name another "
-            "output, and run again."
-        ) from error
-
-
-def check_free(output: Path) -> None:
-    """Refuse to write over anything.
-
-    Raises:
-        SettingsError: there is a file or folder of that name.
-    """
-    if output.exists():
-        raise SettingsError(f"{output.absolute()} exists already; name another output, or delete it first.")
 
 
 def score_batch(batch: pa.RecordBatch, start: int, settings: ScoreSettings, model: FetchedModel) -> pa.RecordBatch:
@@ -273,16 +226,6 @@ def _score_rows(bundle: Bundle, rows: dict[str, Any], explain: int) -> tuple[Flo
         return scores, {}
     found = contributors(bundle, inputs, explain)
     return scores, {name: pa.array(entries) for name, entries in found.items()}
-
-
-def region_counts(output: Path) -> dict[str, int]:
-    """Rows of each region in a folder that is complete."""
-    regions = pads.dataset(output, format=pads.ParquetFileFormat(dictionary_columns={"region"}))
-    counts = dict.fromkeys(REGIONS, 0)
-    for batch in regions.to_batches(columns=["region"]):
-        for found in batch.column("region").value_counts().to_pylist():
-            counts[found["values"]] += found["counts"]
-    return counts
 
 
 def _scored(
@@ -341,55 +284,6 @@ def _job(settings: ScoreSettings, model: FetchedModel, table: str) -> dict[str, 
         "keep": settings.kept,
         "model": [model.version, model.bundle.manifest["files"]],
     }
-
-
-@contextmanager
-def partial_folder(output: Path, job: dict[str, Any]) -> Iterator[Path]:
-    """The folder that becomes the output, for this process alone: what the same job left in it before, or nothing.
-
-    Raises:
-        SettingsError: another process writes to it, or it holds something else.
-    """
-    partial = output.with_name(f"{output.name}.partial")
-    partial.mkdir(parents=True, exist_ok=True)
-    if _left_in(partial) and not (partial / JOB).is_file():
-        raise SettingsError(
-            f"{partial} exists and is not what an interrupted scoring left; move it away, or name another output."
-        )
-    try:
-        with FileLock(partial / LOCK, blocking=False):
-            if _read_job(partial) != job:
-                for path in _left_in(partial):
-                    shutil.rmtree(path) if path.is_dir() else path.unlink()
-            (partial / JOB).write_text(json.dumps(job), encoding="utf-8")
-            try:
-                yield partial
-            finally:
-                if not any(partial.glob(PARTS)):  # nothing to go on with
-                    shutil.rmtree(partial, ignore_errors=True)
-    except Timeout as error:
-        raise SettingsError(
-            f"another process is scoring to {output} at this moment; wait for its end, or name another output."
-        ) from error
-
-
-def _left_in(partial: Path) -> list[Path]:
-    return [path for path in partial.iterdir() if path.name != LOCK]
-
-
-def _read_job(partial: Path) -> Any:
-    try:
-        return json.loads((partial / JOB).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-
-
-def _finish(partial: Path, output: Path) -> None:
-    """Give a folder whose parts are all there its name."""
-    (partial / SUCCESS).touch()
-    partial.rename(output)  # what fails until here leaves what the same job goes on with
-    for name in (JOB, LOCK):
-        (output / name).unlink(missing_ok=True)
 
 
 def _bar(progress: bool) -> Progress:

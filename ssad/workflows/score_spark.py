@@ -23,15 +23,16 @@ from ssad.bundle.explain import CONTRIBUTOR_SHARES, CONTRIBUTORS
 from ssad.bundle.schema import MISSING_WORDS
 from ssad.datasets.parquet import parquet_files
 from ssad.datasets.stream import PARQUET, open_stream, suffix
-from ssad.datasets.tables import FETCHED_SCHEMES, SEPARATORS, check_shape, fetched, local_path, read_table
+from ssad.datasets.tables import FETCHED_SCHEMES, SEPARATORS, check_shape, fetched, local_path, no_rows, read_table
 from ssad.errors import DatasetError, SettingsError, SsadError
-from ssad.workflows.score import ScoreSettings, no_rows, partial_folder, region_counts
+from ssad.workflows.output_folder import partial_folder, region_counts
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
 
     from ssad.bundle import TableSchema
     from ssad.workflows.registry import FetchedModel
+    from ssad.workflows.score import ScoreSettings
 
 READING: dict[str, Any] = {
     # Moments reach Python in the session's time zone; without one of their own they are read as UTC.

@@ -187,13 +187,6 @@ def test_missing_numbers_are_drift() -> None:
     )
 
 
-def test_counts_of_parts_add_up_to_those_of_the_whole() -> None:
-    scores, inputs = rows(400)
-    trained = reference(*rows(500, seed=1))
-    parts = trained.count(scores[:150], inputs[:150]) + trained.count(scores[150:], inputs[150:])
-    assert trained.drift(parts) == trained.drift(trained.count(scores, inputs))
-
-
 def test_no_rows_are_no_drift() -> None:
     trained = reference(*rows(500))
     drift = trained.drift(trained.count(*rows(0)))

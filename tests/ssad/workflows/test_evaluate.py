@@ -18,8 +18,9 @@ from ssad.bundle import Bundle
 from ssad.datasets.stream import open_stream
 from ssad.datasets.tables import read_table
 from ssad.errors import DatasetError, SsadError, TrackingError
-from ssad.workflows.evaluate import EvaluateResult, EvaluateSettings, ScoredTable, decided_error, evaluate, metric_names
+from ssad.workflows.evaluate import EvaluateResult, EvaluateSettings, decided_error, evaluate, metric_names
 from ssad.workflows.registry import fetch_model
+from ssad.workflows.scored_table import ScoredTable
 from ssad.workflows.train import TrainSettings, prepare
 from tests.conftest import default_store
 from tests.ssad.workflows.support import QUIET_LIBRARIES

@@ -25,10 +25,10 @@ from ssad.datasets.tables import read_table
 from ssad.detectors import FitSettings, fit_detector
 from ssad.errors import BundleError, RefusedError, SettingsError, SsadError, TrackingError
 from ssad.workflows import promotion_checks as checks
-from ssad.workflows.evaluate import MIN_UNLABELLED_ROWS
 from ssad.workflows.promote import PromoteSettings, promote
 from ssad.workflows.promotion_checks import find_checks, gain_interval
 from ssad.workflows.registry import FetchedModel, claimed, fetch_model, log_bundle, move_champion, register
+from ssad.workflows.scored_table import MIN_UNLABELLED_ROWS
 from ssad.workflows.signature import describe_rows
 from ssad.workflows.train import TrainSettings, prepare
 from tests.ssad.workflows.support import QUIET_LIBRARIES

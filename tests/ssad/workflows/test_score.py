@@ -26,6 +26,7 @@ from ssad.bundle.intervals import SCORE_TOLERANCE
 from ssad.datasets import stream as streams
 from ssad.errors import DatasetError, RowsError, SettingsError, SsadError
 from ssad.workflows import score as scoring
+from ssad.workflows.output_folder import finish
 from ssad.workflows.registry import fetch_model, log_bundle, register
 from ssad.workflows.score import ScoreSettings, score
 from ssad.workflows.signature import describe_rows
@@ -217,7 +218,7 @@ def test_another_job_does_not_go_on_with_what_is_there(
     bundle: Bundle, rows: pd.DataFrame, dataset: str, tmp_path: Path, change: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr(scoring, "_finish", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        patch.setattr(scoring, "finish", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             score(settings(dataset, tmp_path), progress=False)
     assert len(list((tmp_path / "scores.partial").glob("part-*"))) == 5
@@ -262,14 +263,14 @@ def test_what_somebody_else_put_in_the_way_is_not_deleted(dataset: str, tmp_path
 def test_the_second_of_two_scorings_to_one_output_stops(
     bundle: Bundle, rows: pd.DataFrame, dataset: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    finish, model = scoring._finish, fetch_model(str(bundle.path), tmp_path)
+    model = fetch_model(str(bundle.path), tmp_path)
 
     def meanwhile(*arguments: Any) -> None:
         with pytest.raises(SettingsError, match=r"another process is scoring to .*scores at this moment"):
             scoring.score_locally(settings(dataset, tmp_path, keep="number"), model, progress=False)
         finish(*arguments)
 
-    monkeypatch.setattr(scoring, "_finish", meanwhile)
+    monkeypatch.setattr(scoring, "finish", meanwhile)
     score(settings(dataset, tmp_path), progress=False)
     assert_scores(tmp_path / "scores", bundle, rows)
 
