@@ -120,7 +120,7 @@ class Drift:
         rows: recent rows.
         score_psi: stability index of the scores, over at most `COLUMN_BINS` bins.
         score_ks: Kolmogorov-Smirnov statistic of the scores, in [0, 1].
-        column_psi: name of a column -> its stability index.
+        column_psi: name of a column -> its stability index; of a date that of missing ones, as time itself only grows.
         region_shares: region -> share of the recent rows; empty without rows.
         training_region_shares: region -> share of the training rows.
     """
@@ -147,7 +147,8 @@ class Reference:
         self._cells: dict[str, Any] = document["columns"]
         self._score = np.asarray(document["counts"], np.int64)
         self._places = np.cumsum(self._score) / self._score.sum()
-        self._columns = {name: _flat_counts(cells) for name, cells in self._cells.items()}
+        self._dates = {column.name for column in schema.of_kind("date")}
+        self._columns = {name: self._flat_counts(name, cells) for name, cells in self._cells.items()}
 
     def count(self, scores: Floats, inputs: GraphInputs) -> RowCounts:
         """Count rows, given as graph inputs with their scores, in the cells of the training rows."""
@@ -155,8 +156,13 @@ class Reference:
         return RowCounts(
             bin_counts(self._edges, scores),
             np.bincount(self._thresholds.codes(scores), minlength=len(REGIONS)),
-            {name: _flat_counts(_count(self._cells[name], values)) for name, values in columns.items()},
+            {name: self._flat_counts(name, _count(self._cells[name], values)) for name, values in columns.items()},
         )
+
+    def _flat_counts(self, name: str, cells: dict[str, Any]) -> Counts:
+        """The counts of a column's cells; of a date whether there is one, as every later row is in the last bin."""
+        flat = _flat_counts(cells)
+        return np.asarray([flat[:-1].sum(), flat[-1]]) if name in self._dates else flat
 
     def quantiles(self, scores: Floats) -> Floats:
         """Place of each score among the training scores, by their bins: shape (n,), in (0, 1]."""

@@ -107,7 +107,7 @@ def _anomalous(batches: Iterable[pd.Series], label: str, normal: str) -> npt.NDA
     if unlabelled:
         raise DatasetError(
             f"{unlabelled} rows have no value in the label column {label!r}; "
-            "fill it for every row, or leave the column out of the table."
+            "leave those rows out, or the column where few rows have one."
         )
     unseen = wanted - set(map(_word, seen))
     if unseen and normal != AUTO:

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 from mlflow import MlflowClient
+from mlflow.data.pandas_dataset import PandasDataset, from_pandas
 from mlflow.metrics import MetricValue, make_metric
 
 from ssad.bundle import REGIONS, Bundle, Scores
@@ -32,7 +33,7 @@ from ssad.metrics import (
     ranking_metrics,
 )
 from ssad.workflows.registry import FetchedModel, fetch_model
-from ssad.workflows.scored_table import ANOTHER_POPULATION, ScoredTable, state_metrics
+from ssad.workflows.scored_table import ANOTHER_POPULATION, ScoredTable, log_drift
 from ssad.workflows.tracking import log_dataset, log_new_params, tracked_run
 
 MOST_ABNORMAL = 20
@@ -94,26 +95,23 @@ def evaluate(settings: EvaluateSettings) -> EvaluateResult:
         model = fetch_model(settings.model, Path(folder))
         mlflow.set_tags({"model": model.uri, "model_id": model.model_id or ""})
         table = ScoredTable.read(model.bundle, settings.dataset, settings.label, settings.normal)
-        log_dataset(table.rows, settings.dataset, "evaluation")
-        metrics = log_state(table, model)
+        dataset = log_dataset(table.rows, settings.dataset, "evaluation")
+        metrics = log_state(table, model, dataset)
         regions = region_table(table)
         mlflow.log_table(regions, "regions.json")
         mlflow.log_table(most_abnormal(table, model.bundle), "most_abnormal.json")
         if table.labels is not None:
-            metrics |= _log_quality(table, table.labels, regions, model)
+            metrics |= _log_quality(table, table.labels, regions, model, dataset)
         if model.name and model.version:
             MlflowClient().set_model_version_tag(model.name, model.version, "evaluated_by", run.info.run_id)
     return EvaluateResult(run.info.run_id, model.uri, metrics, regions)
 
 
-def log_state(table: ScoredTable, model: FetchedModel) -> dict[str, float]:
+def log_state(table: ScoredTable, model: FetchedModel, dataset: PandasDataset) -> dict[str, float]:
     """Log what needs no labels: region shares, and how far scores and columns are from training."""
     bundle = model.bundle
     drift = bundle.drift(table.scores.score, table.inputs)
-    metrics = state_metrics(drift)
-    mlflow.log_metrics(metrics, model_id=model.model_id)
-    moved = sorted(drift.column_psi.items(), key=lambda item: -item[1])
-    mlflow.log_table(pd.DataFrame(moved, columns=["column", "psi"]), "drift.json")
+    metrics = log_drift(drift, dataset, model.model_id)
     mlflow.log_figure(column_drift_figure(drift.column_psi, ANOTHER_POPULATION), "drift.png")
     ends = [("intervals", bundle.curve.thresholds)]
     mlflow.log_figure(score_distributions_figure(bundle.histogram, table.scores.score, ends), "scores.png")
@@ -159,9 +157,11 @@ def decided_error(regions: pd.DataFrame) -> float:
     return float((decided["error"] * decided["rows"]).sum() / rows) if rows else float("nan")
 
 
-def _log_quality(table: ScoredTable, labels: Labels, regions: pd.DataFrame, model: FetchedModel) -> dict[str, float]:
+def _log_quality(
+    table: ScoredTable, labels: Labels, regions: pd.DataFrame, model: FetchedModel, dataset: PandasDataset
+) -> dict[str, float]:
     """Log what labels tell, through MLflow's evaluation where that carries it."""
-    metrics = _evaluated(table.scores.score, labels, model)
+    metrics = _evaluated(table.scores.score, labels, model, dataset)
     more = {"decided_error": decided_error(regions), "calibration_error": _calibration_error(table, labels)}
     assert table.classes is not None
     recalls = _class_recalls(table.classes, labels, model.bundle, table.scores.score)
@@ -170,7 +170,7 @@ def _log_quality(table: ScoredTable, labels: Labels, regions: pd.DataFrame, mode
         named = zip(metric_names(recalls["label"].map(str)), recalls["decision"], strict=True)
         more |= {f"recall/{name}": float(recall) for name, recall in named}
     more = {name: value for name, value in more.items() if np.isfinite(value)}
-    mlflow.log_metrics(more, model_id=model.model_id)
+    mlflow.log_metrics(more, model_id=model.model_id, dataset=dataset)
     _log_curves(table.scores, labels)
     return metrics | more
 
@@ -181,7 +181,7 @@ def called_anomalies(bundle: Bundle, scores: Floats) -> dict[str, npt.NDArray[np
     return {"normal": codes > 0, "decision": scores > bundle.curve.decision, "abnormal": codes == len(REGIONS) - 1}
 
 
-def _evaluated(scores: Floats, labels: Labels, model: FetchedModel) -> dict[str, float]:
+def _evaluated(scores: Floats, labels: Labels, model: FetchedModel, dataset: PandasDataset) -> dict[str, float]:
     """Ranking, and decisions at both thresholds and where they are forced, by `mlflow.models.evaluate`."""
     wanted = {f"at_{at}": _decisions(model.bundle, at) for at in ("normal", "decision", "abnormal")}
     if has_both_classes(labels):
@@ -190,10 +190,17 @@ def _evaluated(scores: Floats, labels: Labels, model: FetchedModel) -> dict[str,
     run: Any = mlflow.models.evaluate
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # hints on whole numbers, of no use here
-        result = run(
-            data=pd.DataFrame({"score": scores, "label": labels}),
+        # By the name and digest of the table that was scored: MLflow's runs are found by them.
+        rows = from_pandas(
+            pd.DataFrame({"score": scores, "label": labels}),
+            source=dataset.source,
+            name=dataset.name,
+            digest=dataset.digest,
             targets="label",
             predictions="score",
+        )
+        result = run(
+            data=rows,
             extra_metrics=[make(eval_fn=of, greater_is_better=True, name=name) for name, of in wanted.items()],
             model_id=model.model_id,
         )

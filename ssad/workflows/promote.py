@@ -16,6 +16,7 @@ from ssad.bundle import Bundle
 from ssad.datasets.labels import AUTO
 from ssad.datasets.tables import LABEL
 from ssad.errors import RefusedError, SsadError, check_settings
+from ssad.model_uri import ModelUri
 from ssad.workflows.promotion_checks import Check, find_checks
 from ssad.workflows.registry import (
     CHAMPION,
@@ -30,6 +31,9 @@ from ssad.workflows.scored_table import ANOTHER_POPULATION, limit_problems
 from ssad.workflows.tracking import log_new_params, tracked_run
 
 HEADING = "### Promotion checks"
+
+ROLLED_BACK = "rolled_back_by"
+"""Tag of a version that was champion, and the run that took the alias from it."""
 
 
 @dataclass(frozen=True)
@@ -102,13 +106,21 @@ def promote(settings: PromoteSettings) -> PromoteResult:
             uri = f"models:/{name}@{PREVIOUS}" if settings.rollback else settings.candidate
             candidate = fetch_model(uri, Path(folder) / "candidate")
             assert candidate.version is not None  # a registered name has versions alone
+            if uri == settings.candidate:
+                _check_not_rolled_back(client, name, candidate.version, uri)
             champion = None if settings.rollback else _champion_bundle(former, Path(folder) / "champion")
             if former and str(former.version) == candidate.version:
                 raise RefusedError(f"{candidate.uri} is the champion already; name another version.")
             checks = find_checks(candidate.bundle, champion, settings)
             _log_checks(checks, candidate.uri)
             if not settings.dry_run:
-                _conclude(client, name, candidate.version, former, checks, run.info.run_id)
+                if not settings.rollback:
+                    _write_checks(client, name, candidate.version, checks, run.info.run_id)
+                _check_passed(name, candidate.version, checks)
+                move_champion(client, name, candidate.version, former)
+                client.delete_model_version_tag(name, candidate.version, ROLLED_BACK)
+                if settings.rollback and former:
+                    client.set_model_version_tag(name, former.version, ROLLED_BACK, run.info.run_id)
     return PromoteResult(name, candidate.version, _number(former), checks, not settings.dry_run)
 
 
@@ -135,23 +147,40 @@ def _log_checks(checks: list[Check], candidate: str) -> None:
     mlflow.log_text(_markdown(checks), "checks.md")
 
 
-def _conclude(
-    client: MlflowClient, name: str, version: str, former: ModelVersion | None, checks: list[Check], run_id: str
-) -> None:
-    """Write the checks on the version, and move the alias if all passed.
+def _check_not_rolled_back(client: MlflowClient, name: str, version: str, uri: str) -> None:
+    """Refuse a version that was rolled back where an alias means it, as in the next of scheduled promotions.
 
     Raises:
-        RefusedError: one did not, or the champion changed meanwhile.
+        RefusedError: it was.
     """
+    run_id = client.get_model_version(name, version).tags.get(ROLLED_BACK)
+    found = ModelUri.of(uri)
+    if run_id and found and found.alias:
+        raise RefusedError(
+            f"version {version} of {name}, which is {found.alias}, was rolled back by run {run_id}; train again, or "
+            f"promote it by its number, as models:/{name}/{version}."
+        )
+
+
+def _write_checks(client: MlflowClient, name: str, version: str, checks: list[Check], run_id: str) -> None:
+    """Write the checks on the version."""
     failed = [check for check in checks if not check.passed]
     kept = str(client.get_model_version(name, version).description or "").split(HEADING)[0].rstrip()
     client.update_model_version(name, version, description=f"{kept}\n\n{_markdown(checks)}".lstrip())
     client.set_model_version_tag(name, version, "promotion", "refused" if failed else "passed")
     client.set_model_version_tag(name, version, "promotion_run", run_id)
+
+
+def _check_passed(name: str, version: str, checks: list[Check]) -> None:
+    """Refuse a version that fails a check.
+
+    Raises:
+        RefusedError: it does.
+    """
+    failed = [check for check in checks if not check.passed]
     if failed:
         reasons = "; ".join(f"{check.name}: {check.value}, expected {check.limit}" for check in failed)
         raise RefusedError(f"version {version} of {name} is not promoted ({reasons}); the champion stays.")
-    move_champion(client, name, version, former)
 
 
 def _markdown(checks: list[Check]) -> str:

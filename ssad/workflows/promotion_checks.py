@@ -12,12 +12,12 @@ import numpy as np
 from scipy import stats
 from sklearn import metrics as sk
 
-from ssad.bundle import REGIONS, Bundle
+from ssad.bundle import REGIONS, Bundle, Drift
 from ssad.bundle.intervals import Floats
 from ssad.datasets.labels import check_two_classes
 from ssad.errors import BundleError
 from ssad.metrics import Labels
-from ssad.workflows.scored_table import MIN_UNLABELLED_ROWS, ScoredTable, state_metrics
+from ssad.workflows.scored_table import MIN_UNLABELLED_ROWS, ScoredTable, log_drift
 from ssad.workflows.tracking import log_dataset
 
 if TYPE_CHECKING:
@@ -32,6 +32,18 @@ MIN_AGREEMENT = 0.9
 
 CONTRADICTION = len(REGIONS) - 1
 """Regions between the one that one calls it and the other's: from normal to abnormal."""
+
+MIN_ALARMS = 0.1
+"""Of the rows that the champion calls abnormal, so many as a share must the candidate call so: one that calls hardly
+any contradicts the champion on few rows too, where anomalies are rare."""
+
+BY_CHANCE = 3
+"""Rows that may be missing by chance: who expects more finds at least one in 95 % of cases [rule of three, Hanley &
+Lippman-Hand, JAMA 1983]."""
+
+MIN_ANOMALIES = 10
+"""Labelled anomalies, at least: on a handful, a worse detector ranks as well by chance, and one alone, drawn again and
+again, seems to leave no doubt."""
 
 MIN_RANK_CORRELATION = 0.5
 """Below it the two do not look for the same anomalies, and only labels could tell which is right."""
@@ -75,9 +87,11 @@ def find_checks(candidate: Bundle, champion: Bundle | None, settings: PromoteSet
         return [*checks, _training_share(candidate, settings)]
     words = champion.schema.words if champion is not None else ()
     table = ScoredTable.read(candidate, settings.dataset, settings.label, settings.normal, words)
-    log_dataset(table.rows, settings.dataset, "promotion")
+    dataset = log_dataset(table.rows, settings.dataset, "promotion")
     if table.labels is None:
-        return checks + _unlabelled(candidate, champion, table, settings)
+        drift = candidate.drift(table.scores.score, table.inputs)
+        log_drift(drift, dataset)
+        return checks + _unlabelled(drift, champion, table, settings)
     check_two_classes(table.labels.astype(np.bool_), settings.label)
     if champion is None:
         return [*checks, _training_share(candidate, settings)]
@@ -149,6 +163,9 @@ def _labelled(
     candidate: Bundle, champion: Bundle, table: ScoredTable, labels: Labels, settings: PromoteSettings
 ) -> list[Check]:
     """Average precision must gain, and forced decisions must not be surely worse, on the same rows."""
+    few = _at_least("labelled anomalies", int(labels.sum()), MIN_ANOMALIES)
+    if not few.passed:
+        return [few]
     before, after = champion.score(table.rows), table.scores
     finite = bool(np.isfinite(before.score).all() and np.isfinite(after.score).all())
     if not finite:
@@ -162,35 +179,34 @@ def _labelled(
     )
     gain, low, high = gain_interval(labels, champions, candidates, sk.matthews_corrcoef)
     mlflow.log_metrics({"mcc_gain": gain, "mcc_gain_low": low, "mcc_gain_high": high})
-    return [ranking, _at_least("gain in MCC, upper end", high, 0.0, _interval(gain, low, high))]
+    return [few, ranking, _at_least("gain in MCC, upper end", high, 0.0, _interval(gain, low, high))]
 
 
-def _unlabelled(
-    candidate: Bundle, champion: Bundle | None, table: ScoredTable, settings: PromoteSettings
-) -> list[Check]:
-    """The candidate must know these rows, call few of them abnormal, and not contradict the champion."""
-    drift = state_metrics(candidate.drift(table.scores.score, table.inputs))
-    mlflow.log_metrics(drift)
+def _unlabelled(drift: Drift, champion: Bundle | None, table: ScoredTable, settings: PromoteSettings) -> list[Check]:
+    """The candidate must know these rows, call few of them abnormal but some, and not contradict the champion."""
+    column, moved = max(drift.column_psi.items(), key=lambda item: item[1])
     checks = [
-        _at_least("unlabelled rows", drift["rows"], MIN_UNLABELLED_ROWS),
-        _at_most("stability index of its scores", drift["score_psi"], settings.max_drift),
-        _at_most("stability index of the column that moved most", drift["max_column_psi"], settings.max_drift),
-        _at_most("share called abnormal", drift["share_abnormal"], settings.max_abnormal),
+        _at_least("unlabelled rows", drift.rows, MIN_UNLABELLED_ROWS),
+        _at_most("stability index of its scores", drift.score_psi, settings.max_drift),
+        _at_most("stability index of the column that moved most", moved, settings.max_drift, f"{column} {moved:.4g}"),
+        _at_most("share called abnormal", drift.region_shares["abnormal"], settings.max_abnormal),
     ]
     if champion is None:
         return checks
     before, after = champion.score(table.rows), table.scores
+    abnormal = [int((scores.codes == len(REGIONS) - 1).sum()) for scores in (before, after)]
     contradicted = np.mean(np.abs(before.codes - after.codes) == CONTRADICTION)
     same_order = stats.spearmanr(before.score, after.score).statistic
     return [
         *checks,
+        _at_least("rows called abnormal", abnormal[1], max(0, MIN_ALARMS * abnormal[0] - BY_CHANCE)),
         _at_least("rows not contradicted", 1 - float(contradicted), MIN_AGREEMENT),
         _at_least("rank correlation of the scores", float(same_order), MIN_RANK_CORRELATION),
     ]
 
 
-def _at_most(name: str, value: float, limit: float) -> Check:
-    return Check(name, f"{value:.4g}", f"at most {limit:g}", bool(value <= limit))
+def _at_most(name: str, value: float, limit: float, told: str = "") -> Check:
+    return Check(name, told or f"{value:.4g}", f"at most {limit:g}", bool(value <= limit))
 
 
 def _at_least(name: str, value: float, limit: float, told: str = "") -> Check:

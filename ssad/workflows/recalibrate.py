@@ -24,7 +24,7 @@ from ssad.distribution_analyzers.conformal import rows_to_promise
 from ssad.errors import RefusedError, SettingsError, check_settings, without_secrets
 from ssad.loggers.comparison import score_distributions_figure
 from ssad.workflows.registry import FetchedModel, Registered, fetch_model, log_bundle, name_problems, register
-from ssad.workflows.scored_table import MIN_UNLABELLED_ROWS, limit_problems, state_metrics
+from ssad.workflows.scored_table import MIN_UNLABELLED_ROWS, limit_problems, log_drift
 from ssad.workflows.signature import DescribedRows, describe_rows
 from ssad.workflows.stopping import too_late_to_stop
 from ssad.workflows.tracking import log_dataset, log_new_params, tracked_run
@@ -94,9 +94,12 @@ def recalibrate(settings: RecalibrateSettings) -> RecalibrateResult:
             raise SettingsError(f"{parent.uri} has no name in the registry; give one by model_name.")
         mlflow.set_tags({"model": parent.uri, "model_id": parent.model_id or ""})
         table = read_table(settings.dataset, parent.bundle.schema.words)
-        log_dataset(table, settings.dataset, "recalibration")
+        dataset = log_dataset(table, settings.dataset, "recalibration")
         inputs = parent.bundle.schema.inputs(table)
         scores = parent.bundle.score_inputs(inputs)
+        drift = parent.bundle.drift(scores, inputs)
+        log_drift(drift, dataset)
+        check_rows(drift, settings, parent.bundle.manifest["plan"]["alpha"])
         bundle = recalibrated(parent, inputs, scores, settings, Path(folder) / "bundle")
         old, new, shares = parent.bundle.curve.thresholds, bundle.curve.thresholds, bundle.histogram["region_shares"]
         _log_shift(parent.bundle, bundle, scores)
@@ -121,12 +124,9 @@ def recalibrated(
         path: folder to write.
 
     Raises:
-        RefusedError: the rows are too few, too different, or too many of them would be abnormal.
+        RefusedError: too many of the rows would be abnormal.
     """
     old = parent.bundle
-    drift = old.drift(scores, inputs)
-    mlflow.log_metrics(state_metrics(drift))
-    _check_rows(drift, settings, old.manifest["plan"]["alpha"])
     curve = new_curve(old, scores)
     _check_abnormal(curve.thresholds.shares(scores)["abnormal"], settings)
     facts = {name: value for name, value in old.manifest.items() if name not in ("format_version", "versions", "files")}
@@ -159,7 +159,12 @@ def _any_features() -> torch.Tensor:
     return torch.randn(256, 4, generator=torch.Generator().manual_seed(0))
 
 
-def _check_rows(drift: Drift, settings: RecalibrateSettings, alpha: float | None) -> None:
+def check_rows(drift: Drift, settings: RecalibrateSettings, alpha: float | None) -> None:
+    """Refuse rows that intervals cannot be found by.
+
+    Raises:
+        RefusedError: they are too few, for a promise `alpha` too, or another population than the detector's.
+    """
     at_least = MIN_UNLABELLED_ROWS if alpha is None else max(MIN_UNLABELLED_ROWS, rows_to_promise(alpha))
     if drift.rows < at_least:
         raise RefusedError(

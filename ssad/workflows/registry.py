@@ -277,5 +277,5 @@ def move_champion(client: MlflowClient, name: str, version: str, former: ModelVe
         elif former:
             client.delete_registered_model_alias(name, PREVIOUS)
         raise
-    if not former and before and str(before.version) == version:  # else it could not be gone back to
+    if not former and before:  # which was not the champion before this one
         client.delete_registered_model_alias(name, PREVIOUS)

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass
 
+import mlflow
 import numpy as np
 import pandas as pd
+from mlflow.data.dataset import Dataset
 
 from ssad.bundle import Bundle, Drift, Scores
 from ssad.bundle.schema import GraphInputs
@@ -68,8 +70,16 @@ def limit_problems(max_drift: float, max_abnormal: float) -> list[str]:
     return problems
 
 
-def state_metrics(drift: Drift) -> dict[str, float]:
-    """A drift as metrics: of the scores, of the column that moved most, and the share of each region."""
-    shares = {f"share_{region}": share for region, share in drift.region_shares.items()}
-    columns = {"max_column_psi": max(drift.column_psi.values())}
-    return {"rows": drift.rows, "score_psi": drift.score_psi, "score_ks": drift.score_ks} | columns | shares
+def log_drift(drift: Drift, dataset: Dataset, model_id: str | None = None) -> dict[str, float]:
+    """Log how far a data set's rows have moved: `drift.json`, a row a column, the one that moved most first.
+
+    Returns:
+        What is logged as metrics: drift of the scores and of that column, and the share of each region.
+    """
+    moved = sorted(drift.column_psi.items(), key=lambda item: -item[1])
+    mlflow.log_table(pd.DataFrame(moved, columns=["column", "psi"]), "drift.json")
+    metrics = {"rows": drift.rows, "score_psi": drift.score_psi, "score_ks": drift.score_ks}
+    metrics["max_column_psi"] = moved[0][1]
+    metrics |= {f"share_{region}": share for region, share in drift.region_shares.items()}
+    mlflow.log_metrics(metrics, dataset=dataset, model_id=model_id)
+    return metrics

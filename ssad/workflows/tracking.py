@@ -20,7 +20,7 @@ import requests
 from filelock import FileLock
 from mlflow.data.dataset_source_registry import resolve_dataset_source
 from mlflow.data.meta_dataset import MetaDataset
-from mlflow.data.pandas_dataset import from_pandas
+from mlflow.data.pandas_dataset import PandasDataset, from_pandas
 from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 from mlflow.models import infer_signature
@@ -147,8 +147,8 @@ def log_new_params(run: Run, params: Mapping[str, Any]) -> None:
     mlflow.log_params(new)
 
 
-def log_dataset(rows: pd.DataFrame, source: str, context: str) -> None:
-    """Log a table as an input of the active run, with its digest.
+def log_dataset(rows: pd.DataFrame, source: str, context: str) -> PandasDataset:
+    """Log a table as an input of the active run, with its digest; metrics can be logged as of it.
 
     Args:
         rows: what was used of it.
@@ -160,6 +160,7 @@ def log_dataset(rows: pd.DataFrame, source: str, context: str) -> None:
         warnings.simplefilter("ignore")  # hints on whole numbers and on sources MLflow cannot resolve
         dataset = from_pandas(rows, source=source, name=Path(source).stem or source, digest=_digest(rows))
     mlflow.log_input(dataset, context=context)
+    return dataset
 
 
 def _digest(rows: pd.DataFrame) -> str:

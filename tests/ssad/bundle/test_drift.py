@@ -187,6 +187,16 @@ def test_missing_numbers_are_drift() -> None:
     )
 
 
+def test_later_dates_are_no_drift_and_missing_ones_are() -> None:
+    schema = TableSchema((Column("at", "date", 0, 1e6),))
+    scores, at = np.zeros(1000), np.random.default_rng(0).uniform(0, 1e6, (1000, 1))
+    words = np.empty((1000, 0), dtype=object)
+    trained = Reference(reference_document(scores, GraphInputs(at, words), schema, CURVE), schema, THRESHOLDS)
+    later, gone = GraphInputs(at + 1e7, words), GraphInputs(np.where(at < 5e5, np.nan, at), words)
+    assert trained.drift(trained.count(scores, later)).column_psi["at"] == 0
+    assert trained.drift(trained.count(scores, gone)).column_psi["at"] > 1
+
+
 def test_no_rows_are_no_drift() -> None:
     trained = reference(*rows(500))
     drift = trained.drift(trained.count(*rows(0)))

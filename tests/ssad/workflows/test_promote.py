@@ -21,12 +21,13 @@ from sklearn.metrics import average_precision_score
 
 from ssad.bundle import Bundle, ConfidenceCurve, TableSchema, Thresholds, write_bundle
 from ssad.bundle.bundle import GRAPH, NETWORK
+from ssad.datasets.labels import split_labels
 from ssad.datasets.tables import read_table
 from ssad.detectors import FitSettings, fit_detector
 from ssad.errors import BundleError, RefusedError, SettingsError, SsadError, TrackingError
 from ssad.workflows import promotion_checks as checks
 from ssad.workflows.promote import PromoteSettings, promote
-from ssad.workflows.promotion_checks import find_checks, gain_interval
+from ssad.workflows.promotion_checks import MIN_ANOMALIES, find_checks, gain_interval
 from ssad.workflows.registry import FetchedModel, claimed, fetch_model, log_bundle, move_champion, register
 from ssad.workflows.scored_table import MIN_UNLABELLED_ROWS
 from ssad.workflows.signature import describe_rows
@@ -168,7 +169,7 @@ def test_without_labels_the_same_scores_pass_and_rows_that_drifted_do_not(
     drifted = read_table(unlabelled)
     drifted["mean radius"] *= 3
     drifted.to_csv(tmp_path / "drifted.csv", index=False)
-    with pytest.raises(RefusedError, match="stability index of the column that moved most"):
+    with pytest.raises(RefusedError, match="stability index of the column that moved most: mean radius "):
         promote(PromoteSettings(dataset=str(tmp_path / "drifted.csv")))
     result = promote(PromoteSettings(dataset=unlabelled))
     assert aliases(own_store)["champion"] == version
@@ -198,6 +199,27 @@ def test_rows_of_text_are_read_with_the_words_of_the_champion_too(tracking: str,
     assert found[0] == found[1]
 
 
+def test_a_candidate_that_calls_hardly_any_row_abnormal_is_refused(
+    own_store: MlflowClient, champion: Bundle, unlabelled: str, tmp_path: Path
+) -> None:
+    far = float(champion.score(read_table(unlabelled)).score.max()) * 2
+    challenger(champion, tmp_path / "blind", thresholds=Thresholds(champion.curve.thresholds.normal, far))
+    with pytest.raises(RefusedError, match=r"is not promoted \(rows called abnormal: 0, expected at least [0-9.]+\)"):
+        promote(PromoteSettings(dataset=unlabelled))
+
+
+def test_a_handful_of_labelled_anomalies_promotes_nothing(
+    own_store: MlflowClient, champion: Bundle, labelled: str, tmp_path: Path
+) -> None:
+    challenger(champion, tmp_path / "same")
+    table = read_table(labelled)
+    normal = split_labels(table, "label")[1] == 0
+    few = pd.concat([table[normal], table[~normal].head(MIN_ANOMALIES - 1)])
+    few.to_csv(tmp_path / "few.csv", index=False)
+    with pytest.raises(RefusedError, match="labelled anomalies: 9, expected at least 10"):
+        promote(PromoteSettings(dataset=str(tmp_path / "few.csv")))
+
+
 def test_a_few_unlabelled_rows_promote_nothing(
     own_store: MlflowClient, champion: Bundle, unlabelled: str, tmp_path: Path
 ) -> None:
@@ -220,6 +242,36 @@ def test_a_rollback_changes_places_with_the_previous_champion(
     assert aliases(own_store) == {"champion": "1", "challenger": "2", "previous": "2"}
     promote(PromoteSettings(rollback=True))
     assert aliases(own_store)["champion"] == "2"
+
+
+def test_what_was_rolled_back_is_promoted_again_by_its_number_alone(
+    own_store: MlflowClient, champion: Bundle, labelled: str, tmp_path: Path
+) -> None:
+    challenger(champion, tmp_path / "same")
+    promote(PromoteSettings(dataset=labelled))
+    told = own_store.get_model_version("ssad", "2")
+    promote(PromoteSettings(rollback=True))
+    (run,) = own_store.search_runs(["0"], order_by=["start_time DESC"], max_results=1)
+    with pytest.raises(
+        RefusedError, match=f"version 2 of ssad, which is challenger, was rolled back by run {run.info.run_id}"
+    ):
+        promote(PromoteSettings(dataset=labelled))
+    kept = own_store.get_model_version("ssad", "2")
+    assert (kept.description, kept.tags) == (told.description, told.tags | {"rolled_back_by": run.info.run_id})
+    promote(PromoteSettings("models:/ssad/2", labelled))
+    assert aliases(own_store) == {"champion": "2", "challenger": "2", "previous": "1"}
+    assert "rolled_back_by" not in own_store.get_model_version("ssad", "2").tags
+
+
+def test_a_champion_that_follows_none_has_no_previous_one(
+    own_store: MlflowClient, champion: Bundle, labelled: str, tmp_path: Path
+) -> None:
+    for number in range(2):
+        challenger(champion, tmp_path / f"same-{number}")
+        promote(PromoteSettings(dataset=labelled))
+    own_store.delete_registered_model_alias("ssad", "champion")
+    promote(PromoteSettings("models:/ssad/3", labelled))
+    assert aliases(own_store) == {"champion": "3", "challenger": "3"}
 
 
 def test_a_rollback_where_the_champion_was_deleted_leaves_no_previous_one(

@@ -20,10 +20,10 @@ from ssad.bundle import Bundle
 from ssad.datasets.tables import read_table
 from ssad.detectors import FitSettings, fit_detector
 from ssad.errors import RefusedError, SettingsError, TrackingError
-from ssad.workflows.recalibrate import RecalibrateSettings, new_curve, recalibrate, recalibrated
-from ssad.workflows.registry import FetchedModel, fetch_model, register
+from ssad.workflows.recalibrate import RecalibrateSettings, check_rows, new_curve, recalibrate
+from ssad.workflows.registry import fetch_model, register
 from ssad.workflows.stopping import stop_by_signals
-from ssad.workflows.train import TrainSettings, prepare
+from ssad.workflows.train import TrainSettings, prepare, train
 from tests.ssad.workflows.support import QUIET_LIBRARIES
 
 pytestmark = [*QUIET_LIBRARIES, pytest.mark.filterwarnings("ignore::ResourceWarning")]
@@ -130,12 +130,22 @@ def test_a_promise_about_false_alarms_is_kept_on_the_new_rows(small: Path, tmp_p
     bundle = Bundle(tmp_path / "bundle")
     scores = np.random.default_rng(0).normal(1.0, 0.1, 500)
     assert new_curve(bundle, scores).thresholds.shares(scores)["abnormal"] == pytest.approx(0.1, abs=3e-3)
-    parent = FetchedModel(str(bundle.path), None, None, None, None, bundle)
-    settings = RecalibrateSettings(str(bundle.path), str(small), model_name="ssad")
-    bundle.manifest["plan"]["alpha"] = 1e-3
     inputs = bundle.schema.inputs(rows.head(500))
-    with mlflow.start_run(), pytest.raises(RefusedError, match="expected at least 999"):
-        recalibrated(parent, inputs, bundle.score_inputs(inputs), settings, tmp_path / "new")
+    drift = bundle.drift(bundle.score_inputs(inputs), inputs)
+    with pytest.raises(RefusedError, match="expected at least 999"):
+        check_rows(drift, RecalibrateSettings(str(bundle.path), str(small)), alpha=1e-3)
+
+
+def test_the_same_rows_a_month_later_are_no_other_population(tracking: str, tmp_path: Path) -> None:
+    generator = np.random.default_rng(0)
+    table = pd.DataFrame(generator.normal(size=(600, 3)), columns=["a", "b", "c"])
+    table["at"] = pd.Timestamp("2026-01-01") + pd.to_timedelta(generator.uniform(0, 31 * 86_400, 600), unit="s")
+    table.to_parquet(tmp_path / "january.parquet")
+    table.assign(at=table["at"] + pd.Timedelta(days=31)).to_parquet(tmp_path / "february.parquet")
+    mlflow.set_tracking_uri(tracking)
+    train(TrainSettings(str(tmp_path / "january.parquet"), model_name="dated", fit=FitSettings("radon", max_epochs=1)))
+    settings = RecalibrateSettings("models:/dated@champion", str(tmp_path / "february.parquet"), max_abnormal=1.0)
+    assert recalibrate(settings).registered.version == "2"
 
 
 @pytest.mark.parametrize(
@@ -158,6 +168,8 @@ def test_rows_that_cannot_be_recalibrated_on_are_refused_and_nothing_is_register
 ) -> None:
     with pytest.raises(RefusedError, match=sentence):
         recalibrate(RecalibrateSettings(CHAMPION, moved(tmp_path, by, rows), **limits))
+    (run,) = own_store.search_runs(["0"], order_by=["start_time DESC"], max_results=1)
+    assert "drift.json" in {file.path for file in own_store.list_artifacts(run.info.run_id)}
     assert versions(own_store) == ["1"]
     run = own_store.search_runs(["0"], order_by=["start_time DESC"], max_results=1)[0]
     assert run.info.status == "FAILED"
