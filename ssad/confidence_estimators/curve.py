@@ -11,7 +11,8 @@ from ssad.confidence_estimators.estimators import GradedConfidence, SupportsConf
 from ssad.confidence_estimators.intervals import ConfidenceIntervalsConfiguration
 
 KNOTS_PER_REGION = 257
-"""Quantiles of the training scores at which the curve is exact: confidence is off by at most 1/256 between."""
+"""Quantiles of the training scores at which the curve is exact: between, a graded confidence is off by at most what it
+changes over a 256th of a region's rows, or over one row where there are fewer."""
 
 
 def confidence_curve(estimator: SupportsConfidenceEstimation, training_scores: Floats) -> ConfidenceCurve:

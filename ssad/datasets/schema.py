@@ -282,7 +282,7 @@ def _kinds(values: pd.Series) -> tuple[Kind, ...]:
     known = values.dropna().astype(object)
     if not len(known):
         return KINDS
-    if known.map(lambda value: isinstance(value, bool)).all():
+    if known.map(lambda value: isinstance(value, bool | np.bool_)).all():
         return ("boolean", "categorical")
     try:
         words = known.astype(str)

@@ -289,18 +289,27 @@ def _process_as_it_was() -> Iterator[None]:
     environment = {name: os.environ.get(name) for name in LIGHTNING_VARIABLES}
     tries, precision = torch.backends.cudnn.benchmark, torch.get_default_dtype()
     strict, warns = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+    products = torch.get_float32_matmul_precision()
     torch.set_default_dtype(torch.float32)
+    torch.set_float32_matmul_precision("highest")
+    failure = None
     try:
-        with isolate_rng(), torch.inference_mode(False), torch.enable_grad():
-            yield
+        with isolate_rng(), torch.inference_mode(False), torch.enable_grad(), torch.autocast("cpu", enabled=False):
+            try:
+                yield
+            except BaseException as error:  # after which `isolate_rng` takes nothing back
+                failure = error
     finally:
         torch.set_default_dtype(precision)
+        torch.set_float32_matmul_precision(products)
         torch.use_deterministic_algorithms(strict, warn_only=warns)
         torch.backends.cudnn.benchmark = tries
         for name, value in environment.items():
             os.environ.pop(name, None)
             if value is not None:
                 os.environ[name] = value
+    if failure is not None:
+        raise failure
 
 
 def _check_frame(frame: pd.DataFrame, min_rows: int) -> None:

@@ -115,7 +115,8 @@ class FittedDetector:
 
     def write_bundle(self, path: Path) -> None:
         """Write the bundle into a folder."""
-        weights = {name: tensor.contiguous() for name, tensor in self.module.state_dict().items()}
+        # Copies, as two layers may share their weights and safetensors takes no tensor twice.
+        weights = {name: tensor.clone().contiguous() for name, tensor in self.module.state_dict().items()}
         facts: Mapping[str, Any] = {
             "detector": self.plan.detector,
             "plan": vars(self.plan),

@@ -7,6 +7,7 @@ import logging
 
 import numpy as np
 import onnx
+import onnxruntime
 import torch
 from onnx import TensorProto, helper, numpy_helper
 from onnx.utils import Extractor
@@ -22,6 +23,7 @@ from ssad.bundle.bundle import (
     SCORE_OUTPUT,
 )
 from ssad.bundle.schema import GraphInputs
+from ssad.errors import SettingsError, reason_of
 from ssad.loggers.logging_config import quiet
 from ssad.models import TableEncoder, column_matrix
 from ssad.modules import SelfSupervisionModule
@@ -79,7 +81,30 @@ def export_onnx(encoder: TableEncoder, module: SelfSupervisionModule, sample: Gr
     _forget_sources(model)
     _read_strings(model, encoder.schema)
     outputs = {GRAPH: SCORE_OUTPUT, ERRORS_GRAPH: ERRORS_OUTPUT}
-    return {file: _serialized(model, output) for file, output in outputs.items()}
+    graphs = {file: _serialized(model, output) for file, output in outputs.items()}
+    for graph in graphs.values():
+        _check_runs(graph, sample[:1], module.scoring_dtype)
+    return graphs
+
+
+def _check_runs(graph: bytes, row: GraphInputs, dtype: torch.dtype) -> None:
+    """Score a row by onnxruntime, which lacks some operators that torch has, of float64 above all.
+
+    Raises:
+        SettingsError: it cannot.
+    """
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4  # what fails is said below
+    try:
+        session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+        feed = {NUMERIC_INPUT: row.numeric, CATEGORICAL_INPUT: row.categorical}
+        session.run(None, {node.name: feed[node.name] for node in session.get_inputs()})
+    except Exception as error:  # onnxruntime raises its own types, not exported by name
+        remedy = "set scoring_dtype = torch.float32 in its module, or " if dtype == torch.float64 else ""
+        raise SettingsError(
+            f"onnxruntime cannot run the detector's network in {dtype} ({reason_of(error)}); {remedy}build it of other "
+            "layers."
+        ) from error
 
 
 def _serialized(model: onnx.ModelProto, output: str) -> bytes:

@@ -6,7 +6,7 @@ import numpy as np
 
 from ssad.bundle.intervals import Floats, beyond
 from ssad.confidence_estimators import ConfidenceIntervalsConfiguration
-from ssad.distribution_analyzers.analyzer import HistogramPlotAnalyzer
+from ssad.distribution_analyzers.analyzer import HistogramPlotAnalyzer, clear_of
 from ssad.distribution_analyzers.histogram import score_histogram, spreads
 
 MAJORITY = 0.5
@@ -57,7 +57,7 @@ class TriangularThresholding(HistogramPlotAnalyzer):
             # A half without spread has no corner: the border takes its place.
             normal = self._corner_of_majority(low, majority) if spreads(low) else border
             abnormal = self._abnormal_corner(high, border) if spreads(high) else border
-        return self._with_given(normal, abnormal)
+        return self._with_given(clear_of(normal, scores), clear_of(abnormal, scores))
 
     def _thresholds_without_spread(
         self, scores: Floats, current_conf: ConfidenceIntervalsConfiguration | None

@@ -8,6 +8,7 @@ from typing import Any, cast
 import lightning as L
 import numpy as np
 import torch
+from lightning.pytorch.callbacks import Checkpoint
 from torch import distributed
 
 from ssad.bundle import Thresholds
@@ -50,6 +51,9 @@ class SelfSupervisionCallback(L.Callback):
         """Know nothing of a training before this one; of one that was cut off, `load_state_dict` tells after this."""
         if stage == "fit":
             self._begin()
+            # After those that change the weights at the end, as averaging does, and before those that save them.
+            hooks: Any = trainer  # which has no type for them
+            hooks.callbacks = sorted(hooks.callbacks, key=lambda one: 2 * isinstance(one, Checkpoint) + (one is self))
 
     def state_dict(self) -> dict[str, Any]:
         """For a checkpoint: the rows' regions, how long they are settled, the figures' data, all random states."""

@@ -43,6 +43,7 @@ def kind(values: Any, name: str = "x") -> str | None:
         (pd.Series([1, 2, 2, 1], dtype="category"), "numeric"),
         ([True, False, True, True], "boolean"),
         ([True, None, False, True], "boolean"),
+        ([np.True_, None, np.False_, True], "boolean"),
         (pd.Series([True, None, False, True], dtype="boolean"), "boolean"),
         (["a", "b", "a", None], "categorical"),
         (["1", "2", "x", "1"], "categorical"),

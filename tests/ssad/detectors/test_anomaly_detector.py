@@ -25,7 +25,7 @@ from sklearn.utils.estimator_checks import check_estimator
 
 from ssad import AnomalyDetector
 from ssad.detectors import PRESETS
-from ssad.errors import BundleError, DatasetError, SettingsError
+from ssad.errors import BundleError, DatasetError, SettingsError, TrainingError
 from ssad.modules import EnsembleModule
 from tests.ssad.workflows.support import QUIET_LIBRARIES
 
@@ -100,14 +100,25 @@ def test_fitting_leaves_the_global_random_states_alone(points: Any) -> None:
     assert (dict(os.environ), torch.are_deterministic_algorithms_enabled()) == before
 
 
+def test_a_fit_that_fails_leaves_the_global_random_states_alone(points: Any) -> None:
+    np.random.seed(5)
+    expected = np.random.random()
+    np.random.seed(5)
+    with pytest.raises(TrainingError):
+        AnomalyDetector(random_state=0, learning_rate=1e30).fit(points)
+    assert np.random.random() == expected
+
+
 def test_what_torch_is_set_to_does_not_change_a_fit(points: Any, detector: AnomalyDetector) -> None:
     torch.set_default_dtype(torch.float64)
+    torch.set_float32_matmul_precision("medium")
     try:
-        with torch.inference_mode():
+        with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
             again = AnomalyDetector(random_state=0, max_epochs=3).fit(points)
-        assert torch.get_default_dtype() == torch.float64
+        assert (torch.get_default_dtype(), torch.get_float32_matmul_precision()) == (torch.float64, "medium")
     finally:
         torch.set_default_dtype(torch.float32)
+        torch.set_float32_matmul_precision("highest")
     assert (again.anomaly_score(points) == detector.anomaly_score(points)).all()
 
 

@@ -11,15 +11,21 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+import torch
+from lightning.pytorch.callbacks import StochasticWeightAveraging
+from torch import nn
 
 from ssad.bundle import REGIONS, Bundle
 from ssad.bundle.bundle import FILES, FORMAT_VERSION, MANIFEST
+from ssad.confidence_estimators import BinaryConfidence
 from ssad.datamodules import features
 from ssad.datasets import table_rows as table_rows_module
 from ssad.datasets.table_rows import open_rows, table_rows
-from ssad.detectors import PRESETS, FitSettings, FittedDetector, Plan, fit_detector
+from ssad.detectors import PRESETS, FitSettings, FittedDetector, Plan, Preset, fit_detector
 from ssad.detectors.fit import hold_back
+from ssad.distribution_analyzers import TriangularThresholding
 from ssad.errors import BundleError, DatasetError, RowsError, SettingsError, TrainingError
+from ssad.modules import CosineReconstructionModule
 from tests.conftest import PROJECT, SHARED_DATA
 from tests.ssad.workflows.support import QUIET_LIBRARIES
 
@@ -180,6 +186,13 @@ def test_scores_of_the_training_rows_are_those_that_were_kept(
 
 
 @every_preset
+def test_intervals_are_those_of_weights_that_were_averaged_at_the_end(name: str, blobs: pd.DataFrame) -> None:
+    settings = FitSettings(name, max_epochs=4)
+    detector = fit_detector(blobs, settings, callbacks=[StochasticWeightAveraging(1e-2, swa_epoch_start=1)])
+    assert detector.score(blobs) == pytest.approx(detector.training_scores, rel=1e-5)
+
+
+@every_preset
 def test_the_bundled_thresholds_are_those_of_the_final_weights(name: str, blobs: pd.DataFrame) -> None:
     detector = fitted(blobs, name, max_epochs=3)
     configuration = detector.module.confidence_estimator.configuration
@@ -197,6 +210,50 @@ def test_the_served_confidence_falls_as_the_score_rises_and_agrees_with_the_regi
     assert (np.diff(confidence) <= 1e-12).all()
     assert (confidence[regions == "normal"] >= 0).all()
     assert (confidence[regions == "abnormal"] <= 0).all()
+
+
+class Tied(nn.Module):
+    """An autoencoder whose two layers are one."""
+
+    def __init__(self, width: int, activation: nn.Module) -> None:
+        super().__init__()
+        self.first, self.second, self.activation = nn.Linear(width, width), nn.Linear(width, width), activation
+        self.second.weight = self.first.weight
+
+    def forward(self, rows: torch.Tensor) -> torch.Tensor:
+        found: torch.Tensor = self.second(self.activation(self.first(rows)))
+        return found
+
+
+class SingleModule(CosineReconstructionModule):
+    scoring_dtype = torch.float32
+
+
+def tied(activation: nn.Module, module: type[CosineReconstructionModule]) -> Preset:
+    def build(features: torch.Tensor, every_n_epochs: int, learning_rate: float) -> CosineReconstructionModule:
+        network = Tied(features.shape[1], activation)
+        return module(network, every_n_epochs, BinaryConfidence(), TriangularThresholding())
+
+    return Preset(lambda batches: 1, 1, 1e-3, build)
+
+
+TIED, LEAKY, LEAKY_IN_SINGLE = (
+    tied(nn.Tanh(), CosineReconstructionModule),
+    tied(nn.LeakyReLU(), CosineReconstructionModule),
+    tied(nn.LeakyReLU(), SingleModule),
+)
+
+
+@pytest.mark.parametrize("name", ["TIED", "LEAKY_IN_SINGLE"])
+def test_layers_may_share_their_weights(name: str, blobs: pd.DataFrame, tmp_path: Path) -> None:
+    detector = fitted(blobs, f"{__name__}:{name}")
+    assert bundle_of(detector, tmp_path).score(blobs).score == pytest.approx(detector.training_scores, rel=1e-4)
+
+
+def test_a_layer_that_the_runtime_lacks_is_told_with_its_remedy(blobs: pd.DataFrame, tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match=r"LeakyRelu.*; set scoring_dtype = torch\.float32"):
+        fitted(blobs, f"{__name__}:LEAKY").write_bundle(tmp_path / "bundle")
+    assert not (tmp_path / "bundle").exists()
 
 
 def test_another_seed_gives_other_scores(  # that the same one gives the same bytes, every detector's contract says

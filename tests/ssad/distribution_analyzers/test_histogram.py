@@ -209,6 +209,12 @@ def test_the_border_takes_the_place_of_the_corner_of_a_half_without_spread() -> 
     assert thresholds(TriangularThresholding(), [0.0] * 50 + [100.0, 101.0, 130.0], (20.0, 20.0))[0] == 65.0
 
 
+@given(st.lists(st.integers(0, 30).map(float), min_size=5, max_size=60).filter(lambda scores: len(set(scores)) > 1))
+def test_no_score_lies_on_a_threshold_where_rounding_would_decide(scores: list[float]) -> None:
+    for current in (None, (9.0, 11.0)):
+        assert not set(thresholds(TriangularThresholding(), scores, current)) & set(scores)
+
+
 def test_a_tail_without_a_peak_of_its_own_holds_nothing_abnormal() -> None:
     tail = np.random.default_rng(0).exponential(size=1000).tolist()
     normal, abnormal = thresholds(TriangularThresholding(), tail, (2.0, 3.0))
