@@ -120,7 +120,7 @@ def survey_rows(rows: TableRows) -> Survey:
     schema = _marked(plain, inputs)
     inputs = inputs if schema == plain else schema.inputs(sample)
     gaps = frozenset(c.name for c in schema.numeric if surveys[c.name].numbers.missing or c.marks)
-    whole = frozenset(name for name, survey in surveys.items() if survey.whole)
+    whole = frozenset(name for name, survey in surveys.items() if survey.gapless_integers)
     return Survey(schema, gaps, whole, sampled, inputs)
 
 
@@ -184,7 +184,7 @@ class _ColumnSurvey:
         self.kinds = KINDS
         self.words: Counter[str] = Counter()
         self.rows = 0
-        self.whole = self.whole_numbers = self.counts_rows = True
+        self.gapless_integers = self.whole_numbers = self.counts_rows = True
         self._first_row: np.float64 | None = None
         self._numbers: defaultdict[Kind, _Numbers] = defaultdict(_Numbers)
 
@@ -196,7 +196,7 @@ class _ColumnSurvey:
     def add(self, values: pd.Series) -> None:
         """Take in the next rows, indexed by their positions in the whole table."""
         self.rows += len(values)
-        self.whole = self.whole and types.is_integer_dtype(values) and not values.isna().any()
+        self.gapless_integers = self.gapless_integers and types.is_integer_dtype(values) and not values.isna().any()
         found = _kinds(values)
         self.kinds = tuple(kind for kind in self.kinds if kind in found and self._reads(values, kind))
 

@@ -39,8 +39,8 @@ class Rows:
         train: shape (n, d), float64, scaled to [0, 1].
         test: shape (m, d), by the same scale.
         labels: of the test rows, 1 for an anomaly, shape (m,).
-        size: rows of the whole data set, before any were left out.
-        contamination: share of anomalies among these.
+        size: rows by which the sets are sorted: of the whole set, or of the part that is trained on.
+        contamination: share of anomalies among those.
     """
 
     train: Floats
