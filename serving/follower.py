@@ -158,14 +158,16 @@ class Follower:
             OSError: the disk cannot take it.
         """
         known = self._recent.get(version) or self._kept(self._store.find(version))
+        if known is not None and not self._store.was_served(version):  # another service has kept it
+            check_columns(known[1], self._needed(version))
         self._swap(*(known or self._fetched(version)))
 
     def _kept(self, fetched: Fetched | None) -> tuple[Fetched, Bundle] | None:
-        """What the disk has, checked: it was served here before, so its clients are asked for nothing new."""
+        """What the disk has, checked."""
         if fetched is None:
             return None
         try:
-            return fetched, load_checked(fetched, None)
+            return fetched, load_checked(fetched)
         except BundleError as error:
             logger.error("a bundle that was kept cannot be used: %s", error)
             self._store.forget(fetched.source.registered)
@@ -190,7 +192,8 @@ class Follower:
             fetched = _copied(uri, scratch) or self._registry.fetch(uri, scratch)
             source = replace(fetched.source, uri=self._settings.model, alias=self._alias, identity=identity)
             fetched = Fetched(source, fetched.path)
-            bundle = load_checked(fetched, needed)
+            bundle = load_checked(fetched)
+            check_columns(bundle, needed)
             return (self._store.keep(fetched, scratch) if self._uri else fetched), bundle
 
     def _swap(self, fetched: Fetched, bundle: Bundle) -> None:
@@ -209,15 +212,11 @@ class Follower:
             logger.error("the last good version cannot be remembered (%s); make room on the disk", error.strerror)
 
 
-def load_checked(fetched: Fetched, served: TableSchema | None) -> Bundle:
-    """Load a bundle and check everything that can be wrong with it.
-
-    Args:
-        fetched: where it lies.
-        served: the columns clients send now; None where they need not do.
+def load_checked(fetched: Fetched) -> Bundle:
+    """Load a bundle and check that it is whole and scores as it did.
 
     Raises:
-        BundleError: a file is missing or damaged, the golden rows score differently, or it needs other columns.
+        BundleError: a file is missing or damaged, or the golden rows score differently.
     """
     try:
         bundle = Bundle(fetched.path)
@@ -229,14 +228,21 @@ def load_checked(fetched: Fetched, served: TableSchema | None) -> Bundle:
         raise BundleError(
             f"the bundle {fetched.path} cannot score its golden rows ({reason_of(error)}); train again."
         ) from error
-    if served is not None:
-        other = [column.name for column in bundle.schema.not_in(served)]
-        if other:
-            raise BundleError(
-                f"it needs columns that the served version does not, or of another kind: {', '.join(other[:20])}; "
-                "set SSAD_SERVE_ALLOW_NEW_COLUMNS once every client sends them."
-            )
     return bundle
+
+
+def check_columns(bundle: Bundle, sent: TableSchema | None) -> None:
+    """Check that a bundle needs no columns but those that clients send; None: it may need others.
+
+    Raises:
+        BundleError: it does.
+    """
+    other = [column.name for column in bundle.schema.not_in(sent)] if sent is not None else []
+    if other:
+        raise BundleError(
+            f"it needs columns that the served version does not, or of another kind: {', '.join(other[:20])}; "
+            "set SSAD_SERVE_ALLOW_NEW_COLUMNS once every client sends them."
+        )
 
 
 def _copied(path: str, folder: Path) -> Fetched | None:

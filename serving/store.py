@@ -46,6 +46,7 @@ class Store:
             raise SettingsError(
                 f"the folder {settings.cache} cannot be written; set SSAD_SERVE_CACHE to one that can."
             ) from error
+        self._served = set(self._marked())  # what other services mark from now on is theirs
 
     @contextmanager
     def incoming(self) -> Iterator[Path]:
@@ -91,9 +92,14 @@ class Store:
         names = self._marked()
         return self._read(names[0]) if names else None
 
+    def was_served(self, version: Version) -> bool:
+        """Whether this process has served it, or it was marked as good before that began."""
+        return _name(version) in self._served
+
     def mark_good(self, version: Version) -> None:
         """Remember that this version is served, and remove all but the newest `KEPT`."""
         newest = _name(version)
+        self._served.add(newest)
         names = [newest, *(other for other in self._marked() if other != newest)][:KEPT]
         with self.incoming() as scratch:  # a full disk leaves nothing
             written = scratch / LAST_GOOD

@@ -397,6 +397,29 @@ def test_a_version_that_was_served_comes_back_whatever_columns_it_needs(registry
 
 
 @pytest.mark.usefixtures("in_process")
+def test_a_version_that_another_service_keeps_in_the_same_cache_must_need_no_new_columns_here(
+    registry: Registry, tmp_path: Path
+) -> None:
+    registry.promote("first")
+    more = registry.versions["other-columns"]
+    uri = f"models:/{MODEL}@{ALIAS}"
+    with follower_of(uri, tmp_path, allow_new_columns=True) as (other, other_follower):
+        service = Service(read_settings(model=uri, cache=tmp_path, poll_seconds=0.05))
+        follower = Follower(service)
+        follower.load_first()
+        registry.promote("other-columns")
+        other_follower.wake()
+        until(lambda: other.current().source.version == more, "the one that may serves it")
+        (kept,) = tmp_path.glob(f"*/v{more}-*")
+        follower.start()
+        refused = b'ssad_model_reloads_total{result="refused"} 1.0'
+        until(lambda: refused in service.metrics.exposition(), "the other one refuses it")
+        follower.stop()
+        assert service.current().source.version == registry.versions["first"]
+        assert kept.exists()
+
+
+@pytest.mark.usefixtures("in_process")
 def test_latest_is_the_newest_version(registry: Registry, tmp_path: Path) -> None:
     make_anew(registry, "newest", "first")
     like = registry.client.get_model_version(MODEL, registry.versions["second"])
