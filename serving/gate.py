@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import logging
 import re
@@ -130,6 +131,11 @@ class Gate:
             place = f"{where.filename}:{where.lineno}"
             logger.error("request %s failed: %s at %s", request_id.decode(), type(error).__name__, place)
             await exchange.refuse(path, RefusalError(500, FAILED, "failure"))
+        except asyncio.CancelledError:  # the server's time to end is over
+            refusal = busy("the service ends before this is answered; ask again.", "shutdown")
+            self.service.metrics.rejected.labels(refusal.reason).inc()
+            await exchange.refuse(path, refusal)
+            raise
         finally:
             self._running -= 1
             self._open -= path in OPEN

@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -37,6 +38,7 @@ from tests.serving.support import (
     ALIAS,
     DAMAGES,
     MODEL,
+    SECONDS,
     SECRET,
     Registry,
     Running,
@@ -459,6 +461,31 @@ def test_every_request_is_answered_while_it_drains(registry: Registry, rows: Row
         until(lambda: running.client.get("/readyz").status_code == 503, "it says that it drains")
         assert sum(done.result() for done in loads) > 20
         assert running.process.wait(30) == 0
+
+
+def begun(running: Running, path: str = "/v1/score") -> socket.socket:
+    """A connection with a request whose body does not end."""
+    url = running.client.base_url
+    assert url.port is not None
+    connection = socket.create_connection((url.host, url.port), timeout=SECONDS)
+    connection.sendall(f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\n{{".encode())
+    return connection
+
+
+def test_a_request_that_is_cut_off_at_the_end_is_told_to_ask_again(registry: Registry, tmp_path: Path) -> None:
+    registry.promote("first")
+    with running_service(registry.uri, tmp_path, SSAD_SERVE_SHUTDOWN_SECONDS="0") as running:
+        with begun(running) as connection:
+            until(lambda: running.metric("http_requests_in_progress") == 2, "it is being answered, beside the scrape")
+            running.process.send_signal(signal.SIGTERM)
+            answer = b"".join(iter(lambda: connection.recv(65536), b""))
+        assert running.process.wait(30) == 0
+    head, _, body = answer.partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 503 ")
+    assert b"\r\nretry-after: 1\r\n" in head
+    assert json.loads(body)["detail"] == "the service ends before this is answered; ask again."
+    (log,) = tmp_path.glob("server-*.log")
+    assert '"path":"/v1/score","status":503' in log.read_text()
 
 
 def test_four_workers_answer_and_count_together(registry: Registry, rows: Rows, tmp_path: Path) -> None:
