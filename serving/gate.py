@@ -54,18 +54,17 @@ logger = logging.getLogger(__name__)
 class Exchange:
     """One request and its answer, as the gate sees them."""
 
-    __slots__ = ("_send", "extra", "status")
+    __slots__ = ("_request_id", "_send", "_service", "status")
 
-    def __init__(self, send: Send, extra: Headers) -> None:
-        self._send = send
-        self.extra = extra
+    def __init__(self, send: Send, service: Service, request_id: bytes) -> None:
+        self._send, self._service, self._request_id = send, service, request_id
         self.status = 0
 
     async def send(self, message: Message) -> None:
         """Pass a message on, with the gate's headers in its first."""
         if message["type"] == "http.response.start":
             self.status = message["status"]
-            message["headers"] = [*message.get("headers", ()), *self.extra]
+            message["headers"] = [*message.get("headers", ()), *self._extra()]
         await self._send(message)
 
     async def answer(self, status: int, headers: Headers, body: bytes) -> None:
@@ -73,8 +72,13 @@ class Exchange:
         if self.status:
             return  # the answer has begun: it can only be cut off
         self.status = status
-        await self._send({"type": "http.response.start", "status": status, "headers": [*headers, *self.extra]})
+        await self._send({"type": "http.response.start", "status": status, "headers": [*headers, *self._extra()]})
         await self._send({"type": "http.response.body", "body": body})
+
+    def _extra(self) -> Headers:
+        """The gate's headers; of every answer that is sent while the process drains one that ends its connection."""
+        named = (b"x-request-id", self._request_id)
+        return [named, (b"connection", b"close")] if self._service.draining else [named]
 
     async def refuse(self, path: str, refusal: RefusalError) -> None:
         """Answer with a problem."""
@@ -107,10 +111,7 @@ class Gate:
         request_id = headers.get(b"x-request-id", b"")
         if not request_id or not REQUEST_ID.fullmatch(request_id):
             request_id = b"%s-%x" % (self._prefix, next(self._numbers))
-        extra = [(b"x-request-id", request_id)]
-        if self.service.draining:
-            extra.append((b"connection", b"close"))
-        exchange = Exchange(send, extra)
+        exchange = Exchange(send, self.service, request_id)
         self._running += 1
         self._open += path in OPEN
         self.service.metrics.running = self._running

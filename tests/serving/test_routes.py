@@ -525,6 +525,16 @@ def test_it_is_unready_and_closes_connections_while_it_drains(client: TestClient
     assert (answer.status_code, answer.headers["connection"]) == (200, "close")
 
 
+def test_a_request_that_began_before_the_end_closes_its_connection_too(client: TestClient, rows: Rows) -> None:
+    def sending() -> Iterator[bytes]:
+        yield b'{"records": '
+        service_of(client).draining = True
+        yield json.dumps(rows).encode() + b"}"
+
+    answer = client.post("/v1/score", content=sending(), headers={"Content-Type": "application/json"})
+    assert (answer.status_code, answer.headers["connection"]) == (200, "close")
+
+
 def test_without_a_model_it_is_unready(client: TestClient, rows: Rows) -> None:
     service_of(client).served = None
     assert [client.get(path).status_code for path in ("/livez", "/readyz", "/startupz")] == [200, 503, 503]
