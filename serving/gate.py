@@ -29,6 +29,9 @@ OPEN = PROBES | page.FILES.keys() | {"/docs", DOCUMENT, HOOK}
 """Paths that need no key: probes, the page and the documentation (no training row is in them), and a hook that is
 signed."""
 
+UNLIMITED = OPEN | {"/metrics"}
+"""Paths without a limit of requests: how busy the service is must be told when it is too busy."""
+
 ADMIN = "/admin/"
 
 KNOWN = OPEN | {
@@ -96,7 +99,7 @@ class Gate:
         self._app = app
         self._hot = hot
         self.service = service
-        self._running = self._open = 0
+        self._running = self._unlimited = 0
         self._prefix, self._numbers = uuid.uuid4().hex[:12].encode(), itertools.count(1)
         self._log = AccessLog(service.settings.log_level)
         self._rate = RateLimit(service.settings.rate_limit)
@@ -113,7 +116,7 @@ class Gate:
             request_id = b"%s-%x" % (self._prefix, next(self._numbers))
         exchange = Exchange(send, self.service, request_id)
         self._running += 1
-        self._open += path in OPEN
+        self._unlimited += path in UNLIMITED
         self.service.metrics.running = self._running
         try:
             self._check(path, headers, scope)
@@ -139,7 +142,7 @@ class Gate:
             raise
         finally:
             self._running -= 1
-            self._open -= path in OPEN
+            self._unlimited -= path in UNLIMITED
             self.service.metrics.running = self._running
             self._count(scope["method"], path, exchange.status, time.perf_counter() - started, request_id)
 
@@ -157,7 +160,9 @@ class Gate:
             raise RefusalError(
                 401, "an API key is needed; send it as X-API-Key.", "key", {"WWW-Authenticate": "Bearer"}
             )
-        if self._running - self._open > self.service.settings.max_concurrency:
+        if path in UNLIMITED:
+            return
+        if self._running - self._unlimited > self.service.settings.max_concurrency:
             raise busy("too many requests at once; try again soon.", "concurrency")
         if self._rate.on:
             self._rate.check(hash_of(key) if key else (scope.get("client") or ("",))[0])

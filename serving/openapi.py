@@ -11,7 +11,7 @@ from fastapi.openapi.utils import get_openapi
 
 from serving import answers
 from serving.bodies import MOST_EXPLAINED
-from serving.gate import ADMIN, HOOK, OPEN
+from serving.gate import ADMIN, HOOK, OPEN, UNLIMITED
 from serving.problems import PROBLEM
 from serving.routers.inference_protocol import DATATYPES, UNNAMED
 from serving.routers.scoring import NDJSON_TYPES
@@ -41,8 +41,8 @@ REFUSALS = {
 }
 
 
-KEYED, SIGNED = ("401", "429", "503"), ("401", "408", "413")
-"""How what needs a key, and the hook, can refuse."""
+LIMITED, KEYED, SIGNED = ("401", "429", "503"), ("401",), ("401", "408", "413")
+"""How what has a limit, what needs a key alone, and the hook can refuse."""
 
 
 class Document:
@@ -86,7 +86,8 @@ def _refusals(path: str) -> dict[str, Any]:
     """What the gate, or the hook, answers instead."""
     if path.startswith(ADMIN):
         return {"403": {"description": "The admin key is needed."}}
-    statuses = SIGNED if path == HOOK else () if path in OPEN else KEYED
+    keyed = KEYED if path in UNLIMITED else LIMITED
+    statuses = SIGNED if path == HOOK else () if path in OPEN else keyed
     return {status: {"description": REFUSALS[status]} for status in statuses}
 
 

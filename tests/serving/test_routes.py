@@ -91,7 +91,9 @@ def packed(rows: pa.Table) -> bytes:
     return bytes(sink.getvalue())
 
 
-def post(client: TestClient, body: bytes | str, content_type: str, path: str = "/v1/score", **headers: str) -> Any:
+def post(
+    client: TestClient, body: bytes | str | Iterator[bytes], content_type: str, path: str = "/v1/score", **headers: str
+) -> Any:
     return client.post(path, content=body, headers={"Content-Type": content_type, **headers})
 
 
@@ -380,11 +382,29 @@ def test_a_body_without_a_length_is_counted_as_it_comes(client_of: Client) -> No
     assert sent.status_code == 413
 
 
-def test_too_many_requests_at_once_are_sent_away(client: TestClient, rows: Rows) -> None:
-    client.app._running = 1000  # type: ignore[attr-defined]  # likewise
-    answer = client.post("/v1/score", json={"records": rows})
-    assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
-    assert client.get("/livez").status_code == 200
+def test_too_many_requests_at_once_are_sent_away_but_probes_and_scrapes(client_of: Client, rows: Rows) -> None:
+    client = client_of(max_concurrency=1)
+
+    def sending() -> Iterator[bytes]:
+        yield b'{"records": '
+        answer = client.post("/v1/score", json={"records": rows})
+        assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
+        assert [client.get(path).status_code for path in ("/livez", "/metrics")] == [200, 200]
+        yield json.dumps(rows).encode() + b"}"
+
+    assert post(client, sending(), "application/json").status_code == 200
+
+
+def test_scrapes_take_nothing_of_a_clients_rate_but_need_its_key(client_of: Client) -> None:
+    client = client_of(rate_limit="1/hour", api_keys=(hashed("one"),))
+    asked = [(path, client.get(path, headers={"X-API-Key": "one"})) for path in 2 * ["/metrics", "/v1/model"]]
+    assert [(path, answer.status_code) for path, answer in asked] == [
+        ("/metrics", 200),
+        ("/v1/model", 200),
+        ("/metrics", 200),
+        ("/v1/model", 429),
+    ]
+    assert client.get("/metrics").status_code == 401
 
 
 def test_one_client_may_not_send_more_than_its_rate(client_of: Client, rows: Rows) -> None:
@@ -531,7 +551,7 @@ def test_a_request_that_began_before_the_end_closes_its_connection_too(client: T
         service_of(client).draining = True
         yield json.dumps(rows).encode() + b"}"
 
-    answer = client.post("/v1/score", content=sending(), headers={"Content-Type": "application/json"})
+    answer = post(client, sending(), "application/json")
     assert (answer.status_code, answer.headers["connection"]) == (200, "close")
 
 
@@ -710,6 +730,7 @@ def test_every_format_and_what_a_refusal_looks_like_is_documented(client: TestCl
     assert refusal.headers["content-type"] == told
     assert set(post_score["responses"]["422"]["content"][told]["schema"]["properties"]) <= set(refusal.json())
     assert {"401", "429", "503"} <= set(paths["/v1/model"]["get"]["responses"])
+    assert set(paths["/metrics"]["get"]["responses"]) == {"200", "401"}
     assert set(paths["/hooks/mlflow"]["post"]["responses"]) == {"202", "401", "408", "413"}
     assert set(paths["/admin/reload"]["post"]["responses"]) == {"202", "403"}
     assert [layout["required"] for layout in _json(post_score)["oneOf"]] == [["records"], ["columns", "rows"]]
