@@ -8,11 +8,12 @@ import os
 from collections import Counter as Tally
 from collections import deque
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
-from prometheus_client.multiprocess import MultiProcessCollector
+from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 
 from serving.settings import MULTIPROCESS
 from ssad.bundle import REGIONS, Drift, Scores
@@ -155,9 +156,21 @@ class Metrics:
         self.fold()
         registry = self._registry
         if MULTIPROCESS in os.environ:
+            _forget_the_dead(Path(os.environ[MULTIPROCESS]))
             registry = CollectorRegistry()
             MultiProcessCollector(registry)  # type: ignore[no-untyped-call]  # the library has no types
         return generate_latest(registry)
+
+
+def _forget_the_dead(folder: Path) -> None:
+    """Remove what workers that have died were answering: nobody is any more."""
+    for file in folder.glob("gauge_live*_*.db"):
+        worker = int(file.stem.rpartition("_")[2])
+        try:
+            os.kill(worker, 0)  # which only asks whether it is there
+        except ProcessLookupError:
+            with contextlib.suppress(FileNotFoundError):  # another worker was sooner
+                mark_process_dead(worker)  # type: ignore[no-untyped-call]  # the library has no types
 
 
 def _drained(pending: deque[Item]) -> list[Item]:

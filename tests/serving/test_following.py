@@ -507,6 +507,18 @@ def test_four_workers_answer_and_count_together(registry: Registry, rows: Rows, 
         assert_consistent(httpx.post(url, json={"records": rows}, timeout=30), registry)
 
 
+def test_what_a_worker_that_died_was_answering_is_no_longer_in_progress(registry: Registry, tmp_path: Path) -> None:
+    registry.promote("first")
+    with running_service(registry.uri, tmp_path, SSAD_SERVE_WORKERS="2") as running, begun(running):
+        until(lambda: running.metric("http_requests_in_progress") >= 2, "it is being answered, beside the scrape")
+        for worker in children(running.process.pid):
+            if b"spawn_main" in Path(f"/proc/{worker}/cmdline").read_bytes():
+                os.kill(worker, signal.SIGKILL)
+        alone = httpx.Client(base_url=running.client.base_url, timeout=30)  # kept connections were the killed ones'
+        with alone as running.client:
+            until(lambda: running.metric("http_requests_in_progress") == 1, "nothing is, but the scrape")
+
+
 def can_mount() -> bool:
     if shutil.which("unshare") is None:
         return False
