@@ -44,7 +44,7 @@ KNOWN = OPEN | {
     "/v2",
     "/admin/reload",
 }
-"""Paths that have a name of their own in metrics; any client can invent others."""
+"""Paths that have a name of their own in metrics and traces; any client can invent others."""
 
 METHODS = frozenset(("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"))
 
@@ -168,9 +168,19 @@ class Gate:
             self._rate.check(hash_of(key) if key else (scope.get("client") or ("",))[0])
 
     def _count(self, method: str, path: str, status: int, seconds: float, request_id: bytes) -> None:
-        handler = path if path in KNOWN else "/v2/models" if path.startswith("/v2/models/") else "other"
-        self.service.metrics.count_request(method if method in METHODS else "other", handler, status, seconds)
+        handler = handler_of(path)
+        self.service.metrics.count_request(known_method(method), handler, status, seconds)
         self._log.write(method, handler, status, seconds, request_id)
+
+
+def handler_of(path: str) -> str:
+    """What a path is counted as: itself, or a name for all that are like it."""
+    return path if path in KNOWN else "/v2/models" if path.startswith("/v2/models/") else "other"
+
+
+def known_method(method: str) -> str:
+    """What a method is counted as, likewise."""
+    return method if method in METHODS else "other"
 
 
 def _joined(headers: Headers) -> dict[bytes, bytes]:

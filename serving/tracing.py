@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from starlette.types import ASGIApp
+from typing import TYPE_CHECKING
 
-from serving.gate import PROBES
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from serving.gate import PROBES, handler_of, known_method
 from ssad import __version__
 from ssad.errors import SettingsError
+
+if TYPE_CHECKING:
+    from opentelemetry.trace import Span, Tracer
+
+UNTRACED = PROBES | {"/metrics"}
 
 
 def traced(app: ASGIApp, endpoint: str) -> ASGIApp:
     """The application with a span for each request but probes, sent to an OTLP collector; itself without one.
-
-    A span has method, path and status, no body and no header; it continues the trace of a `traceparent`.
 
     Raises:
         SettingsError: OpenTelemetry is not installed.
@@ -21,11 +26,9 @@ def traced(app: ASGIApp, endpoint: str) -> ASGIApp:
         return app
     try:
         from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
-        from opentelemetry.instrumentation.asgi import OpenTelemetryMiddleware
         from opentelemetry.sdk.resources import Resource
         from opentelemetry.sdk.trace import TracerProvider
         from opentelemetry.sdk.trace.export import BatchSpanProcessor
-        from opentelemetry.util.http import ExcludeList
     except ImportError as error:
         raise SettingsError(
             "SSAD_SERVE_TRACES_ENDPOINT is set but OpenTelemetry is not installed; "
@@ -33,8 +36,45 @@ def traced(app: ASGIApp, endpoint: str) -> ASGIApp:
         ) from error
     provider = TracerProvider(resource=Resource.create({"service.name": "ssad", "service.version": __version__}))
     provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(endpoint=endpoint)))
-    probes = ExcludeList([f"{path}$" for path in (*PROBES, "/metrics")])
-    middleware: ASGIApp = OpenTelemetryMiddleware(
-        app, excluded_urls=probes, tracer_provider=provider, exclude_spans=["receive", "send"]
-    )
-    return middleware
+    return Traced(app, provider.get_tracer("serving", __version__))
+
+
+class Traced:
+    """An application whose requests are spans: method, path as in metrics, status and time, and nothing else.
+
+    OpenTelemetry's own instrumentation adds address, query and headers of the client.
+    """
+
+    def __init__(self, app: ASGIApp, tracer: Tracer) -> None:
+        self._app, self._tracer = app, tracer
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request within a span."""
+        if scope["type"] != "http" or scope["path"] in UNTRACED:
+            await self._app(scope, receive, send)
+            return
+        span = self._begun(scope)
+
+        async def noted(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                span.set_attribute("http.response.status_code", message["status"])
+            await send(message)
+
+        try:
+            await self._app(scope, receive, noted)
+        finally:
+            span.end()
+
+    def _begun(self, scope: Scope) -> Span:
+        """A span of a request; it continues the trace of a `traceparent`."""
+        from opentelemetry.trace import SpanKind
+        from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+
+        parents = [value.decode("latin-1") for name, value in scope["headers"] if name == b"traceparent"]
+        method, handler = known_method(scope["method"]), handler_of(scope["path"])
+        return self._tracer.start_span(
+            f"{method} {handler}",
+            TraceContextTextMapPropagator().extract({"traceparent": parents[0]} if parents else {}),
+            SpanKind.SERVER,
+            {"http.request.method": method, "http.route": handler},
+        )

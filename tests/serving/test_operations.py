@@ -148,21 +148,30 @@ def test_each_request_is_a_span_that_says_nothing_of_its_rows(
 ) -> None:
     endpoint = f"http://127.0.0.1:{collector.server_address[1]}/v1/traces"
     trace = "0af7651916cd43dd8448eb211c80319c"
-    headers = {"traceparent": f"00-{trace}-b7ad6b7169203331-01", "X-API-Key": "a secret"}
+    headers = {"traceparent": f"00-{trace}-b7ad6b7169203331-01", "X-API-Key": "a secret", "User-Agent": "a client"}
     with running_service(registry.uri, tmp_path, SSAD_SERVE_TRACES_ENDPOINT=endpoint) as running:
         answer = running.client.post("/v1/score", json={"records": rows}, headers=headers)
         assert answer.status_code == 200
-        assert running.client.post("/v1/score", json={}).status_code == 422
+        assert running.client.post("/v1/score?key=a-secret", json={}).status_code == 422
+        assert running.client.get("/4111-1111", headers={"tracestate": "a=secret"}).status_code == 404
         running.client.get("/livez")
         running.process.send_signal(signal.SIGTERM)
         assert running.process.wait(30) == 0  # what was not sent yet is sent at the end
-    first, second = sorted(collector.spans, key=lambda span: span.start_time_unix_nano)
-    assert first.trace_id.hex() == trace
-    assert second.trace_id.hex() != trace
-    said = str(collector.requests)
-    assert "/v1/score" in said
-    for hidden in ("a secret", "amount", "/livez"):
-        assert hidden not in said
+    spans = sorted(collector.spans, key=lambda span: span.start_time_unix_nano)
+    assert [span.trace_id.hex() == trace for span in spans] == [True, False, False]
+    told = [[span.name, *(_value(attribute.value) for attribute in span.attributes)] for span in spans]
+    assert told == [
+        ["POST /v1/score", "POST", "/v1/score", 200],
+        ["POST /v1/score", "POST", "/v1/score", 422],
+        ["GET other", "GET", "other", 404],
+    ]
+    for hidden in ("secret", "client", "amount", "4111"):
+        assert hidden not in str(collector.requests)
+
+
+def _value(value: Any) -> Any:
+    """Of an attribute, whatever its type."""
+    return getattr(value, value.WhichOneof("value"))
 
 
 def test_a_registry_that_is_killed_is_survived_and_followed_again_without_a_secret_or_a_row_in_the_log(
