@@ -119,6 +119,8 @@ class Follower:
             logger.warning("%s", error)
             return
         polls.labels("ok").inc()
+        if version != self._service.refused:
+            self._service.refused = None
         served = self._service.served
         if served is not None and served.source.registered == version:
             self._settle()
@@ -137,7 +139,10 @@ class Follower:
         try:
             self._serve_version(version)
         except (SsadError, OSError) as error:
-            reloads.labels("refused" if isinstance(error, BundleError) else "failed").inc()
+            refused = isinstance(error, BundleError)
+            if refused:
+                self._service.refused = version
+            reloads.labels("refused" if refused else "failed").inc()
             known = self._refused if self._refused and self._refused[0] == version else None
             wait = min(known[2] * 2, MAX_BACKOFF_SECONDS) if known else self._settings.poll_seconds
             self._refused = (version, time.monotonic() + wait, wait)

@@ -89,7 +89,7 @@ class Metrics:
 
         self.info = gauge("ssad_model_info", "The version served.", ("name", "version", "alias", "run_id"))
         self.loaded = gauge("ssad_model_loaded_timestamp_seconds", "When it was loaded.")
-        self.registry_age = gauge("ssad_registry_age_seconds", "Time since the registry last answered.")
+        self.registry_age = gauge("ssad_registry_age_seconds", "Time since the registry last told a version.")
         self.drift_rows = gauge("ssad_drift_window_rows", "Recent rows that are compared with the training rows.")
         self.drift_psi = gauge("ssad_drift_score_psi", "Population stability index of the scores.")
         self.drift_ks = gauge("ssad_drift_score_ks", "Kolmogorov-Smirnov statistic of the scores.")

@@ -7,6 +7,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 
 import orjson
 
@@ -17,7 +18,7 @@ from serving.keys import Keys
 from serving.metrics import Metrics
 from serving.problems import busy
 from serving.settings import Settings
-from serving.source import Source
+from serving.source import Source, Version
 from ssad.bundle import Bundle
 
 POOL_THREADS = 2
@@ -75,7 +76,8 @@ class Service:
         scorers: threads that score parts of those, as many as cores may be used.
         served: what is served now; None until a bundle is loaded.
         draining: whether the process is about to end.
-        registry_seen: when the registry last answered, on the monotonic clock; None before that.
+        registry_seen: when the registry last told a version, on the monotonic clock; None before that.
+        refused: the version that should be served and was refused; None where there is none.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -88,10 +90,12 @@ class Service:
         self.served: Served | None = None
         self.draining = False
         self.registry_seen: float | None = None
+        self.refused: Version | None = None
 
     def serve(self, bundle: Bundle, source: Source) -> None:
         """Answer with this bundle from now on; requests in progress end with the one they began with."""
         self.served = Served(bundle, source, DriftWindow(bundle, self.settings.drift_rows))
+        self.refused = None
         self.metrics.set_model(self.served)
 
     def current(self) -> Served:
@@ -111,13 +115,22 @@ class Service:
 
     @property
     def registry_age(self) -> float | None:
-        """Seconds since the registry last answered; None where it never did, or is not followed."""
+        """Seconds since the registry last told a version; None where it never did, or is not followed."""
         return None if self.registry_seen is None else time.monotonic() - self.registry_seen
 
     @property
     def stale(self) -> bool:
-        """Whether a followed registry has not answered for three polls: the alias may have moved."""
+        """Whether a followed registry has told no version for three polls: the alias may have moved, or is gone."""
         if self.served is None or self.served.source.alias is None:
             return False
         age = self.registry_age
         return age is None or age > 3 * (self.settings.poll_seconds + self.settings.registry_timeout_seconds)
+
+    @property
+    def following(self) -> dict[str, Any]:
+        """How the registry is followed, as plain JSON."""
+        return {
+            "stale": self.stale,
+            "registry_age_seconds": self.registry_age,
+            "refused_version": self.refused.number if self.refused else None,
+        }

@@ -188,7 +188,7 @@ function describe(model) {
     thresholds: `normal up to ${number(Number(normal))}, abnormal from ${number(Number(abnormal))}`,
     [`regions at ${model.recalibrated_rows ? "recalibration" : "training"}`]: Object.entries(model.region_shares).map(([region, share]) => `${region} ${percent(share)}`).join(", "),
     test: metrics.map(([metric, value]) => `${metric.slice(5)} ${number(value, 3)}`).join(", "),
-    registry: model.stale ? "has not answered for a while: the alias may have moved" : "",
+    registry: model.stale ? "has told no version for a while: the alias may have moved" : "",
   });
 }
 

@@ -28,11 +28,10 @@ async def started(request: Request) -> Response:
 
 @router.get("/readyz")
 async def readyz(request: Request) -> Response:
-    """A model is loaded and the process is not about to end; says too whether the alias may have moved."""
+    """A model is loaded and the process is not about to end; tells too what may keep it at an old version."""
     service: Service = request.app.state.service
     status = "draining" if service.draining else "ready" if service.ready else "loading"
-    document = {"status": status, "stale": service.stale, "registry_age_seconds": service.registry_age}
-    return JSONResponse(document, 200 if service.ready else 503)
+    return JSONResponse({"status": status, **service.following}, 200 if service.ready else 503)
 
 
 @router.get("/version")

@@ -18,10 +18,7 @@ router = APIRouter(tags=["state"])
 async def model(request: Request) -> dict[str, Any]:
     """What is served: version, intervals, columns, its run, its training, and its recalibration if it had one."""
     service: Service = request.app.state.service
-    return describe(service.current()) | {
-        "stale": service.stale,
-        "registry_age_seconds": service.registry_age,
-    }
+    return describe(service.current()) | service.following
 
 
 def describe(served: Served) -> dict[str, Any]:

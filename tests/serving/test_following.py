@@ -142,7 +142,30 @@ def test_a_damaged_version_is_refused_and_the_old_one_kept(
     until(lambda: following.metric(refused) > before, "the version is refused")
     answer = following.client.post("/v1/score", json={"records": rows})
     assert assert_consistent(answer, registry) == registry.versions["first"]
-    assert following.client.get("/readyz").status_code == 200
+    ready = following.client.get("/readyz")
+    assert (ready.status_code, ready.json()["refused_version"]) == (200, registry.versions[damage])
+    assert following.client.get("/v1/model").json()["refused_version"] == registry.versions[damage]
+
+
+@pytest.mark.parametrize("then", ["first", "second"])
+def test_a_version_is_no_longer_told_as_refused_once_the_alias_stands_elsewhere(
+    registry: Registry, following: Running, then: str
+) -> None:
+    def refused() -> Any:
+        return following.client.get("/readyz").json()["refused_version"]
+
+    registry.promote("truncated")
+    until(lambda: refused() == registry.versions["truncated"], "the version is refused")
+    registry.promote(then)
+    until(lambda: refused() is None, "it is not told any more")
+    until(lambda: following.version == registry.versions[then], "the version that is there now is served")
+
+
+def test_an_alias_that_is_deleted_makes_the_served_version_stale(registry: Registry, following: Running) -> None:
+    until(lambda: not following.client.get("/readyz").json()["stale"], "the registry answers")
+    registry.client.delete_registered_model_alias(MODEL, ALIAS)
+    until(lambda: following.client.get("/readyz").json()["stale"], "the registry tells no version")
+    assert following.version == registry.versions["first"]
 
 
 def test_the_model_page_tells_what_is_served(registry: Registry, following: Running) -> None:
