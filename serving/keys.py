@@ -29,7 +29,8 @@ class Keys:
             SettingsError: the file of keys is missing or holds something else.
         """
         self._settings = settings
-        self._changed, self._due = -1.0, 0.0
+        self._due = 0.0
+        self._seen: tuple[int, ...] = ()  # of the file when it was read
         self._hashes: tuple[str, ...] = settings.api_keys
         self._read()
 
@@ -61,11 +62,12 @@ class Keys:
         if path is None:
             return
         try:
-            changed = path.stat().st_mtime
-            if changed == self._changed:
+            found = path.stat()
+            seen = found.st_mtime_ns, found.st_size, found.st_ino  # two changes may have one time
+            if seen == self._seen:
                 return
             self._hashes = self._settings.api_keys + _hashes_of(path)
-            self._changed = changed
+            self._seen = seen
         except (OSError, UnicodeDecodeError) as error:
             raise SettingsError(f"the file of API keys {path} cannot be read; check its path and rights.") from error
 

@@ -6,6 +6,7 @@ import hashlib
 import io
 import json
 import math
+import os
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -474,14 +475,42 @@ def test_keys_are_read_again_when_their_file_changes(
     file.write_text(f"{hashed('old')}  # to be retired\n")
     client = client_of(api_keys_file=file)
     assert client.get("/v1/model", headers={"X-API-Key": "old"}).status_code == 200
-    for damaged in (b"no hash", b"\xff no text"):
+    for later, damaged in enumerate((b"no hash", b"\xff no text"), 1):
         file.write_bytes(damaged)
-        service_of(client).keys._changed = -1  # as a later time would make it
+        os.utime(file, (later, later))
         assert client.get("/v1/model", headers={"X-API-Key": "old"}).status_code == 200
     file.write_text(hashed("new"))
-    service_of(client).keys._changed = -1  # as a later time would make it
+    os.utime(file, (3, 3))
     assert client.get("/v1/model", headers={"X-API-Key": "old"}).status_code == 401
     assert client.get("/v1/model", headers={"X-API-Key": "new"}).status_code == 200
+
+
+def test_keys_are_read_again_when_another_file_of_the_same_time_takes_the_place_of_theirs(
+    client_of: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("serving.keys.REFRESH_SECONDS", 0.0)
+    file, aside = tmp_path / "keys", tmp_path / "aside"
+    for path, key in ((file, "old"), (aside, "new")):
+        path.write_text(hashed(key))
+        os.utime(path, (1, 1))
+    client = client_of(api_keys_file=file)
+    assert client.get("/v1/model", headers={"X-API-Key": "old"}).status_code == 200
+    aside.rename(file)
+    assert client.get("/v1/model", headers={"X-API-Key": "old"}).status_code == 401
+    assert client.get("/v1/model", headers={"X-API-Key": "new"}).status_code == 200
+
+
+def test_an_emptied_file_of_keys_opens_nothing(
+    client_of: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("serving.keys.REFRESH_SECONDS", 0.0)
+    file = tmp_path / "keys"
+    file.write_text(hashed("one"))
+    client = client_of(api_keys_file=file)
+    assert client.get("/v1/model", headers={"X-API-Key": "one"}).status_code == 200
+    file.write_text("")
+    for headers in ({}, {"X-API-Key": ""}, {"X-API-Key": "one"}):
+        assert client.get("/v1/model", headers=headers).status_code == 401
 
 
 def delivery(secret: str, stamp: int, body: bytes = b"{}") -> dict[str, str]:
