@@ -297,9 +297,16 @@ element("table-form").addEventListener("submit", (event) => {
 
 element("key-form").addEventListener("submit", (event) => {
   event.preventDefault();
-  state.key = element("key").value;
-  attempt(refresh);
+  attempt(() => {
+    state.key = sendable(element("key").value);
+    return refresh();
+  });
 });
+
+function sendable(key) { // in a header
+  if (!/^[\x20-\x7e]+$/.test(key)) throw new Error("The key has characters that no key can have; copy it again.");
+  return key;
+}
 
 async function take(file) {
   element("csv").value = await file.text();
