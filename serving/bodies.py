@@ -21,6 +21,8 @@ INVOCATION_KEYS = ("dataframe_split", "dataframe_records", "instances", "inputs"
 Decoder = Callable[[bytes, TableSchema, Settings], list[GraphInputs] | Iterator[GraphInputs]]
 """A body to its rows, in parts that fit in memory; it raises RowsError or RefusalError."""
 
+NESTED = "the body is nested too deeply; send a list of rows."
+
 MOST_EXPLAINED = 9999
 """Columns that may be asked to be explained in each row: more than tables have, in four digits."""
 
@@ -39,6 +41,7 @@ def parse_json(body: bytes, settings: Settings) -> Any:
     try:
         document = orjson.loads(body)
     except orjson.JSONDecodeError as error:
+        _refuse_deep(error)
         place = f"line {error.lineno}, column {error.colno}"
         raise RefusalError(
             400,
@@ -110,6 +113,7 @@ def ndjson_rows(body: bytes, schema: TableSchema, settings: Settings) -> list[Gr
         try:
             records.append(orjson.loads(line))
         except orjson.JSONDecodeError as error:
+            _refuse_deep(error)
             raise RefusalError(400, f"row {row} is no JSON object in UTF-8; send one a line.", "json") from error
         if line.count(b":") != _count_keys(records[-1]):
             _refuse_twice(line, row)
@@ -233,4 +237,10 @@ def _refuse_twice(body: bytes, row: int | None = None) -> None:
     try:
         json.loads(body, object_pairs_hook=check)
     except RecursionError as error:
-        raise RefusalError(400, "the body is nested too deeply; send a list of rows.", "json") from error
+        raise RefusalError(400, NESTED, "json") from error
+
+
+def _refuse_deep(error: orjson.JSONDecodeError) -> None:
+    """Refuse a document that is nested too deeply, if that is what was wrong with it."""
+    if "limit" in error.msg:
+        raise RefusalError(400, NESTED, "json") from error

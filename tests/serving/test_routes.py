@@ -260,6 +260,15 @@ def test_a_body_that_is_not_what_it_says_is_refused(
     assert answer.headers["content-type"] == "application/problem+json"
 
 
+@pytest.mark.parametrize("depth", [990, 5000])
+def test_a_body_that_is_nested_too_deeply_is_told_so(client: TestClient, depth: int) -> None:
+    row = b'{"a": ":", "amount": ' + b"[" * depth + b"]" * depth + b"}"
+    for body, content_type in ((b'{"records": [' + row + b"]}", "application/json"), (row, "application/x-ndjson")):
+        answer = post(client, body, content_type)
+        detail = answer.json()["detail"]
+        assert (answer.status_code, detail) == (400, "the body is nested too deeply; send a list of rows.")
+
+
 @pytest.mark.parametrize("pack", [packed, arrow])
 def test_a_column_of_an_extension_type_is_read_as_it_is_stored(
     client: TestClient, rows: Rows, pack: Callable[[pa.Table], bytes]
