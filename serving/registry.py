@@ -16,6 +16,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -24,7 +25,7 @@ from urllib.parse import urlparse
 from serving.settings import Settings
 from serving.source import Source, Version
 from ssad.bundle.bundle import LOADER
-from ssad.errors import TrackingError, disk_is_full, reason_of, without_secrets
+from ssad.errors import BundleError, TrackingError, disk_is_full, reason_of, without_secrets
 from ssad.model_uri import ModelUri
 
 CHILD_ENVIRONMENT = {
@@ -72,7 +73,8 @@ class Registry:
         """Download the model at a URI that has no alias.
 
         Raises:
-            TrackingError: there is none, it is no bundle of this project, or the registry is away.
+            BundleError: it is no model of this project.
+            TrackingError: there is none, or the registry is away.
         """
         question = {"do": "fetch", "uri": uri, "folder": str(folder)}
         try:
@@ -134,6 +136,7 @@ class Child:
         """Send a question and wait for its answer.
 
         Raises:
+            BundleError: what was fetched cannot be served.
             TrackingError: it is an error, or does not come in time.
         """
         with self._asking:
@@ -142,6 +145,8 @@ class Child:
             self.stop()
             raise TrackingError(f"the registry did not answer within {seconds:.0f} s; check that it runs.")
         answer = json.loads(line)
+        if "refused" in answer:
+            raise BundleError(answer["refused"])
         if "error" in answer:
             raise TrackingError(answer["error"])
         return answer["found"]
@@ -204,7 +209,6 @@ def _answer(question: dict[str, Any]) -> Any:
 
 def _fetch(uri: str, folder: Path) -> dict[str, Any]:
     import mlflow
-    import yaml  # type: ignore[import-untyped]  # MLflow brings it
     from mlflow import MlflowClient
 
     client, name, version, run_id, pinned = MlflowClient(), None, None, None, uri
@@ -214,14 +218,27 @@ def _fetch(uri: str, folder: Path) -> dict[str, Any]:
         name, version, run_id = found.name, str(found.version), found.run_id
         pinned = str(ModelUri(name, version=version))
     local = Path(mlflow.artifacts.download_artifacts(artifact_uri=pinned, dst_path=str(folder)))
-    # Read as what it is: MLflow's class for it needs pandas, which the service does not have.
-    model = yaml.safe_load((local / "MLmodel").read_text(encoding="utf-8"))
-    flavor = model["flavors"].get("python_function", {})
-    if flavor.get("loader_module") != LOADER:
-        raise ValueError("it is not a model of this project")
-    run_id = run_id or model.get("run_id")
+    data, logged_by = _described(local, uri)
+    run_id = run_id or logged_by
     source = Source(uri, name, version, None, run_id, **_run_facts(client, run_id))
-    return {"source": asdict(source), "path": str(local / flavor["data"])}
+    return {"source": asdict(source), "path": str(local / data)}
+
+
+def _described(folder: Path, uri: str) -> tuple[str, str | None]:
+    """The folder of the bundle in a model's folder, and the run that logged it, if it is known.
+
+    Raises:
+        BundleError: its MLmodel is none of this project.
+    """
+    import yaml  # type: ignore[import-untyped]  # MLflow brings it
+
+    with suppress(OSError, ValueError, KeyError, TypeError, AttributeError, yaml.YAMLError):
+        # Read as what it is: MLflow's class for it needs pandas, which the service does not have.
+        model = yaml.safe_load((folder / "MLmodel").read_text(encoding="utf-8"))
+        flavor = model["flavors"]["python_function"]
+        if flavor["loader_module"] == LOADER:
+            return flavor["data"], model.get("run_id")
+    raise BundleError(f"{uri} is no model of this project, its MLmodel does not say how to load one; train again.")
 
 
 def _run_facts(client: Any, run_id: str | None) -> dict[str, Any]:
@@ -257,6 +274,8 @@ def _serve_questions() -> None:
         question = json.loads(line)
         try:
             answer = {"found": _answer(question)}
+        except BundleError as error:
+            answer = {"refused": str(error)}
         except Exception as error:  # whatever MLflow raises; the parent makes one sentence of it
             full = disk_is_full(error)
             advice = "make room for its cache" if full else "train first, or name a version that is there"

@@ -90,10 +90,10 @@ class Registry:
         for purpose, edit in edits.items():
             folder = self.folder / purpose
             shutil.copytree(bundle, folder / "bundle")
-            edit(folder / "bundle")
             Model().add_flavor("python_function", loader_module="ssad.bundle.pyfunc", data="bundle").save(
                 folder / "MLmodel"
             )
+            edit(folder / "bundle")
             client.log_artifacts(run, str(folder), purpose)
             version = str(client.create_model_version(MODEL, f"runs:/{run}/{purpose}", run).version)
             self.versions[purpose] = version
@@ -147,6 +147,10 @@ def wrong_digest(folder: Path) -> None:
     (folder / MANIFEST).write_text(json.dumps(manifest))
 
 
+def empty_description(folder: Path) -> None:
+    (folder.parent / "MLmodel").write_text("")
+
+
 GOOD: dict[str, Callable[[Path], None]] = {"first": lambda folder: None, "second": other_intervals}
 
 DAMAGES: dict[str, Callable[[Path], None]] = {
@@ -155,6 +159,7 @@ DAMAGES: dict[str, Callable[[Path], None]] = {
     "missing-file": lambda folder: (folder / INTERVALS).unlink(),
     "other-columns": needs_another_column,
     "other-scores": lambda folder: change(folder, GOLDEN, shift_golden_scores),
+    "no-description": empty_description,
     "graph-of-another-schema": lambda folder: change(folder, COLUMNS, lambda document: document["columns"].pop()),
 }
 
