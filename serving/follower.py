@@ -16,7 +16,7 @@ from serving.state import Service
 from serving.store import KEPT, Store
 from ssad.bundle import Bundle, TableSchema
 from ssad.bundle.bundle import MANIFEST, copy_bundle
-from ssad.errors import BundleError, SettingsError, SsadError, TrackingError, reason_of
+from ssad.errors import BundleError, SettingsError, SsadError, TrackingError, disk_is_full, reason_of
 from ssad.model_uri import LATEST, ModelUri
 
 logger = logging.getLogger(__name__)
@@ -59,7 +59,7 @@ class Follower:
             self._load_from_registry()
         except OSError as error:
             raise SettingsError(
-                f"the folder {self._settings.cache} takes no bundle ({error.strerror}); make room in it, or set "
+                f"the folder {self._settings.cache} takes no bundle ({error.strerror}); {_mend(error)}, or set "
                 "SSAD_SERVE_CACHE to one that can be written."
             ) from error
 
@@ -214,7 +214,8 @@ class Follower:
         try:
             self._store.mark_good(version)
         except OSError as error:
-            logger.error("the last good version cannot be remembered (%s); make room on the disk", error.strerror)
+            cache, told = self._settings.cache, error.strerror
+            logger.error("the last good version cannot be remembered in %s (%s); %s", cache, told, _mend(error))
 
 
 def load_checked(fetched: Fetched) -> Bundle:
@@ -248,6 +249,11 @@ def check_columns(bundle: Bundle, sent: TableSchema | None) -> None:
             f"it needs columns that the served version does not, or of another kind: {', '.join(other[:20])}; "
             "set SSAD_SERVE_ALLOW_NEW_COLUMNS once every client sends them."
         )
+
+
+def _mend(error: OSError) -> str:
+    """What to do where a folder cannot be written."""
+    return "make room in it" if disk_is_full(error) else "let the service write there"
 
 
 def _copied(path: str, folder: Path) -> Fetched | None:

@@ -94,13 +94,19 @@ def test_an_address_that_is_taken_while_a_bundle_is_fetched_is_told_too() -> Non
             listen(second, settings)
 
 
+@pytest.mark.parametrize(
+    ("number", "told"),
+    [
+        (errno.ENOSPC, r"\(No space left on device\); make room in it"),
+        (errno.EROFS, r"\(Read-only file system\); let the service write there"),
+    ],
+)
 def test_a_folder_that_takes_no_bundle_is_told_in_a_sentence(
-    bundle_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    bundle_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, told: str
 ) -> None:
     follower = Follower(Service(read_settings(model=str(bundle_folder), cache=tmp_path)))
-    full = OSError(errno.ENOSPC, "No space left on device")
-    monkeypatch.setattr("tempfile.mkdtemp", Mock(side_effect=full))
-    with pytest.raises(SettingsError, match=r"takes no bundle \(No space left on device\); make room"):
+    monkeypatch.setattr("tempfile.mkdtemp", Mock(side_effect=OSError(number, os.strerror(number))))
+    with pytest.raises(SettingsError, match=f"takes no bundle {told}, or set SSAD_SERVE_CACHE"):
         follower.load_first()
 
 
