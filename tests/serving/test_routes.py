@@ -7,7 +7,6 @@ import io
 import json
 import math
 import os
-import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -21,7 +20,7 @@ import pytest
 from pyarrow import csv, parquet
 from starlette.testclient import TestClient
 
-from serving import openapi, scoring
+from serving import openapi
 from serving.app import app_around
 from serving.follower import Follower
 from serving.gate import OPEN
@@ -948,17 +947,12 @@ def test_every_setting_is_documented() -> None:
 def test_a_table_is_read_beside_the_event_loop_whatever_its_size(
     client: TestClient, rows: Rows, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    threads = []
-    answer = scoring.ScoringEndpoint._answer
-
-    def noted(*arguments: Any) -> bytes:
-        threads.append(threading.current_thread().name)
-        return answer(*arguments)
-
-    monkeypatch.setattr(scoring.ScoringEndpoint, "_answer", noted)
-    assert post(client, packed(table(rows)), PARQUET).status_code == 200
+    submit = Mock(wraps=service_of(client).pool.submit)
+    monkeypatch.setattr(service_of(client).pool, "submit", submit)
     assert client.post("/v1/score", json={"records": rows}).status_code == 200
-    assert [name.startswith("body") for name in threads] == [True]
+    assert submit.call_count == 0
+    assert post(client, packed(table(rows)), PARQUET).status_code == 200
+    assert submit.call_count == 1
 
 
 @pytest.mark.parametrize("word", ["nan", "NAN", "+nan", "-NAN"])

@@ -401,7 +401,3 @@ def test_the_service_has_loaded_neither_torch_nor_mlflow(service: Service) -> No
     assert "onnxruntime" in maps
     for library in ("/torch/", "libtorch", "/sklearn/", "/matplotlib/", "/scipy/"):
         assert library not in maps, library
-
-
-def test_after_every_refusal_it_still_scores(service: Service) -> None:
-    assert_predicts(service.score({"records": service.rows}), expected(service, service.rows))
