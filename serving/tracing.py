@@ -53,11 +53,15 @@ class Traced:
         if scope["type"] != "http" or scope["path"] in UNTRACED:
             await self._app(scope, receive, send)
             return
+        from opentelemetry.trace import StatusCode
+
         span = self._begun(scope)
 
         async def noted(message: Message) -> None:
             if message["type"] == "http.response.start":
                 span.set_attribute("http.response.status_code", message["status"])
+                if message["status"] >= 500:
+                    span.set_status(StatusCode.ERROR)
             await send(message)
 
         try:
