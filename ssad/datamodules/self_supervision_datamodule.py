@@ -24,7 +24,6 @@ from ssad.datasets.rows import (
     DatasetWithConfidence,
     RowBatches,
     RowLoader,
-    collate,
     data_and_label,
     init_confidence_from_csv,
 )
@@ -145,7 +144,7 @@ def _dataset_of(datamodule: L.LightningDataModule, loader: Any, rows: Any) -> An
             f"{name}.train_dataloader() gives a {type(loader).__name__}, expected one DataLoader of all training rows."
         )
     rows = loader.dataset if rows is None else rows
-    if loader.collate_fn not in (default_collate, default_convert, collate, getattr(rows, "collate", None)):
+    if loader.collate_fn not in (default_collate, default_convert):
         raise TypeError(_of_its_own(datamodule, ["its loader's collate_fn"]))
     batches = loader.batch_sampler
     sampler = batches.sampler if type(batches) is BatchSampler else loader.sampler if batches is None else batches

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sized
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ import pandas as pd
 import pyarrow as pa
 import torch
 from pyarrow import csv
-from torch.utils.data import DataLoader, Dataset, TensorDataset, default_collate
+from torch.utils.data import DataLoader, Dataset, Subset, TensorDataset, default_collate
 from torch.utils.data.distributed import DistributedSampler
 
 from ssad.errors import DatasetError
@@ -30,18 +30,24 @@ KEPT_SHARE = 0.5
 
 
 class DataFrameToTensor:
-    """A DataFrame, Series or scalar as a float32 tensor of the same shape; labels are not rounded."""
+    """A DataFrame, Series, tensor or scalar as a float32 tensor of the same shape; labels are not rounded."""
 
     def __call__(self, df: Any) -> torch.Tensor:
         """Convert; raises ValueError where a cell is not a number."""
+        if isinstance(df, torch.Tensor):
+            return df.float()
         return torch.from_numpy(np.array(df, dtype=np.float32))  # a copy: the table stays its owner's
 
 
 class DataFrameWithLabels(Dataset[tuple[Any, Any]]):
-    """Rows of a numeric DataFrame and the column that labels them.
+    """Rows of a numeric DataFrame and the column that labels them, converted once.
 
-    Without transforms, or with `DataFrameToTensor`, all rows are converted once; another transform is
-    applied to each row as it is asked for.
+    A transform other than `DataFrameToTensor` is applied to each row, or label, as it is asked for: a tensor of shape
+    (d,), or () where the published library has labels of shape (1,).
+
+    Attributes:
+        data: features, shape (n, d), float32.
+        labels: shape (n,), float32.
     """
 
     def __init__(
@@ -55,56 +61,48 @@ class DataFrameWithLabels(Dataset[tuple[Any, Any]]):
 
         Raises:
             DatasetError: there is no such column.
+            ValueError: a cell is not a number.
         """
         if label_column_name not in data:
             raise DatasetError(
                 f"no label column {label_column_name!r} in the data; its columns are {', '.join(map(str, data))}."
             )
         self.label_column_name = label_column_name
-        self.features = data.drop(columns=label_column_name)
-        self.labels = data[label_column_name]
+        self.data = DataFrameToTensor()(data.drop(columns=label_column_name))
+        self.labels = DataFrameToTensor()(data[label_column_name])
         self.transform = transform
         self.target_transform = target_transform
         self._by_row = any(
             t is not None and not isinstance(t, DataFrameToTensor) for t in (transform, target_transform)
         )
-        if not self._by_row:
-            self._rows = TensorRows(DataFrameToTensor()(self.features), DataFrameToTensor()(self.labels))
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def __getitem__(self, idx: Any) -> tuple[Any, Any]:
         """A row by its number, or a batch by `Picked`."""
-        if not self._by_row:
-            data, label = self._rows[idx]
-            return data, label
-        if isinstance(idx, Picked):
+        if self._by_row and _several(idx):
             batch: tuple[Any, Any] = tuple(default_collate([self[i] for i in _numbers(idx, len(self))]))
             return batch
-        convert, convert_label = (
-            self.transform or DataFrameToTensor(),
-            self.target_transform or DataFrameToTensor(),
-        )
-        return convert(self.features.iloc[idx]), convert_label(self.labels.iloc[idx])
+        data, label = rows_at(self.data, idx), rows_at(self.labels, idx)
+        if not self._by_row:
+            return data, label
+        transformed = self.transform(data) if self.transform else data
+        return transformed, self.target_transform(label) if self.target_transform else label
 
-    def __getitems__(self, indices: Sequence[int]) -> tuple[torch.Tensor, torch.Tensor]:
-        """A whole batch at once, collated: data (n, d) and labels (n,)."""
-        return self[torch.as_tensor(indices)]
-
-    def collate(self, batch: Any) -> tuple[torch.Tensor, torch.Tensor]:
-        """Rows as a batch; one from `__getitems__` is one already."""
-        collated: tuple[torch.Tensor, torch.Tensor] = collate(batch)
-        return collated
+    @property
+    def tensors(self) -> tuple[torch.Tensor, ...]:
+        """What batches are rows of; nothing where a transform makes each row."""
+        return () if self._by_row else (self.data, self.labels)
 
     def input_dim(self) -> int:
         """Number of features of a row."""
-        return self.features.shape[1]
+        return self.data.shape[1]
 
     def get_stats(self) -> tuple[int, int, int]:
         """Rows in all, normal ones, anomalies; one without a label is neither."""
         normal = self.labels == 0
-        return len(self), int(normal.sum()), int((~normal & self.labels.notna()).sum())
+        return len(self), int(normal.sum()), int((~normal & ~self.labels.isnan()).sum())
 
 
 class TensorRows(TensorDataset):
@@ -160,7 +158,7 @@ class DatasetWithConfidence(Dataset[Batch]):
 
     def __getitem__(self, idx: Any) -> Batch:
         """A row by its number, or a batch by `Picked`: data (n, ...), label (n,), confidence (n,)."""
-        if not isinstance(idx, Picked):
+        if not _several(idx):
             data, label = data_and_label(self.dataset[idx])
             label = torch.tensor(UNLABELLED) if label is None else torch.as_tensor(label)
             return {"data": data, "label": label, "confidence": self.confidence[idx]}
@@ -168,10 +166,6 @@ class DatasetWithConfidence(Dataset[Batch]):
         data, label = data_and_label(_fetch(self.dataset, idx) if kept is None else kept[_there(idx, kept)])
         label = torch.full((len(data),), UNLABELLED) if label is None else label
         return {"data": data, "label": label, "confidence": rows_at(self.confidence, idx)}
-
-    def __getitems__(self, indices: Sequence[int]) -> Batch:
-        """A whole batch at once."""
-        return self[torch.as_tensor(indices)]
 
     def keep_on(self, device: torch.device) -> None:
         """Keep a copy of the rows on a GPU that has room for it, and gather batches there; with the CPU, no longer.
@@ -193,16 +187,18 @@ def rows_at(tensor: torch.Tensor, at: int | Picked) -> torch.Tensor:
     return tensor.index_select(0, at) if isinstance(at, torch.Tensor) and at.ndim else tensor[at]
 
 
+def _several(at: Any) -> bool:
+    """Whether this asks for a batch; a number, a tensor of one among them, asks for a row."""
+    return isinstance(at, slice) or (isinstance(at, torch.Tensor) and at.ndim > 0)
+
+
 AT_ONCE = (TensorDataset.__getitem__, TensorRows.__getitem__, DataFrameWithLabels.__getitem__)
 """How datasets give a batch by one indexing."""
 
 
 def _tensors(dataset: Any) -> tuple[torch.Tensor, ...]:
     """What a dataset's batches are rows of; nothing where it makes them otherwise."""
-    if type(dataset).__getitem__ not in AT_ONCE:
-        return ()
-    rows = getattr(dataset, "_rows", None) if isinstance(dataset, DataFrameWithLabels) else dataset
-    return rows.tensors if isinstance(rows, TensorDataset) else ()
+    return dataset.tensors if type(dataset).__getitem__ in AT_ONCE else ()
 
 
 def _there(at: Picked, rows: TensorDataset) -> Picked:
@@ -220,9 +216,11 @@ def _fetch(dataset: Any, at: Picked) -> Any:
     if type(dataset).__getitem__ in AT_ONCE:  # one that a subclass wrote may know rows alone
         return dataset[at]
     numbers = _numbers(at, len(dataset))
+    if type(dataset) is Subset and isinstance(dataset.dataset, Sized):
+        rows = range(len(dataset.dataset))
+        return _fetch(dataset.dataset, torch.tensor([rows[dataset.indices[number]] for number in numbers]))
     fetch = getattr(dataset, "__getitems__", None)
-    items = fetch(numbers) if fetch else [dataset[number] for number in numbers]
-    return items if _is_batch(items) else default_collate(items)
+    return default_collate(fetch(numbers) if fetch else [dataset[number] for number in numbers])
 
 
 def _numbers(at: Picked, rows: int) -> list[int]:
@@ -238,15 +236,6 @@ def data_and_label(item: Any) -> tuple[torch.Tensor, torch.Tensor | None]:
     else:
         data, label = item, None
     return torch.as_tensor(data), label
-
-
-def collate(items: Any) -> Any:
-    """Make a batch of rows; what a dataset's `__getitems__` gave as a batch passes through."""
-    return items if _is_batch(items) else default_collate(items)
-
-
-def _is_batch(items: Any) -> bool:
-    return isinstance(items, Mapping | tuple | torch.Tensor)
 
 
 class RowBatches(DistributedSampler[Any]):

@@ -339,3 +339,31 @@ def test_any_lightning_data_module_can_be_wrapped() -> None:
     assert (datamodule.input_dim, datamodule.batch_size, len(datamodule.train)) == (3, 16, 70)
     plain_trainer(2).fit(model=radon(3), datamodule=datamodule)
     assert set(datamodule.train.confidence.tolist()) <= {-1.0, 0.0, 1.0}
+
+
+def test_a_data_module_of_plain_loaders_over_tables_trains_validates_and_tests(tmp_path: Path) -> None:
+    inner = sensors(tmp_path)
+    inner.prepare_data()
+    table = pd.read_csv(inner.dataset_path)
+    table["state"] = (table["state"] == "broken").astype(int)
+    rows = ssad.DataFrameWithLabels(table, "state")
+
+    class Tables(L.LightningDataModule):
+        def setup(self, stage: str) -> None:
+            self.parts = torch.utils.data.random_split(rows, [400, 100, 100])
+
+        def train_dataloader(self) -> Any:
+            return torch.utils.data.DataLoader(self.parts[0], batch_size=32, shuffle=True)
+
+        def val_dataloader(self) -> Any:
+            return torch.utils.data.DataLoader(self.parts[1], batch_size=32)
+
+        def test_dataloader(self) -> Any:
+            return torch.utils.data.DataLoader(self.parts[2], batch_size=32)
+
+    datamodule, trainer = ssad.SelfSupervisionDataModule(Tables()), plain_trainer(2)
+    module = radon(datamodule.input_dim)
+    trainer.fit(model=module, datamodule=datamodule)
+    assert {"val_auc", "val_ap"} <= set(trainer.callback_metrics)
+    (tested,) = trainer.test(model=module, datamodule=datamodule, verbose=False)
+    assert {"test_auc", "test_ap", "test_f1"} <= set(tested)

@@ -165,7 +165,7 @@ def test_a_word_far_down_does_not_make_two_values_of_one(csv: Path, large_datase
         pa_test=0.5,
     ).test
     assert found is not None
-    assert (found.features["word"] == 0).sum() == 1  # the one that no training row has
+    assert (found.data[:, 0] == 0).sum() == 1  # the one that no training row has
 
 
 def test_pieces_of_a_file_may_disagree_on_what_a_column_holds(csv: Path, tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ from torch.utils.data import (
     SubsetRandomSampler,
     TensorDataset,
     WeightedRandomSampler,
+    default_collate,
 )
 
 from ssad import (
@@ -35,7 +36,7 @@ from ssad import (
     save_confidence_to_csv,
 )
 from ssad.datasets import rows as rows_module
-from ssad.datasets.rows import UNLABELLED, RowBatches, RowLoader, TensorRows, collate
+from ssad.datasets.rows import UNLABELLED, RowBatches, RowLoader, TensorRows
 from ssad.detectors.fit import EncodedRows
 from ssad.errors import DatasetError
 from tests.ssad.workflows.support import QUIET_LIBRARIES
@@ -82,6 +83,7 @@ DATASETS: dict[str, Any] = {
     "tensors": TensorRows(torch.rand(7, 2), torch.arange(7) % 2),
     "pairs": TensorDataset(torch.rand(7, 2), torch.arange(7) % 2),
     "pairs, own rows": OwnRows(torch.rand(7, 2), torch.arange(7) % 2),
+    "part of a frame": Subset(DataFrameWithLabels(frame(9), "label"), [8, 0, -2, 3, 4, 1, 2]),
     "data alone": OnlyData(),
     "dicts": AsDicts(),
 }
@@ -92,7 +94,7 @@ every_dataset = pytest.mark.parametrize("dataset", DATASETS.values(), ids=DATASE
 def test_a_batch_holds_its_items(dataset: Any) -> None:
     rows = DatasetWithConfidence(dataset, torch.linspace(-1, 1, 7))
     order = [5, 0, 3]
-    batch = rows.__getitems__(order)
+    batch = rows[torch.tensor(order)]
     for at, row in enumerate(order):
         for name, value in rows[row].items():
             assert torch.equal(batch[name][at], value), name
@@ -101,12 +103,35 @@ def test_a_batch_holds_its_items(dataset: Any) -> None:
 @every_dataset
 def test_loaders_give_dicts_with_data_label_and_confidence(dataset: Any) -> None:
     rows = DatasetWithConfidence(dataset, torch.ones(7))
-    batch = next(iter(DataLoader(rows, batch_size=4, collate_fn=collate)))
+    batch = next(iter(DataLoader(rows, batch_size=4)))
     assert {name: tuple(value.shape) for name, value in batch.items()} == {
         "data": (4, 2),
         "label": (4,),
         "confidence": (4,),
     }
+
+
+@every_dataset
+@pytest.mark.parametrize("sampler", [[5, 0, 3], torch.tensor([5, 0, 3])], ids=["numbers", "tensors"])
+def test_torchs_own_loaders_give_the_rows_of_any_sampler(dataset: Any, sampler: Any) -> None:
+    for rows in (dataset, DatasetWithConfidence(dataset, torch.linspace(-1, 1, 7))):
+        for loader in (DataLoader(rows, 3, sampler=sampler), DataLoader(Subset(rows, sampler), 3)):
+            (batch,) = loader
+            torch.testing.assert_close(batch, default_collate([rows[number] for number in (5, 0, 3)]))
+
+
+def test_a_part_of_a_table_is_fetched_in_one_indexing(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[torch.Tensor] = []
+    index = rows_module.rows_at
+
+    def recorded(tensor: torch.Tensor, at: Any) -> torch.Tensor:
+        asked.append(tensor)
+        return index(tensor, at)
+
+    monkeypatch.setattr(rows_module, "rows_at", recorded)
+    part = Subset(DataFrameWithLabels(frame(9), "label"), [8, 0, 5])
+    assert DatasetWithConfidence(part, torch.ones(3))[slice(1, 3)]["data"][:, 0].tolist() == [0, 5]
+    assert len(asked) == 3  # data, labels and confidence
 
 
 def test_rows_without_labels_are_unlabelled() -> None:
@@ -124,6 +149,21 @@ def test_a_frame_says_its_width_and_its_anomalies() -> None:
     assert rows.get_stats() == (7, 4, 3)
     assert isinstance(rows, DatasetWithLabels)
     assert isinstance(rows, DatasetWithInputDim)
+
+
+def test_a_frames_data_and_labels_are_tensors_and_so_is_what_transforms_get() -> None:
+    got: list[torch.Tensor] = []
+
+    def seen(value: torch.Tensor) -> torch.Tensor:
+        got.append(value)
+        return value.clamp(max=1) * 2
+
+    rows = DataFrameWithLabels(frame(), "label", transform=seen, target_transform=seen)
+    assert rows.data.tolist() == [[float(x), 1.0] for x in range(7)]
+    assert rows.labels.tolist() == [0, 1, 0, 1, 0, 1, 0]
+    data, label = rows[3]
+    assert [value.tolist() for value in got] == [[3.0, 1.0], 1.0]
+    assert (data.tolist(), label.tolist()) == ([2.0, 2.0], 2.0)
 
 
 def test_a_row_without_a_label_is_neither_normal_nor_an_anomaly() -> None:
@@ -247,7 +287,7 @@ def test_confidence_stays_with_its_row_however_rows_are_shuffled(seed: int, rows
 def test_supervision_gives_every_row_once_in_order(dataset: Any) -> None:
     class Module(L.LightningDataModule):
         def train_dataloader(self) -> DataLoader[Any]:
-            return DataLoader(dataset, batch_size=3, collate_fn=collate)
+            return DataLoader(dataset, batch_size=3)
 
     module = SelfSupervisionDataModule(Module())
     found = torch.cat([batch["data"] for batch in module.supervision_dataloader()])
@@ -259,7 +299,7 @@ def test_supervision_gives_every_row_once_in_order(dataset: Any) -> None:
 @pytest.mark.parametrize("at", [slice(2, 5), torch.tensor([5, 0, 3])], ids=["stretch", "positions"])
 def test_a_batch_by_positions_is_the_batch_of_its_rows(dataset: Any, at: Any) -> None:
     rows = DatasetWithConfidence(dataset, torch.linspace(-1, 1, 7))
-    expected = rows.__getitems__(torch.arange(7)[at].tolist())
+    expected = default_collate([rows[number] for number in torch.arange(7)[at].tolist()])
     for name, value in rows[at].items():
         assert torch.equal(value, expected[name]), name
 
