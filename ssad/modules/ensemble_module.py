@@ -216,16 +216,23 @@ class EnsembleModule(SelfSupervisionModule):
         """Mean normal loss plus `push` times the mean abnormal loss, from one pass over the batch.
 
         Each member's normal error is divided by its own detached mean, so that members on different
-        scales, and the push early and late in training, all weigh the same.
+        scales, and the push early and late in training, all weigh the same. Means are over the whole batch, of
+        which each of several processes has a part.
         """
         errors = self.criterion(*self.model(data))
-        normal = confidence >= DECIDED
-        abnormal = (confidence <= -DECIDED) & normal.any()  # without normal rows there is nothing to be above
-        normal_error = _mean_of(errors, normal)
-        reference = normal_error.detach()
-        loss = (normal_error / (reference + ERROR_FLOOR)).mean()
+        # Rows are weighed by 0 and 1 and not picked out, so that a GPU need not wait until somebody knows how many
+        # there are. Half precision cannot count beyond 65,504.
+        normal, abnormal = (confidence >= DECIDED).float(), (confidence <= -DECIDED).float()
+        normal_error = (errors * normal).sum(dim=1)
+        sums = [normal_error.detach(), normal.sum(), abnormal.sum()]
+        if self.processes > 1:
+            sums = [*torch.split(self.mean_over_processes(torch.hstack(sums)), [len(errors), 1, 1])]
+        normal_rows, abnormal_rows = (rows.clamp_min(1 / self.processes) for rows in sums[1:])
+        reference = sums[0] / normal_rows
+        loss = (normal_error / normal_rows / (reference + ERROR_FLOOR)).mean()
         if self.push:
-            loss = loss + self.push * _mean_of(_hinge(errors, reference), abnormal).mean()
+            pushed = abnormal * (sums[1] > 0)  # without normal rows there is nothing to be above
+            loss = loss + self.push * ((_hinge(errors, reference) * pushed).sum(dim=1) / abnormal_rows).mean()
         return loss
 
     def _positive_loss(self, data: torch.Tensor, confidence: torch.Tensor) -> torch.Tensor:
@@ -325,15 +332,6 @@ def log_distance(rows: torch.Tensor, samples: torch.Tensor, weights: torch.Tenso
 def _signed_root(rows: torch.Tensor) -> torch.Tensor:
     # A sign, which is what it comes to, takes a runtime four times as long as a quotient.
     return rows / rows.abs().sqrt().clamp_min(LEAST_ROOT)
-
-
-def _mean_of(values: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
-    """Mean of (members, n) over these rows, a truth value each: shape (members,), 0 where there are none.
-
-    Weighed by 0 and 1 and not picked out, so that a GPU need not wait until somebody knows how many there are.
-    """
-    weights = rows.float()  # half precision cannot count beyond 65,504
-    return (values * weights).sum(dim=1) / weights.sum().clamp_min(1)
 
 
 def _hinge(errors: torch.Tensor, reference: torch.Tensor) -> torch.Tensor:

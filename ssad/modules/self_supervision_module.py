@@ -18,7 +18,7 @@ import lightning as L
 import numpy as np
 import torch
 from lightning.pytorch.utilities.combined_loader import CombinedLoader
-from torch import nn
+from torch import distributed, nn
 from torch.utils.data.distributed import DistributedSampler
 
 from ssad.bundle.intervals import Floats
@@ -180,7 +180,28 @@ class SelfSupervisionModule(L.LightningModule, ABC, SupportsSelfSupervision):
             confidence: shape (n,), in [-1, 1].
             batch_idx: number of the batch in its epoch.
         """
-        return mean_loss(data, confidence, self._positive_loss, self._negative_loss, self._uncertain_loss)
+        loss = mean_loss(data, confidence, self._positive_loss, self._negative_loss, self._uncertain_loss)
+        return self._part_of_batch(loss, len(data))
+
+    @property
+    def processes(self) -> int:
+        """How many train together."""
+        return 1 if self._trainer is None else self._trainer.world_size
+
+    def mean_over_processes(self, own: torch.Tensor) -> torch.Tensor:
+        """Mean of what each of several processes has, a tensor that is overwritten; all of them must ask.
+
+        The gradient is the mean of theirs. So a sum over a part of a batch is divided by such a mean of the parts'
+        numbers of rows: the mean of these quotients is the mean over the whole batch.
+        """
+        distributed.all_reduce(own)
+        return own / self.processes
+
+    def _part_of_batch(self, loss: torch.Tensor, rows: int) -> torch.Tensor:
+        """A mean over these rows, of which the processes' mean is that over the whole batch, however it is divided."""
+        if self.processes == 1:
+            return loss
+        return loss * rows / self.mean_over_processes(torch.tensor(float(rows), device=loss.device))
 
     def score(self, batch: torch.Tensor) -> torch.Tensor:
         """Score of each row of `batch`, features of shape (n, d): shape (n,), higher is more abnormal."""
@@ -277,10 +298,9 @@ class SelfSupervisionModule(L.LightningModule, ABC, SupportsSelfSupervision):
 
     def _joined(self, stretch: torch.Tensor, rows: int) -> torch.Tensor:
         """Scores of all `rows` from each process's stretch of them, which are of one size but for the last ones."""
-        trainer = self._trainer
-        if trainer is None or trainer.world_size == 1:
+        if self.processes == 1:
             return stretch
-        padded = torch.zeros(-(-rows // trainer.world_size), dtype=stretch.dtype)
+        padded = torch.zeros(-(-rows // self.processes), dtype=stretch.dtype)
         padded[: len(stretch)] = stretch
         return self._of_all(padded).flatten()[:rows]
 
@@ -453,7 +473,9 @@ class ScoreLossModule(SelfSupervisionModule):
         """Mean over the batch of each row's loss, by the region its confidence puts it in."""
         if any(getattr(self, loss) != MethodType(getattr(ScoreLossModule, loss), self) for loss in REGION_LOSSES):
             return super().compute_loss(data, confidence, batch_idx)
-        return mean_loss(self._prediction_score(data), confidence, self._positive, self._negative, self._uncertain)
+        scores = self._prediction_score(data)
+        loss = mean_loss(scores, confidence, self._positive, self._negative, self._uncertain)
+        return self._part_of_batch(loss, len(data))
 
     def _positive_loss(self, data: torch.Tensor, confidence: torch.Tensor) -> torch.Tensor:
         return self._positive(self._prediction_score(data), confidence)

@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 from mlflow import MlflowClient
 
-from ssad.detectors import FitSettings
+from ssad.detectors import FitSettings, fit_detector
 from ssad.workflows.train import TrainSettings, train
 from tests.conftest import CommandLine
 from tests.ssad.workflows.support import QUIET_LIBRARIES, environment, free_port, run_python
@@ -52,6 +52,36 @@ def test_two_processes_leave_what_one_leaves(command_line: CommandLine, tracking
             assert both[0] == pytest.approx(both[1], abs=SHARE_TOLERANCE), region
         counted = [two.data.metrics[f"rows_{region}"] for region in ("normal", "unknown", "abnormal")]
         assert sum(counted) == len(rows)  # an odd number: what pads the second process's rows is not counted
+
+
+TOGETHER = """
+import os, sys
+import numpy as np, pandas as pd
+from ssad.detectors import FitSettings, fit_detector
+
+rows, scores, detector = sys.argv[1:]
+settings = FitSettings(detector, max_epochs=4, batch_size=63)
+fitted = fit_detector(pd.read_parquet(rows), settings, accelerator="cpu", devices=2, strategy="ddp")
+if os.environ.get("LOCAL_RANK", "0") == "0":
+    np.save(scores, fitted.training_scores)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("detector", ["ssad", "radon"])
+def test_two_processes_train_what_one_trains_but_for_rounding(detector: str, tmp_path: Path) -> None:
+    program, rows, scores = tmp_path / "together.py", tmp_path / "rows.parquet", tmp_path / "scores.npy"
+    program.write_text(TOGETHER)
+    generator = np.random.default_rng(0)
+    table = pd.DataFrame(generator.normal(size=(501, 4)), columns=list("abcd"))
+    table.iloc[::10] *= 6
+    table.to_parquet(rows)
+    arguments = map(str, (program, rows, scores, detector))
+    done = run_python("-W", "ignore", *arguments, cwd=tmp_path, env=environment(""))
+    assert done.returncode == 0, done.stderr
+    # Parts of a batch have 32 rows and 31, and normal and abnormal ones in other numbers.
+    one = fit_detector(table, FitSettings(detector, max_epochs=4, batch_size=63), accelerator="cpu")
+    np.testing.assert_allclose(np.load(scores), one.training_scores, rtol=1e-5)
 
 
 def on_two_machines(command_line: CommandLine, arguments: Sequence[str]) -> Iterator[subprocess.CompletedProcess[str]]:
