@@ -304,7 +304,8 @@ def init_confidence_from_csv(dataset: Any, path: str | Path | None) -> torch.Ten
 
     Args:
         dataset: the training rows.
-        path: a CSV with one column `confidence` and a row a sample in dataset order; None: all ones.
+        path: a CSV with a row a sample in dataset order, and one column or one of them called `confidence`, as the
+            published library writes beside an index; None: all ones.
 
     Raises:
         DatasetError: no such file, another number of rows, or a value outside [-1, 1].
@@ -315,10 +316,12 @@ def init_confidence_from_csv(dataset: Any, path: str | Path | None) -> torch.Ten
         table = pd.read_csv(path)
     except (OSError, ValueError) as error:
         raise DatasetError(f"the initial confidence {path} cannot be read ({error}); give a CSV file.") from error
+    if "confidence" in table:
+        table = table[["confidence"]]
     if table.shape != (len(dataset), 1):
         raise DatasetError(
             f"the initial confidence {path} has {table.shape[0]} rows and {table.shape[1]} columns, expected one "
-            f"column with a row for each of the {len(dataset)} training rows."
+            f"column, or one called confidence, with a row for each of the {len(dataset)} training rows."
         )
     values = pd.to_numeric(table.iloc[:, 0], errors="coerce").to_numpy(dtype=np.float32)
     if not (np.abs(values) <= 1).all():

@@ -182,6 +182,13 @@ def test_confidence_survives_its_file(tmp_path: Path) -> None:
     assert torch.equal(init_confidence_from_csv(OnlyData(), tmp_path / "confidence.csv"), rows.confidence)
 
 
+def test_a_confidence_beside_an_index_is_read(tmp_path: Path) -> None:
+    written = pd.DataFrame({"confidence": np.linspace(-1, 1, 7)})
+    written.to_csv(tmp_path / "confidence.csv")  # as the published library does
+    found = init_confidence_from_csv(OnlyData(), tmp_path / "confidence.csv")
+    assert found.tolist() == pytest.approx(written["confidence"].tolist())
+
+
 def test_without_a_file_every_row_is_surely_normal() -> None:
     assert init_confidence_from_csv(OnlyData(), None).tolist() == [1.0] * 7
 
