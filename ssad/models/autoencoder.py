@@ -14,7 +14,9 @@ class ColumnLinear(nn.Linear):
     """A linear layer whose output lies by columns: many rows times few columns are multiplied twice as fast so."""
 
     def forward(self, rows: torch.Tensor) -> torch.Tensor:
-        """The layer's output, shape (n, out_features)."""
+        """The layer's output, shape (n, out_features); of another shape than (n, in_features) as `nn.Linear` has it."""
+        if rows.ndim != 2:
+            return super().forward(rows)
         return torch.addmm(self.bias[:, None], self.weight, rows.t()).t()
 
 
@@ -43,5 +45,5 @@ class Autoencoder(nn.Module):
         self.decoder = nn.Sequential(nn.ReLU(), dense(dims[::-1]), nn.Sigmoid())
 
     def forward(self, forward_input: torch.Tensor) -> torch.Tensor:
-        """Reconstruct rows, shape (n, input_dim), in (0, 1)."""
+        """Reconstruct rows, shape (n, input_dim) or (..., input_dim), in (0, 1)."""
         return cast("torch.Tensor", self.decoder(self.encoder(forward_input)))

@@ -26,14 +26,14 @@ class PlanarFlow(nn.Module):
             nn.init.normal_(parameter, std=0.01)  # near the identity: training starts from a plain VAE
 
     def forward(self, z: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Transform z, shape (n, dim); also log |det Jacobian|, shape (n,)."""
+        """Transform z, shape (..., dim); also log |det Jacobian|, shape (...)."""
         inner = self.weight @ self.direction
         # w u >= -1 is what makes the flow invertible.
         along = (F.softplus(inner) - 1 - inner) / (self.weight @ self.weight + LOG_DET_FLOOR)
         direction = self.direction + along * self.weight
-        activation = torch.tanh(z @ self.weight + self.bias)
+        activation = torch.tanh(z @ self.weight + self.bias.squeeze())
         determinant = 1 + (1 - activation**2) * (self.weight @ direction)
-        return z + activation[:, None] * direction, torch.log(determinant.abs() + LOG_DET_FLOOR)
+        return z + activation[..., None] * direction, torch.log(determinant.abs() + LOG_DET_FLOOR)
 
 
 class NormalizingFlow(nn.Module):
@@ -44,8 +44,8 @@ class NormalizingFlow(nn.Module):
         self.flows = nn.ModuleList(PlanarFlow(dim) for _ in range(num_flows))
 
     def forward(self, z: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Transform z, shape (n, dim); also the sum of the flows' log |det Jacobian|, shape (n,)."""
-        log_det = torch.zeros_like(z[:, 0])
+        """Transform z, shape (..., dim); also the sum of the flows' log |det Jacobian|, shape (...)."""
+        log_det = torch.zeros_like(z[..., 0])
         for flow in self.flows:
             z, step = flow(z)
             log_det = log_det + step
@@ -85,7 +85,7 @@ class VariationalAutoencoder(nn.Module):
         return self.mean(hidden), self.logvar(hidden).clamp(self.min_logvar, self.max_logvar)
 
     def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Reconstruct rows, shape (n, input_dim).
+        """Reconstruct rows, shape (n, input_dim) or (..., input_dim).
 
         Returns:
             The reconstruction (n, input_dim) in (0, 1), the latent (n, latent_dim), and the divergence of
@@ -96,6 +96,6 @@ class VariationalAutoencoder(nn.Module):
         mean, logvar = self.encode(x)
         z0 = mean + torch.randn_like(mean) * torch.exp(0.5 * logvar) if self.training else mean
         latent, log_det = self.flow(z0)
-        closed = 0.5 * (mean**2 + logvar.exp() - 1 - logvar).sum(dim=1)
-        kl = closed + 0.5 * (latent**2 - z0**2).sum(dim=1) - log_det
+        closed = 0.5 * (mean**2 + logvar.exp() - 1 - logvar).sum(dim=-1)
+        kl = closed + 0.5 * (latent**2 - z0**2).sum(dim=-1) - log_det
         return self.decoder(latent), latent, kl

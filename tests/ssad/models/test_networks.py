@@ -31,6 +31,18 @@ def test_a_reconstruction_has_the_shape_of_its_row_and_lies_in_the_unit_interval
     assert (latent.shape, kl.shape) == ((rows, 3), (rows,))
 
 
+@pytest.mark.parametrize("network", [Autoencoder(9, [6], 3), VariationalAutoencoder(9, 2, [6], 3)])
+def test_a_row_alone_or_rows_in_several_dimensions_are_answered_as_a_batch_of_them(network: torch.nn.Module) -> None:
+    network.eval()
+    data = torch.rand(5, 9)
+    batch, row, deep = (network(rows) for rows in (data, data[2], data.reshape(5, 1, 9)))
+    for whole, one, several in zip(
+        *(parts if isinstance(parts, tuple) else (parts,) for parts in (batch, row, deep)), strict=True
+    ):
+        torch.testing.assert_close(one, whole[2])
+        torch.testing.assert_close(several, whole[:, None])
+
+
 def test_relu_stands_between_layers_and_a_sigmoid_at_the_end() -> None:
     names = [type(layer).__name__ for layer in Autoencoder(4, [3], 2).modules() if not list(layer.children())]
     assert names == ["ColumnLinear", "ReLU", "ColumnLinear", "ReLU", "Linear", "ReLU", "Linear", "Sigmoid"]
