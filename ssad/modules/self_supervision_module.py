@@ -133,7 +133,8 @@ class SelfSupervisionModule(L.LightningModule, ABC, SupportsSelfSupervision):
         self.threshold_strategy = threshold_strategy
         self.manual_threshold = manual_threshold
         self.learning_rate = learning_rate
-        self.thresholds: list[float] = []
+        # Not by a subclass's own rule, whose attributes are not there yet.
+        self.thresholds: list[float] = SelfSupervisionModule.update_thresholds(self)
         self.epoch_loss = torch.zeros(())
         self.epoch_batches = 0
         self.training_scores = torch.empty(0, dtype=torch.float64)
@@ -394,13 +395,16 @@ class SelfSupervisionModule(L.LightningModule, ABC, SupportsSelfSupervision):
         return self.score_rows([data_and_label(batch)[0]])
 
     def on_validation_epoch_end(self) -> None:
-        """Log `val_auc`, `val_ap` and `val_f1`, the last at the highest threshold, where rows are labelled."""
+        """Log `val_auc`, `val_ap` and the decision metrics at the highest threshold, where rows are labelled.
+
+        Before a recalibration has set a threshold no row is called an anomaly: `val_f1` is 0. It is logged all the
+        same, as callbacks that watch it need it from the first epoch on.
+        """
         scores, labels = self._collected(self.trainer.val_dataloaders)
         if self.trainer.sanity_checking or not _measurable(scores, labels):
             return
-        metrics = ranking_metrics(scores, labels)
-        if self.thresholds:
-            metrics["f1"] = decision_metrics(scores > self.thresholds[-1], labels)["f1"]
+        threshold = self.thresholds[-1] if self.thresholds else np.inf
+        metrics = ranking_metrics(scores, labels) | decision_metrics(scores > threshold, labels)
         self.log_dict({f"val_{name}": value for name, value in metrics.items()}, sync_dist=True)
 
     def on_test_epoch_end(self) -> None:

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import MLFlowLogger
 from mlflow import MlflowClient
 from mlflow.entities import Run
@@ -55,6 +56,8 @@ EXPORTED = [
     "SelfSupervisionCallback",
     "setup_logging",
 ]
+
+DECISION = ("val_accuracy", "val_precision", "val_recall", "val_f1")
 
 FEATURES = 6
 
@@ -165,7 +168,7 @@ def test_a_published_program_trains_tests_and_leaves_its_artifacts(
         assert f"confidence_analysis_epoch_{epoch}.svg" in artifacts
     assert {"test_roc.png", "test_pr.png"} <= set(artifacts)
     assert len([name for name in artifacts if name.startswith("test_metrics_threshold=")]) == len(module.thresholds)
-    assert {"train_loss", "val_auc", "val_ap", "val_f1", "test_auc"} <= set(run.data.metrics)
+    assert {"train_loss", "val_auc", "val_ap", *DECISION, "test_auc"} <= set(run.data.metrics)
     assert {"cpu_percent", "ram_percent"} <= set(run.data.metrics)
     assert len(client.get_metric_history(run.info.run_id, "train_loss")) == 5
     assert 0.5 < tested["test_auc"] <= 1
@@ -257,6 +260,24 @@ def test_a_manual_threshold_is_the_one_that_is_tested_at(tracking: str, tmp_path
     assert module.thresholds == [0.25]
     assert tested["test_threshold"] == 0.25
     assert "test_metrics_threshold=0.25.json" in logged_run(logger, tracking)[1]
+
+
+def test_a_manual_threshold_is_known_from_the_start() -> None:
+    assert radon(3, threshold_strategy="manual", manual_threshold=0.25).thresholds == [0.25]
+    assert radon(3).thresholds == []
+
+
+@pytest.mark.parametrize("monitor", DECISION)
+def test_a_checkpoint_may_be_chosen_by_a_decision_metric_from_the_first_epoch_on(monitor: str, tmp_path: Path) -> None:
+    datamodule = ssad.SelfSupervisionDataModule(sensors(tmp_path))
+    best = ModelCheckpoint(tmp_path / "best", monitor=monitor, mode="max")
+    trainer = L.Trainer(max_epochs=2, accelerator="cpu", logger=False, enable_progress_bar=False, callbacks=[best])
+    module = radon(datamodule.input_dim)  # recalibrates for the first time at the end
+    trainer.fit(model=module, datamodule=datamodule)
+    assert module.thresholds
+    assert best.best_model_score == (
+        0.8 if monitor == "val_accuracy" else 0
+    )  # a fifth are anomalies, none is called one
 
 
 def test_training_starts_from_the_confidence_in_a_csv(tmp_path: Path) -> None:
