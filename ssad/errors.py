@@ -133,7 +133,8 @@ def without_secrets(words: str) -> str:
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """A closing clause for an unknown name: the nearest known one, and the whole list."""
+    """A closing clause for an unknown name: the nearest known one, in letters of any case, and the whole list."""
     known = sorted(known)
-    close = get_close_matches(name, known, n=1)
-    return (f"did you mean {close[0]!r}? " if close else "") + f"known: {', '.join(known)}"
+    as_lower = {each.lower(): each for each in known}
+    close = get_close_matches(name.lower(), as_lower, n=1)
+    return (f"did you mean {as_lower[close[0]]!r}? " if close else "") + f"known: {', '.join(known)}"

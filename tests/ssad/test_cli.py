@@ -190,8 +190,9 @@ def test_contamination_without_labels_is_refused(refusal: Refusal, tmp_path: Pat
     assert "no label column" in refusal("train", "--dataset", path, "--contamination", "0.1")
 
 
-def test_an_unknown_detector_names_the_nearest(refusal: Refusal, small: Path) -> None:
-    assert "did you mean 'radon'?" in refusal("train", "--dataset", str(small), "--detector", "radonn")
+@pytest.mark.parametrize("name", ["radonn", "RADON"])
+def test_an_unknown_detector_names_the_nearest(refusal: Refusal, small: Path, name: str) -> None:
+    assert "did you mean 'radon'?" in refusal("train", "--dataset", str(small), "--detector", name)
 
 
 @pytest.mark.parametrize("detector", ["ssad", "grand"])
