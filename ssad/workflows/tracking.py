@@ -49,6 +49,9 @@ MLFLOW_DEFAULTS = {
 FAILURES = (OSError, MlflowException, SQLAlchemyError)
 """What a store or a disk that fails raises."""
 
+FILE_STORE = "MLFLOW_ALLOW_FILE_STORE"
+"""What MLflow names where it refuses a tracking URI that is a folder of files."""
+
 ERROR = "ssad.error"
 """Tag that says why a run came to no good end."""
 
@@ -212,6 +215,11 @@ def explained(error: Exception) -> SsadError:
     if isinstance(error, OSError) and error.filename is not None:
         return TrackingError(
             f"{error.filename} cannot be read or written ({error.strerror}); see that it can, and run again."
+        )
+    if FILE_STORE in str(error):
+        return TrackingError(
+            f"MLflow keeps no runs in a folder of files any more, as {uri} is; set MLFLOW_TRACKING_URI to a database "
+            "(sqlite:///mlruns.db) or a server."
         )
     return TrackingError(
         f"logging to {uri} failed ({without_secrets(reason_of(error))}); see what is wrong there, and run again."

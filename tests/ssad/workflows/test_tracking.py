@@ -58,6 +58,14 @@ def test_a_file_that_cannot_be_used_is_named_and_not_the_server(tmp_path: Path) 
         (tmp_path / ("x" * 300)).stat()
 
 
+def test_a_folder_of_files_as_a_store_is_refused_with_what_to_use_instead(tmp_path: Path) -> None:
+    sentence = (
+        rf"as file:{tmp_path}/ml-runs is; set MLFLOW_TRACKING_URI to a database \(sqlite:///mlruns\.db\) or a server"
+    )
+    with default_store(f"file:{tmp_path}/ml-runs"), pytest.raises(TrackingError, match=sentence), tracked_run("main"):
+        pass
+
+
 def test_what_went_wrong_is_told_though_the_store_fails_after_it(tmp_path: Path) -> None:
     def fail() -> None:
         with tracked_run("main", system_metrics=False):
