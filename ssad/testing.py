@@ -35,10 +35,28 @@ THRESHOLDS = ((0.0, 2.0), (1.0, 1.0), (0.0, math.inf), (-math.inf, 2.0), (-math.
 """Intervals to estimate under: all three, none unknown, none abnormal, none normal, all unknown."""
 
 
+def distributions() -> dict[str, torch.Tensor]:
+    """Scores by what is difficult about them, float64."""
+    generator = np.random.default_rng(0)
+    scores = {
+        "a bulk with a tail": np.concatenate([generator.normal(0, 1, 270), generator.normal(8, 3, 30)]),
+        "one score": np.asarray([3.0]),
+        "two scores": np.asarray([3.0, 4.0]),
+        "equal scores": np.full(50, 1e6),
+        "zeros": np.zeros(50),
+        "ties": generator.integers(0, 4, 200).astype(float),
+        "one score apart from equal ones": np.append(np.zeros(200), 5.0),
+        "a heavy tail": generator.standard_cauchy(300) ** 2,
+        "one score far apart": np.append(generator.normal(size=200), 1e15),
+        "tiny scores": 1e-12 * generator.normal(size=200),
+    }
+    return {name: torch.from_numpy(values) for name, values in scores.items()}
+
+
 def check_analyzer(analyzer: SupportsDistributionAnalysis) -> None:
     """Run a distribution analyzer over difficult score distributions.
 
-    It must give the same intervals whatever the order of the rows and however often it is asked, with
+    It must give the same intervals whatever the order of the rows and whatever it was asked before, with
     and without intervals in force, for one row and for equal scores; leave the scores as they are; and
     draw a figure.
 
@@ -50,7 +68,7 @@ def check_analyzer(analyzer: SupportsDistributionAnalysis) -> None:
     """
     _require(isinstance(analyzer, SupportsDistributionAnalysis), "it lacks a method of SupportsDistributionAnalysis")
     in_force = ConfidenceIntervalsConfiguration.from_thresholds(0.0, 2.0)
-    for (name, scores), current in itertools.product(_distributions().items(), (None, in_force)):
+    for (name, scores), current in itertools.product(distributions().items(), (None, in_force)):
         _check_analysis(analyzer, name, scores, current)
 
 
@@ -68,8 +86,9 @@ def _check_analysis(
     for order, other in (("in the same", scores), ("in another", scores.flip(0))):
         again = copy.deepcopy(analyzer).analyze_distribution(other.clone(), current)
         _require(again == found, f"{name} {order} order gave {again.as_dict()}, at first {found.as_dict()}")
+    used.analyze_distribution(scores + 1, found)
     again = used.analyze_distribution(scores.clone(), current)
-    _require(again == found, f"{name} asked twice gave {again.as_dict()}, at first {found.as_dict()}")
+    _require(again == found, f"{name} asked again after others gave {again.as_dict()}, at first {found.as_dict()}")
     _require(isinstance(used.plot_analysis(plot_size=(3, 3)), Figure), f"it drew no figure of {name}")
 
 
@@ -89,7 +108,7 @@ def check_estimator(estimator: SupportsConfidenceEstimation) -> None:
     for normal, abnormal in THRESHOLDS:
         used = copy.deepcopy(estimator)
         used.configuration = ConfidenceIntervalsConfiguration.from_thresholds(normal, abnormal)
-        fit_estimator(used, _distributions()["a bulk with a tail"])
+        fit_estimator(used, distributions()["a bulk with a tail"])
         _check_confidence(used, used.configuration, f"under {used.configuration.as_dict()}")
 
 
@@ -157,22 +176,6 @@ def _check_bundle(bundle: Bundle, rows: pd.DataFrame, fitted: FittedDetector) ->
 def _written(fitted: FittedDetector, path: Path) -> Bundle:
     fitted.write_bundle(path)
     return Bundle(path)
-
-
-def _distributions() -> dict[str, torch.Tensor]:
-    """Scores by what is difficult about them, float64."""
-    generator = np.random.default_rng(0)
-    scores = {
-        "a bulk with a tail": np.concatenate([generator.normal(0, 1, 270), generator.normal(8, 3, 30)]),
-        "one score": np.asarray([3.0]),
-        "two scores": np.asarray([3.0, 4.0]),
-        "equal scores": np.full(50, 1e6),
-        "ties": generator.integers(0, 4, 200).astype(float),
-        "one score apart from equal ones": np.append(np.zeros(200), 5.0),
-        "a heavy tail": generator.standard_cauchy(300) ** 2,
-        "tiny scores": 1e-12 * generator.normal(size=200),
-    }
-    return {name: torch.from_numpy(values) for name, values in scores.items()}
 
 
 def _rows() -> pd.DataFrame:

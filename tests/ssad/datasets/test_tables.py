@@ -205,12 +205,9 @@ def test_a_pickled_npz_is_refused(tmp_path: Path) -> None:
 
 
 def test_columns_of_one_name_are_refused(tmp_path: Path) -> None:
-    table = pd.DataFrame([[1, 2]], columns=["a", "b"]).set_axis(["a", "a"], axis=1)
-    np.savez(tmp_path / "x.npz", X=np.ones((2, 2)))
-    from ssad.datasets.tables import _checked
-
+    (tmp_path / "t.csv").write_text("a,b,a\n1,2,3\n")
     with pytest.raises(DatasetError, match="same name: a"):
-        _checked(table, tmp_path)
+        read_table(str(tmp_path / "t.csv"))
 
 
 def test_a_file_that_is_not_there_is_named_with_the_catalogue() -> None:

@@ -23,6 +23,7 @@ from ssad import (
 )
 from ssad.bundle.intervals import beyond
 from ssad.distribution_analyzers.consensus import LOWER_SIGMAS, four_cuts, lower_spread_threshold, otsu_threshold
+from ssad.testing import check_analyzer, distributions
 
 Make = Callable[[], SupportsDistributionAnalysis]
 
@@ -35,20 +36,7 @@ ANALYZERS: dict[str, Make] = {
 }
 every_analyzer = pytest.mark.parametrize("make", ANALYZERS.values(), ids=ANALYZERS.keys())
 
-GENERATOR = np.random.default_rng(0)
-DISTRIBUTIONS = {
-    "bulk and tail": np.concatenate([GENERATOR.normal(0, 1, 270), GENERATOR.normal(8, 3, 30)]),
-    "one row": np.asarray([3.0]),
-    "two rows": np.asarray([3.0, 4.0]),
-    "constant": np.full(50, 1e6),
-    "constant zero": np.zeros(50),
-    "ties": GENERATOR.integers(0, 4, 200).astype(float),
-    "all but one equal": np.append(np.zeros(200), 5.0),
-    "heavy tail": GENERATOR.standard_cauchy(300) ** 2,
-    "far score": np.append(GENERATOR.normal(size=200), 1e15),
-    "tiny": 1e-12 * GENERATOR.normal(size=200),
-}
-every_distribution = pytest.mark.parametrize("scores", DISTRIBUTIONS.values(), ids=DISTRIBUTIONS.keys())
+DISTRIBUTIONS = {name: scores.numpy() for name, scores in distributions().items()}
 CURRENT = [None, (0.0, 2.0), (1e3, 1e3), (0.0, math.inf)]
 
 
@@ -64,23 +52,8 @@ def ends(configuration: ConfidenceIntervalsConfiguration) -> tuple[float, float]
 
 
 @every_analyzer
-def test_an_analyzer_supports_distribution_analysis(make: Make) -> None:
-    assert isinstance(make(), SupportsDistributionAnalysis)
-
-
-@every_analyzer
-@every_distribution
-@pytest.mark.parametrize("current", CURRENT, ids=str)
-def test_the_intervals_partition_the_line(
-    make: Make, scores: np.ndarray[tuple[int], np.dtype[np.float64]], current: tuple[float, float] | None
-) -> None:
-    configuration = analyze(make, scores, current)
-    borders = np.asarray([border for border in ends(configuration) if math.isfinite(border)])
-    asked = np.concatenate([scores, borders, np.nextafter(borders, np.inf), np.nextafter(borders, -np.inf)])
-    intervals = (configuration.normal, configuration.unknown, configuration.abnormal)
-    held = sum(interval.contains_tensor_mask(torch.from_numpy(asked)).int() for interval in intervals)
-    assert isinstance(held, torch.Tensor)
-    assert held.tolist() == [1] * len(asked)
+def test_an_analyzer_keeps_the_contract(make: Make) -> None:
+    check_analyzer(make())
 
 
 @every_analyzer
@@ -97,28 +70,8 @@ def test_the_normal_threshold_never_exceeds_the_abnormal_one(
 
 
 @every_analyzer
-@every_distribution
-def test_analysing_twice_gives_the_same_intervals(
-    make: Make, scores: np.ndarray[tuple[int], np.dtype[np.float64]]
-) -> None:
-    analyzer, values = make(), torch.from_numpy(scores)
-    first = analyzer.analyze_distribution(values, None)
-    analyzer.analyze_distribution(values + 1, first)
-    assert ends(analyzer.analyze_distribution(values, None)) == ends(first)
-
-
-@every_analyzer
-@every_distribution
-def test_the_order_of_the_rows_does_not_matter(
-    make: Make, scores: np.ndarray[tuple[int], np.dtype[np.float64]]
-) -> None:
-    shuffled = np.random.default_rng(1).permutation(scores)
-    assert ends(analyze(make, shuffled)) == ends(analyze(make, scores))
-
-
-@every_analyzer
 def test_the_bulk_is_normal_and_the_far_end_of_the_tail_is_not(make: Make) -> None:
-    scores = DISTRIBUTIONS["bulk and tail"]
+    scores = DISTRIBUTIONS["a bulk with a tail"]
     regions = analyze(make, scores).thresholds.regions(scores)
     assert (regions[scores < 1] == "normal").all()
     assert regions[np.argmax(scores)] != "normal"
@@ -163,7 +116,7 @@ def test_every_distribution_can_be_drawn(name: str) -> None:
 
 @every_analyzer
 def test_the_figure_has_the_asked_size_and_counts_the_rows_of_every_region_on_both_scales(make: Make) -> None:
-    analyzer, scores = make(), DISTRIBUTIONS["bulk and tail"]
+    analyzer, scores = make(), DISTRIBUTIONS["a bulk with a tail"]
     found = analyzer.analyze_distribution(torch.from_numpy(scores), None)
     figure = analyzer.plot_analysis(style="ggplot", plot_size=(4, 5))
     assert isinstance(figure, Figure)
@@ -178,7 +131,7 @@ def test_the_figure_has_the_asked_size_and_counts_the_rows_of_every_region_on_bo
 @pytest.mark.parametrize(("normal", "abnormal"), [(-100.0, 100.0), (50.0, 60.0), (-60.0, -50.0)])
 def test_thresholds_beyond_every_score_can_be_drawn(normal: float, abnormal: float) -> None:
     analyzer = TriangularThresholding("fd", abnormal, normal)
-    analyzer.analyze_distribution(torch.from_numpy(DISTRIBUTIONS["bulk and tail"]), None)
+    analyzer.analyze_distribution(torch.from_numpy(DISTRIBUTIONS["a bulk with a tail"]), None)
     analyzer.plot_analysis(plot_size=(3, 3)).canvas.draw()
 
 

@@ -470,18 +470,18 @@ def test_a_callback_begins_anew_with_every_training(monkeypatch: pytest.MonkeyPa
 def test_rows_are_tested_in_the_precision_of_the_thresholds_whatever_training_used(
     build: Build, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    module, datamodule, seen = build(), wrapped(), list[torch.Tensor]()
+    module, datamodule, seen = build(threshold_strategy="manual"), wrapped(), list[Floats]()
     lightning = trainer(2, precision="bf16-mixed")
     lightning.fit(module, datamodule=datamodule)
 
-    def collected(_: Any) -> tuple[Floats, Labels]:
-        seen.extend(module._outputs.pop(0))
-        return np.zeros(1), np.zeros(1, np.int64)
+    def recorded(scores: Floats, labels: Labels, threshold: float) -> dict[str, float]:
+        seen.append(scores)
+        return {}
 
-    monkeypatch.setattr(module, "_collected", collected)
-    rows = DataLoader(TensorDataset(datamodule.train.dataset.tensors[0], torch.zeros(100)), 100)
+    monkeypatch.setattr(module, "compute_test_metrics", recorded)
+    rows = DataLoader(TensorDataset(datamodule.train.dataset.tensors[0], torch.arange(100) % 2), 100)
     lightning.test(module, rows, verbose=False)
-    torch.testing.assert_close(torch.cat(seen)[:, 0], module.training_scores, rtol=1e-6, atol=0)
+    np.testing.assert_allclose(seen[0], module.training_scores.numpy(), rtol=1e-6)
 
 
 @every_module
