@@ -321,7 +321,7 @@ def init_confidence_from_csv(dataset: Any, path: str | Path | None) -> torch.Ten
     if table.shape != (len(dataset), 1):
         raise DatasetError(
             f"the initial confidence {path} has {table.shape[0]} rows and {table.shape[1]} columns, expected one "
-            f"column, or one called confidence, with a row for each of the {len(dataset)} training rows."
+            f"column with a row for each of the {len(dataset)} training rows; of several, call it confidence."
         )
     values = pd.to_numeric(table.iloc[:, 0], errors="coerce").to_numpy(dtype=np.float32)
     if not (np.abs(values) <= 1).all():
