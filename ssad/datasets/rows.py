@@ -30,13 +30,18 @@ KEPT_SHARE = 0.5
 
 
 class DataFrameToTensor:
-    """A DataFrame, Series, tensor or scalar as a float32 tensor of the same shape; labels are not rounded."""
+    """A DataFrame, Series, tensor or scalar as a float32 tensor of the same shape, NaN where a value is missing.
+
+    Labels are not rounded.
+    """
 
     def __call__(self, df: Any) -> torch.Tensor:
         """Convert; raises ValueError where a cell is not a number."""
         if isinstance(df, torch.Tensor):
             return df.float()
-        return torch.from_numpy(np.array(df, dtype=np.float32))  # a copy: the table stays its owner's
+        if isinstance(df, pd.DataFrame | pd.Series):  # a copy: the table stays its owner's
+            return torch.from_numpy(df.to_numpy(dtype=np.float32, na_value=np.nan, copy=True))
+        return torch.from_numpy(np.array(df, dtype=np.float32))
 
 
 class DataFrameWithLabels(Dataset[tuple[Any, Any]]):

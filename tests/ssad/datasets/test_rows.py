@@ -138,6 +138,13 @@ def test_rows_without_labels_are_unlabelled() -> None:
     assert DatasetWithConfidence(OnlyData(), torch.ones(7))[0]["label"] == UNLABELLED
 
 
+@pytest.mark.parametrize("back_end", ["numpy_nullable", "pyarrow"])
+def test_a_missing_value_of_any_of_pandas_types_is_no_number(back_end: Any) -> None:
+    table = pd.DataFrame({"a": [None, 1, 2], "b": [True, False, None], "label": [0, 0, 1]})
+    data = DataFrameWithLabels(table.convert_dtypes(dtype_backend=back_end), "label").data
+    assert data.isnan().tolist() == [[True, False], [False, False], [False, True]]
+
+
 def test_another_number_of_confidences_than_rows_is_refused() -> None:
     with pytest.raises(DatasetError, match="7 rows"):
         DatasetWithConfidence(OnlyData(), torch.ones(6))
