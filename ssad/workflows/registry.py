@@ -161,8 +161,8 @@ def register(
 ) -> Registered:
     """Make a logged model a version with alias `challenger`, and `champion` too where there is none.
 
-    A version that cannot be told all of it is deleted again, with the model if it was the first, and the challenger
-    until then is it again: nothing is left half-registered.
+    A version that cannot be told all of it is deleted again, with the model if nobody has another version of it, and
+    the challenger until then is it again unless there is a newer one: nothing is left half-registered.
     """
     client = MlflowClient()
     known = _is_registered(client, name)
@@ -177,10 +177,10 @@ def register(
             client.set_registered_model_alias(name, alias, version.version)
     except BaseException:
         if version:
-            client.delete_model_version(name, version.version)
-        if former:
+            client.delete_model_version(name, version.version)  # with its aliases
+        if former and alias_version(client, name, CHALLENGER) is None:
             client.set_registered_model_alias(name, CHALLENGER, former.version)
-        if not known and _is_registered(client, name):
+        if not known and _is_registered(client, name) and not client.search_model_versions(f"name='{name}'"):
             client.delete_registered_model(name)
         raise
     return Registered(name, str(version.version), aliases)

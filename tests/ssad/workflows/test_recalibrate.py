@@ -203,6 +203,27 @@ def test_a_first_version_that_cannot_be_told_all_of_it_leaves_no_model_behind(
     assert [model.name for model in own_store.search_registered_models()] == ["ssad"]
 
 
+@pytest.mark.parametrize("name", ["ssad", "other"])
+def test_a_registration_that_fails_leaves_anothers_version_and_aliases_as_they_are(
+    own_store: MlflowClient, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    bundle, set_alias = str(own_store.get_model_version("ssad", "1").source), MlflowClient.set_registered_model_alias
+    others = []
+
+    def loses_its_connection(*arguments: Any) -> None:
+        set_alias(*arguments)
+        monkeypatch.setattr(MlflowClient, "set_registered_model_alias", set_alias)
+        others.append(register(bundle, name))  # another training's, at this moment
+        raise MlflowException("went away")
+
+    monkeypatch.setattr(MlflowClient, "set_registered_model_alias", loses_its_connection)
+    with pytest.raises(MlflowException, match="went away"):
+        register(bundle, name)
+    (other,) = others
+    for alias in other.aliases:
+        assert str(own_store.get_model_version_by_alias(name, alias).version) == other.version
+
+
 def test_a_signal_comes_too_late_once_a_version_is_being_registered(
     champion: Bundle, own_store: MlflowClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
