@@ -91,6 +91,15 @@ class TableRows:
         return hashlib.sha256(repr((self.source(), self.columns)).encode() + chosen).hexdigest()
 
 
+def frame_digest(rows: pd.DataFrame) -> str:
+    """What tells rows in memory from all others, SHA-256 in hexadecimal."""
+    try:
+        hashes = pd.util.hash_pandas_object(rows, index=False).to_numpy()
+    except TypeError:  # lists and the like have no hash
+        hashes = pd.util.hash_pandas_object(rows.map(repr), index=False).to_numpy()
+    return hashlib.sha256(repr(list(rows.columns)).encode() + hashes.tobytes()).hexdigest()
+
+
 def table_rows(table: pd.DataFrame | TableRows) -> TableRows:
     """The rows of a table in memory; rows are what they are."""
     if isinstance(table, TableRows):

@@ -28,6 +28,7 @@ from ssad.datasets.schema import Survey, survey_rows
 from ssad.datasets.table_rows import TableRows, table_rows
 from ssad.detectors.plan import HELD_BACK_SHARE, FitSettings, Plan
 from ssad.detectors.presets import Preset, preset
+from ssad.detectors.same_for_all import SameForAll
 from ssad.detectors.scoring_graph import export_onnx
 from ssad.distribution_analyzers import ConformalThresholding
 from ssad.distribution_analyzers.conformal import rows_to_promise
@@ -174,7 +175,7 @@ def fit_detector(
         trainer: what else Lightning's `Trainer` takes: logger, callbacks, devices, strategy, precision.
 
     Raises:
-        DatasetError: nothing to learn from, or the confidence does not fit the rows.
+        DatasetError: nothing to learn from, the confidence does not fit the rows, or another process has other rows.
         SettingsError: the checkpoint is of another network.
         TrainingError: the loss or a score is not finite.
     """
@@ -196,10 +197,11 @@ def fit_detector(
     if confidence is None and chosen.first_confidence is not None:
         datamodule.train.confidence.copy_(chosen.first_confidence(features, plan.seed))
     module = chosen.build(features, plan.every_n_epochs, plan.learning_rate)
+    callbacks = [SameForAll(rows, confidence, plan), *trainer.pop("callbacks", ())]
     # Notes on hardware, an advertisement, and advice on loaders, which are ours to choose.
     notes = quiet("lightning.pytorch.utilities.rank_zero", logging.WARNING, r"lightning\.")
     with _interruptible(), notes, _same_network(checkpoint):
-        fit = lightning_trainer(plan, **trainer)
+        fit = lightning_trainer(plan, callbacks, **trainer)
         fit.fit(module, datamodule=datamodule, ckpt_path=checkpoint, weights_only=True)
     module._trainer = None  # which holds all features
     return FittedDetector(plan, survey, encoder, module)

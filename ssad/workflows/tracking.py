@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import subprocess
@@ -28,7 +27,7 @@ from mlflow.utils.mlflow_tags import MLFLOW_PROJECT_ENTRY_POINT
 from sqlalchemy import make_url
 from sqlalchemy.exc import SQLAlchemyError
 
-from ssad.datasets.table_rows import TableRows
+from ssad.datasets.table_rows import TableRows, frame_digest
 from ssad.errors import SsadError, TrackingError, disk_is_full, reason_of, without_secrets
 from ssad.workflows.stopping import Stopped
 
@@ -151,7 +150,9 @@ def log_new_params(run: Run, params: Mapping[str, Any]) -> None:
 
 
 def log_dataset(rows: pd.DataFrame, source: str, context: str) -> PandasDataset:
-    """Log a table as an input of the active run, with its digest; metrics can be logged as of it.
+    """Log a table as an input of the active run, with its digest: MLflow's own looks at the first rows alone.
+
+    Metrics can be logged as of what it gives.
 
     Args:
         rows: what was used of it.
@@ -161,18 +162,11 @@ def log_dataset(rows: pd.DataFrame, source: str, context: str) -> PandasDataset:
     source = without_secrets(source)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # hints on whole numbers and on sources MLflow cannot resolve
-        dataset = from_pandas(rows, source=source, name=Path(source).stem or source, digest=_digest(rows))
+        dataset = from_pandas(
+            rows, source=source, name=Path(source).stem or source, digest=frame_digest(rows)[:DIGEST_LENGTH]
+        )
     mlflow.log_input(dataset, context=context)
     return dataset
-
-
-def _digest(rows: pd.DataFrame) -> str:
-    """What tells these rows from all others; MLflow's own digest looks at the first ten thousand only."""
-    try:
-        hashes = pd.util.hash_pandas_object(rows, index=False).to_numpy()
-    except TypeError:  # lists and the like have no hash
-        hashes = pd.util.hash_pandas_object(rows.map(repr), index=False).to_numpy()
-    return hashlib.sha256(repr(list(rows.columns)).encode() + hashes.tobytes()).hexdigest()[:DIGEST_LENGTH]
 
 
 def log_rows(rows: TableRows, source: str, context: str) -> None:

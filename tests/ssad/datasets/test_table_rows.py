@@ -19,7 +19,7 @@ from ssad.datasets import parquet, stream, table_rows
 from ssad.datasets import schema as schemas
 from ssad.datasets.labels import split_labels, split_row_labels
 from ssad.datasets.schema import Survey, survey_rows
-from ssad.datasets.table_rows import TableRows, open_rows
+from ssad.datasets.table_rows import TableRows, frame_digest, open_rows
 from ssad.datasets.tables import read_table
 from ssad.errors import DatasetError
 from ssad.models import TableEncoder
@@ -334,3 +334,9 @@ def test_a_folder_without_rows_or_columns_is_refused(tmp_path: Path, rows: int) 
     table.to_parquet(tmp_path / "t.parquet")
     with pytest.raises(DatasetError, match="no rows"):
         open_rows(str(tmp_path / "t.parquet"))
+
+
+def test_a_column_of_lists_is_told_apart_by_what_is_in_them() -> None:
+    one, same, other = (frame_digest(pd.DataFrame({"x": [1, 2], "tags": [[1], tags]})) for tags in ([2, 3], [2, 3], []))
+    assert one == same
+    assert one != other

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -13,6 +14,7 @@ import pytest
 from mlflow import MlflowClient
 
 from ssad.detectors import FitSettings, fit_detector
+from ssad.workflows.tracking import make_database
 from ssad.workflows.train import TrainSettings, train
 from tests.conftest import CommandLine
 from tests.ssad.workflows.support import QUIET_LIBRARIES, environment, free_port, run_python
@@ -35,7 +37,7 @@ def test_two_processes_leave_what_one_leaves(command_line: CommandLine, tracking
     folder.mkdir()
     command = ("-m", "ssad.cli", "train", *arguments, "--devices", "2", "--strategy", "ddp")
     together = run_python(*command, cwd=folder, env=environment(""))
-    for done in (together, *on_two_machines(command_line, arguments)):
+    for done in (together, *on_two_machines(command_line, *2 * [arguments])):
         assert done.returncode == 0, done.stderr
     client = MlflowClient(tracking)
     (unnamed,) = MlflowClient(f"sqlite:///{folder / 'mlflow.db'}").search_runs(["0"])
@@ -84,12 +86,37 @@ def test_two_processes_train_what_one_trains_but_for_rounding(detector: str, tmp
     np.testing.assert_allclose(np.load(scores), one.training_scores, rtol=1e-5)
 
 
-def on_two_machines(command_line: CommandLine, arguments: Sequence[str]) -> Iterator[subprocess.CompletedProcess[str]]:
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("rows", "told"), [(200, r"digest is \w{12}"), (201, "rows is 200")], ids=["rows", "a row more"]
+)
+def test_two_machines_with_other_rows_do_not_train(
+    rows: int, told: str, command_line: CommandLine, tracking: str, tmp_path: Path
+) -> None:
+    tables: list[str] = []
+    for count in (200, rows):
+        tables.append(str(tmp_path / f"{len(tables)}.csv"))
+        numbers = np.random.default_rng(len(tables)).normal(size=(count, 3))
+        pd.DataFrame(numbers, columns=list("abc")).to_csv(tables[-1], index=False)
+    make_database(tracking)
+    both = [("--dataset", table, "--detector", "radon", "--max-epochs", "3") for table in tables]
+    for done in on_two_machines(command_line, *both):
+        assert done.returncode == 2, done.stderr
+        assert "Traceback" not in done.stderr
+        (line,) = [line for line in done.stderr.splitlines() if line.startswith("ssad: ")]
+        assert re.search(f"the processes were not given the same: .*{told} in the first one and ", line)
+    (run,) = MlflowClient(tracking).search_runs(["0"])
+    assert run.info.status == "FAILED"
+
+
+def on_two_machines(
+    command_line: CommandLine, first: Sequence[str], second: Sequence[str]
+) -> Iterator[subprocess.CompletedProcess[str]]:
     """A training as two machines would begin it, each by a command of its own; both are this one."""
     meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
 
-    def begin(rank: str) -> subprocess.CompletedProcess[str]:
+    def begin(rank: str, arguments: Sequence[str]) -> subprocess.CompletedProcess[str]:
         return command_line("train", *arguments, "--num-nodes", "2", "--strategy", "ddp", **meeting, NODE_RANK=rank)
 
     with ThreadPoolExecutor(2) as pool:
-        yield from pool.map(begin, "01")
+        yield from pool.map(begin, "01", (first, second))

@@ -15,7 +15,7 @@ import pytest
 from mlflow import MlflowClient
 
 from ssad.errors import DatasetError, TrackingError, disk_is_full, without_secrets
-from ssad.workflows.tracking import ERROR, _digest, log_dataset, log_new_params, tracked_run
+from ssad.workflows.tracking import ERROR, log_dataset, log_new_params, tracked_run
 from tests.conftest import PROJECT, default_store
 from tests.ssad.workflows.support import PROCESS_SECONDS, QUIET_LIBRARIES, environment
 
@@ -43,12 +43,6 @@ def test_the_run_says_from_which_code_it_came(tracking: str, monkeypatch: pytest
     assert re.fullmatch(r"[0-9a-f]{40}", tags["mlflow.source.git.commit"])
     assert tags["git.dirty"] in ("true", "false")
     assert tags["mlflow.project.entryPoint"] == "main"
-
-
-def test_a_column_of_lists_is_told_apart_by_what_is_in_them() -> None:
-    one, same, other = (_digest(pd.DataFrame({"x": [1, 2], "tags": [[1], tags]})) for tags in ([2, 3], [2, 3], []))
-    assert one == same
-    assert one != other
 
 
 @pytest.mark.usefixtures("tracking")

@@ -1,0 +1,55 @@
+"""What several processes must have in common to train together."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import lightning as L
+from torch import distributed
+
+from ssad.bundle.bundle import digest as file_digest
+from ssad.datasets.table_rows import TableRows, frame_digest
+from ssad.detectors.plan import Plan
+from ssad.errors import DatasetError
+
+SHOWN = 12
+"""Digits of a digest: enough for two that differ by mistake."""
+
+
+class SameForAll(L.Callback):
+    """Refuses to train where processes were given different rows, first confidences or settings.
+
+    They would train on what nobody meant, or wait for each other without end.
+    """
+
+    def __init__(self, rows: TableRows, confidence: Path | None, plan: Plan) -> None:
+        self.rows, self.confidence, self.plan = rows, confidence, plan
+
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        """Compare what all processes have, the first place where they can; each of them comes to the same answer.
+
+        Raises:
+            DatasetError: it is not the same.
+        """
+        if trainer.world_size == 1:
+            return
+        own = self._facts()
+        found = [own] * trainer.world_size
+        distributed.all_gather_object(found, own)
+        first = found[0]
+        for rank, facts in enumerate(found):
+            differing = [
+                f"{name} is {first[name]} in the first one and {facts[name]} in process {rank}"
+                for name in facts
+                if facts[name] != first[name]
+            ]
+            if differing:
+                raise DatasetError(
+                    f"the processes were not given the same: {'; '.join(differing)}; give every machine the same "
+                    "files and settings, and begin again when no file is being written."
+                )
+
+    def _facts(self) -> dict[str, object]:
+        digest = self.rows.digest() or frame_digest(self.rows.frame())
+        first = file_digest(self.confidence)[:SHOWN] if self.confidence else None
+        return {"rows": len(self.rows), "their digest": digest[:SHOWN], "confidence": first, **vars(self.plan)}
