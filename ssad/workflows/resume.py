@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import socket
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import mlflow
+import psutil
 import torch
 from mlflow import MlflowClient
 from mlflow.entities import Run
@@ -20,6 +24,23 @@ from ssad.workflows.tracking import FAILURES, explained
 RESUMES, RESUMED_BY = "ssad.resumes", "ssad.resumed_by"
 """Tags that name the other run: of the one that goes on, and of the one that was cut off."""
 
+PROCESS = "ssad.process"
+"""Tag of a run that names the process that trains."""
+
+HEARTBEAT = "system/cpu_utilization_percentage"
+"""A metric that MLflow logs every second while a run trains."""
+
+SILENT_SECONDS = 30.0
+"""A run on another machine that logged nothing for so long is taken for one that was cut off."""
+
+CLOCK_SECONDS = 5.0
+"""How far a clock that was set moves the time at which a process began."""
+
+
+def how_to_go_on(run_id: str) -> str:
+    """What is said of a run that is cut off."""
+    return f"train goes on with --resume {run_id}"
+
 
 @contextmanager
 def resumable(run: Run) -> Iterator[None]:
@@ -28,7 +49,8 @@ def resumable(run: Run) -> Iterator[None]:
     Raises:
         TrackingError: a store or disk failed.
     """
-    advice = f"train goes on with --resume {run.info.run_id}"
+    advice = how_to_go_on(run.info.run_id)
+    mlflow.set_tag(PROCESS, process_name(os.getpid()))
     try:
         yield
     except Stopped as stop:
@@ -46,8 +68,8 @@ def take_over(run_id: str, successor: Run) -> None:
         successor: the active run, its plan and its data sets already logged.
 
     Raises:
-        SettingsError: there is no such run, it came to its end, another goes on with it, or it trained by another
-            plan.
+        SettingsError: there is no such run, it came to its end, it is training, another goes on with it, or it trained
+            by another plan.
         DatasetError: it trained on other rows.
     """
     client = MlflowClient()
@@ -55,6 +77,8 @@ def take_over(run_id: str, successor: Run) -> None:
     if run.info.status == "FINISHED":
         raise SettingsError(f"run {run_id} came to its end, there is nothing to resume; train without resume.")
     _check_left(client, run)
+    if run.info.status == "RUNNING":
+        _check_cut_off(client, run)
     _check_plan(run, successor)
     if _training_digest(run) != _training_digest(successor):
         raise DatasetError(
@@ -76,6 +100,45 @@ def _check_left(client: MlflowClient, run: Run) -> None:
             f"run {run.info.run_id} goes on in run {name}, which is {status}; "
             + ("there is nothing to resume." if status == "FINISHED" else "resume that one if it was cut off.")
         )
+
+
+def process_name(pid: int) -> str:
+    """A process of this machine as no other one is named: machine, number, and when it began, in seconds."""
+    return f"{socket.gethostname()} {pid} {psutil.Process(pid).create_time():.0f}"
+
+
+def _check_cut_off(client: MlflowClient, run: Run) -> None:
+    """Refuse a run that is training at this moment: of a process of this machine that can be seen.
+
+    Raises:
+        SettingsError: it is.
+    """
+    name = run.data.tags.get(PROCESS, "")
+    if name.startswith(f"{socket.gethostname()} "):
+        if _is_there(name):
+            raise SettingsError(
+                f"run {run.info.run_id} is training in process {name.split()[1]}; end that one first, or name a run "
+                "that was cut off."
+            )
+        return
+    beats = client.get_metric_history(run.info.run_id, HEARTBEAT)
+    silent = time.time() - max((beat.timestamp for beat in beats), default=0) / 1000
+    if silent < SILENT_SECONDS:
+        raise SettingsError(
+            f"run {run.info.run_id} logged something {silent:.0f} s ago, on another machine; name a run that was cut "
+            f"off, or if this one was, resume it in {SILENT_SECONDS:.0f} s."
+        )
+
+
+def _is_there(name: str) -> bool:
+    """Whether a process of this machine, other than this one, has a name; a dead one that nobody asked for is gone."""
+    pid, began = map(int, name.split()[1:])
+    try:
+        process = psutil.Process(pid)
+        same = abs(process.create_time() - began) < CLOCK_SECONDS
+        return pid != os.getpid() and same and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 def newest_checkpoint(run_id: str, folder: Path) -> Path | None:

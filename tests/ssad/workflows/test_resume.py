@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -24,7 +25,8 @@ from ssad.detectors import PRESETS, FitSettings, FittedDetector, Hardware, fit_d
 from ssad.errors import DatasetError, SettingsError, TrackingError, TrainingError
 from ssad.loggers.mlflow_logger import CHECKPOINTS
 from ssad.modules import self_supervision_callback
-from ssad.workflows.resume import RESUMES, _training_digest, newest_checkpoint
+from ssad.workflows import resume
+from ssad.workflows.resume import HEARTBEAT, PROCESS, RESUMES, newest_checkpoint, process_name
 from ssad.workflows.tracking import log_dataset
 from ssad.workflows.train import TrainSettings, train
 from tests.ssad.workflows.support import QUIET_LIBRARIES, environment
@@ -179,6 +181,33 @@ def test_a_finished_run_an_unknown_one_and_one_of_another_plan_or_table_are_refu
         train(TrainSettings(str(tmp_path / "changed.csv"), resume=done.run_id, fit=fit), progress=False)
 
 
+def test_a_run_is_resumed_when_its_process_is_gone_and_not_before(small: Path, tracking: str) -> None:
+    settings = TrainSettings(str(small), fit=FitSettings("radon", max_epochs=2))
+    run_id = train(settings, progress=False).run_id
+    MlflowClient(tracking).update_run(run_id, "RUNNING")
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as process:
+        MlflowClient(tracking).set_tag(run_id, PROCESS, process_name(process.pid))
+        with pytest.raises(SettingsError, match=f"is training in process {process.pid}; end that one first"):
+            train(replace(settings, resume=run_id), progress=False)
+        process.kill()
+        os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)  # which leaves a zombie
+        train(replace(settings, resume=run_id), progress=False)
+
+
+def test_a_run_on_another_machine_is_resumed_when_it_is_silent_and_not_before(
+    small: Path, tracking: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = TrainSettings(str(small), fit=FitSettings("radon", max_epochs=2))
+    run_id, client = train(settings, progress=False).run_id, MlflowClient(tracking)
+    client.update_run(run_id, "RUNNING")
+    client.set_tag(run_id, PROCESS, "elsewhere 1 0")
+    client.log_metric(run_id, HEARTBEAT, 1.0)
+    with pytest.raises(SettingsError, match=r"logged something \d+ s ago, on another machine"):
+        train(replace(settings, resume=run_id), progress=False)
+    monkeypatch.setattr(resume, "SILENT_SECONDS", 0.0)
+    train(replace(settings, resume=run_id), progress=False)
+
+
 def test_a_run_that_was_cut_off_after_its_last_checkpoint_does_not_train_longer_than_the_whole_one(
     blobs: pd.DataFrame, tracking: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -250,5 +279,7 @@ def test_a_digest_sees_the_last_of_many_rows(tracking: str) -> None:
         rows = pd.DataFrame({"x": np.append(np.zeros(20_000), last), "word": "a"})
         with mlflow.start_run() as run:
             log_dataset(rows, "rows.csv", "training")
-        digests.append(_training_digest(MlflowClient(tracking).get_run(run.info.run_id)))
+        inputs = MlflowClient(tracking).get_run(run.info.run_id).inputs
+        assert inputs is not None
+        digests.append(inputs.dataset_inputs[0].dataset.digest)
     assert len(set(digests)) == 2
