@@ -12,7 +12,7 @@ from typing import Annotated, Any, TypeVar
 import typer
 from typer.core import TyperCommand
 
-from ssad.errors import SettingsError, SsadError
+from ssad.errors import USER_MISTAKE, SettingsError, SsadError
 from ssad.loggers.logging_config import setup_logging
 from ssad.workflows.stopping import Stopped, leave_stopping_to_another, stop_by_signals
 
@@ -23,9 +23,6 @@ app = typer.Typer(
 )
 
 CHAMPION = "models:/ssad@champion"
-
-USER_MISTAKE = 2
-"""Exit status of a mistake the user can mend: argparse's and click's own."""
 
 Dataset = Annotated[str, typer.Option(help="A name of the catalogue, a path or a URI.")]
 Model = Annotated[str, typer.Option(help="A model URI of MLflow, or a bundle's folder.")]

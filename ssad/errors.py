@@ -12,9 +12,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 
+USER_MISTAKE = 2
+"""Exit status of a mistake the user can mend: argparse's and click's own."""
+
 
 class SsadError(Exception):
-    """A mistake the user can mend; entry points print its message and exit with status 2."""
+    """A mistake the user can mend; entry points print its message and exit with status `USER_MISTAKE`."""
 
 
 class SettingsError(SsadError, ValueError):

@@ -5,25 +5,30 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import sys
 import threading
 import time
+from contextlib import suppress
 from typing import Any
 
 import lightning as L
+from lightning.pytorch.strategies import DDPStrategy
 from lightning.pytorch.utilities import rank_zero_only
+from mlflow import MlflowClient
 
-from ssad.errors import SsadError
+from ssad.errors import USER_MISTAKE, SsadError, TrainingError
+from ssad.workflows.resume import how_to_go_on
 from ssad.workflows.stopping import Postponed, Stopped
+from ssad.workflows.tracking import ERROR
 
 NODE_RANKS = ("NODE_RANK", "GROUP_RANK")
 """Where Lightning and torchrun are told which of the machines this is."""
 
 ENDING_SECONDS = 5.0
-"""How long one that broke off the connection may take to end."""
-
+"""How long one that broke off the connection may take to end, and a run to be told that it ended."""
 
 WATCH_SECONDS = 1.0
-HANGING_SECONDS = 60.0
+HANGING_SECONDS = 15.0
 """How often the other processes are looked at, and how long a failed one may go unnoticed."""
 
 
@@ -47,19 +52,33 @@ class Processes(L.Callback):
         ended: status of one that ended before this process did; 0 if none.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, run_id: str | None = None) -> None:
+        """Begin with none; `run_id` is of the run that this process logs to, if it does."""
         self.ended = 0
+        self._run_id = run_id
         self._others: list[subprocess.Popen[bytes]] = []
         self._on_sigterm = signal.getsignal(signal.SIGTERM)
         self._signals = Postponed()
 
-    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        """Take the other processes over from Lightning, as soon as a callback is asked."""
-        started: list[subprocess.Popen[bytes]] = getattr(trainer.strategy.launcher, "procs", [])
+    def take_over(self, started: list[subprocess.Popen[bytes]]) -> None:
+        """Take the other processes over from Lightning."""
         self._others = started.copy()
         started.clear()  # which ends Lightning's observer
         if self._others:
-            threading.Thread(target=_watch, args=(self._others,), daemon=True).start()
+            threading.Thread(target=self._watch, daemon=True).start()
+
+    def failure(self) -> TrainingError:
+        """What is said of one that ended too early."""
+        return TrainingError(
+            f"a process that trains along ended with status {self.ended}; see what it said, and go on with "
+            f"--resume {self._run_id}."
+        )
+
+    def stop(self, signum: int) -> None:
+        """End this process for a signal that its main thread, which waits for another one, does not hear of."""
+        stopped = Stopped(signum)
+        stopped.advice = how_to_go_on(self._run_id) if self._run_id else ""
+        self._end(128 + signum, "KILLED", str(stopped))
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Take back what SIGTERM does: Lightning's handler waits for the other processes, which wait for this one."""
@@ -88,15 +107,44 @@ class Processes(L.Callback):
             process.kill()
             process.wait()
 
+    def _watch(self) -> None:
+        """End this process if it goes on waiting for one that is dead, as it may where no connection tells."""
+        while self._others and not any(process.poll() for process in self._others):
+            time.sleep(WATCH_SECONDS)
+        if self._others:
+            time.sleep(HANGING_SECONDS)
+        if self._others:  # nobody has noticed
+            self.ended = _first_status(self._others)
+            self._end(USER_MISTAKE, "FAILED", str(self.failure()))
 
-def _watch(others: list[subprocess.Popen[bytes]]) -> None:
-    """End this process if it goes on waiting for one that is dead, as it may where no connection tells."""
-    while others and not any(process.poll() for process in others):
-        time.sleep(WATCH_SECONDS)
-    if others:
-        time.sleep(HANGING_SECONDS)
-        if others:  # nobody has noticed
-            os.kill(os.getpid(), signal.SIGKILL)
+    def _end(self, status: int, state: str, reason: str) -> None:
+        """Say why, in the run too if it can be told soon, and end without the main thread, which nothing reaches."""
+        print(f"ssad: {reason}", file=sys.stderr, flush=True)
+        told = threading.Thread(target=self._tell_run, args=(state, reason), daemon=True)
+        told.start()
+        told.join(ENDING_SECONDS)
+        for process in self._others:
+            process.kill()
+        os._exit(status)
+
+    def _tell_run(self, state: str, reason: str) -> None:
+        if self._run_id:
+            with suppress(Exception):  # the store may be what everything waits for
+                MlflowClient().set_tag(self._run_id, ERROR, reason)
+                MlflowClient().set_terminated(self._run_id, state)
+
+
+class Together(DDPStrategy):
+    """Lightning's, except that the processes it has started are taken over before this one waits for them."""
+
+    def __init__(self, processes: Processes) -> None:
+        super().__init__()
+        self._processes = processes
+
+    def setup_environment(self) -> None:
+        """Take the others over, and wait for them."""
+        self._processes.take_over(getattr(self.launcher, "procs", []))
+        super().setup_environment()
 
 
 def _first_status(processes: list[subprocess.Popen[bytes]]) -> int:

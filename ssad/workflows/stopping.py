@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+import select
 import signal
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, NoReturn
 
 STOPPING = (signal.SIGINT, signal.SIGTERM)
+
+PATIENCE_SECONDS = 5.0
+"""How long a signal's handler may take to be called."""
 
 
 class Stopped(SystemExit):
@@ -64,6 +72,35 @@ class Postponed:
         self._signum = signum
         for each in STOPPING:
             signal.signal(each, signal.SIG_DFL)
+
+
+@contextmanager
+def heard_while_waiting(end: Callable[[int], None]) -> Iterator[None]:
+    """Meanwhile call `end`, in another thread, for a signal that the main thread does not hear of.
+
+    Python calls handlers in the main thread between two of its steps, of which there is none while it waits in torch
+    for another process. A second signal is waited for no longer.
+    """
+    if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGTERM) is not _stop:
+        yield
+        return
+    ours, theirs = socket.socketpair()
+    theirs.setblocking(False)
+    before = signal.set_wakeup_fd(theirs.fileno(), warn_on_full_buffer=False)
+    threading.Thread(target=_listen, args=(ours, end), daemon=True).start()
+    try:
+        yield
+    finally:
+        signal.set_wakeup_fd(before)
+        theirs.close()  # which ends the thread
+
+
+def _listen(ours: socket.socket, end: Callable[[int], None]) -> None:
+    with ours:
+        while arrived := ours.recv(1):
+            select.select([ours], [], [], PATIENCE_SECONDS)
+            if arrived[0] in STOPPING and signal.getsignal(arrived[0]) is not signal.SIG_DFL:  # which handlers set
+                end(arrived[0])
 
 
 def too_late_to_stop() -> None:

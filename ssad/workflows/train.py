@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import tempfile
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NoReturn
@@ -27,11 +28,11 @@ from ssad.detectors import FitSettings, FittedDetector, Hardware, Plan, fit_dete
 from ssad.errors import DatasetError, RowsError, SettingsError, TrainingError, check_settings, without_secrets
 from ssad.loggers import mlflow_logger as to_mlflow
 from ssad.metrics import threshold_metrics
-from ssad.workflows.processes import Processes, trains_along
+from ssad.workflows.processes import Processes, Together, trains_along
 from ssad.workflows.registry import Registered, log_bundle, name_problems, register
 from ssad.workflows.resume import newest_checkpoint, resumable, take_over
 from ssad.workflows.signature import describe_rows
-from ssad.workflows.stopping import too_late_to_stop
+from ssad.workflows.stopping import heard_while_waiting, too_late_to_stop
 from ssad.workflows.tracking import log_new_params, log_rows, tracked_run
 
 TEST_SHARE = 0.3
@@ -218,9 +219,11 @@ def _fit(settings: TrainSettings, tables: Tables, mlf_logger: MLFlowLogger, prog
     Raises:
         TrainingError: training fails, here or in another process.
     """
-    processes = Processes()
+    processes = Processes(mlf_logger.run_id)
+    hardware = vars(settings.hardware)
+    alone = settings.hardware.devices * settings.hardware.num_nodes == 1
     try:
-        with tempfile.TemporaryDirectory() as folder:
+        with tempfile.TemporaryDirectory() as folder, nullcontext() if alone else heard_while_waiting(processes.stop):
             return fit_detector(
                 tables.train,
                 settings.fit,
@@ -229,15 +232,12 @@ def _fit(settings: TrainSettings, tables: Tables, mlf_logger: MLFlowLogger, prog
                 logger=mlf_logger,
                 enable_progress_bar=progress,
                 callbacks=[processes, *([TQDMProgressBar(PROGRESS_BATCHES)] if progress else [])],
-                **vars(settings.hardware),
+                **hardware if alone else hardware | {"strategy": Together(processes)},
             )
     except Exception as error:
         if not processes.ended:
             raise
-        raise TrainingError(
-            f"a process that trains along ended with status {processes.ended}; see what it said, and go on with "
-            f"--resume {mlf_logger.run_id}."
-        ) from error
+        raise processes.failure() from error
 
 
 def _train_along(settings: TrainSettings, tables: Tables) -> NoReturn:

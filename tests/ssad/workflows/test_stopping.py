@@ -16,7 +16,8 @@ import pytest
 from mlflow import MlflowClient
 
 from ssad.workflows.tracking import make_database
-from tests.ssad.workflows.support import PROCESS_SECONDS, QUIET_LIBRARIES, environment
+from tests.conftest import CommandLine
+from tests.ssad.workflows.support import PROCESS_SECONDS, QUIET_LIBRARIES, environment, free_port
 
 pytestmark = [*QUIET_LIBRARIES, pytest.mark.slow]
 
@@ -109,3 +110,54 @@ def test_a_process_that_dies_ends_training_in_one_sentence(small: Path, tracking
         said, ended_as = left_behind(process, tracking, run_id)
     assert (process.returncode, ended_as) == (2, "FAILED")
     assert f"ended with status -9; see what it said, and go on with --resume {run_id}." in said
+
+
+def test_a_process_that_ends_before_it_joins_ends_training_in_one_sentence(
+    small: Path, tracking: str, command_line: CommandLine
+) -> None:
+    # As if the table had been moved away between the first process's reading and the second's.
+    (small.parent / "mine.py").write_text(
+        "import os, sys\nfrom ssad.detectors import PRESETS\nRADON = PRESETS['radon']\n"
+        "if os.environ.get('LOCAL_RANK') == '1': sys.exit(3)"
+    )
+    done = command_line("train", "--dataset", str(small), "--detector", "mine:RADON", "--max-epochs", "3", *TWO)
+    (run,) = MlflowClient(tracking).search_runs(["0"])
+    assert (done.returncode, run.info.status) == (2, "FAILED"), done.stderr
+    sentence = f"ended with status 3; see what it said, and go on with --resume {run.info.run_id}."
+    assert sentence in done.stderr
+    assert sentence in run.data.tags["ssad.error"]
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_a_signal_ends_a_process_that_waits_for_another_machine(small: Path, tracking: str, times: int) -> None:
+    port = free_port()
+    make_database(tracking)
+    command = [sys.executable, "-m", "ssad.cli", "train", "--dataset", str(small), "--detector", "radon"]
+    process = subprocess.Popen(
+        [*command, "--num-nodes", "2", "--strategy", "ddp"],
+        env=environment(tracking, MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port), NODE_RANK="0"),
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        when_listening(process, port)
+        for _ in range(times):
+            process.send_signal(signal.SIGTERM)
+        said = process.communicate(timeout=ENDING_SECONDS)[1]
+    finally:
+        process.kill()
+        process.communicate()
+    (run,) = MlflowClient(tracking).search_runs(["0"])
+    assert (process.returncode, run.info.status) == (143, "KILLED"), said
+    assert f"ssad: stopped by SIGTERM; train goes on with --resume {run.info.run_id}\n" in said
+
+
+def when_listening(process: subprocess.Popen[str], port: int) -> None:
+    deadline = time.monotonic() + PROCESS_SECONDS
+    while time.monotonic() < deadline:
+        assert process.poll() is None
+        for connection in psutil.Process(process.pid).net_connections():
+            if (connection.laddr.port, connection.status) == (port, psutil.CONN_LISTEN):
+                return
+        time.sleep(0.05)  # between two polls; the deadline decides
+    raise AssertionError("it did not wait for another machine")
