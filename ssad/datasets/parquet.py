@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +12,9 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.dataset as pads
 import pyarrow.parquet as pq
+from pyarrow.fs import FileSelector, LocalFileSystem
 
+from ssad.datasets.stamps import Stamp, stamps, unchanged
 from ssad.errors import DatasetError, reason_of
 
 logger = logging.getLogger(__name__)
@@ -73,10 +75,12 @@ class ParquetFiles:
         schema: the columns of all files, those of a `name=value` folder among them; a file without one has gaps there.
             An index without a name that pandas wrote along is none of them.
         files: in the order of their names.
+        opened: what they were before anything of them was read.
     """
 
     schema: pa.Schema
     files: tuple[Fragment, ...]
+    opened: Mapping[Path, Stamp | None]
 
     @property
     def rows(self) -> int:
@@ -115,9 +119,10 @@ class ParquetFiles:
         """All of the table in memory.
 
         Raises:
-            DatasetError: a file turns out to be damaged.
+            DatasetError: a file turns out to be damaged, or was changed since it was opened.
         """
-        frame: pd.DataFrame = pa.Table.from_batches(self.read(self.columns), self.schema).to_pandas()
+        with unchanged(self.opened):
+            frame: pd.DataFrame = pa.Table.from_batches(self.read(self.columns), self.schema).to_pandas()
         return frame
 
     @property
@@ -146,6 +151,7 @@ def parquet_files(path: Path, words: Collection[str] = ()) -> ParquetFiles:
         DatasetError: a file is damaged, or a column is not of one type in all of them.
     """
     try:
+        before = stamps(_paths(path))
         dataset = _dataset(path, words)
         files = sorted(dataset.get_fragments(), key=lambda fragment: fragment.path)
         schema = _joined_schema(dataset.schema, files)
@@ -160,7 +166,15 @@ def parquet_files(path: Path, words: Collection[str] = ()) -> ParquetFiles:
         tuple(
             Fragment(Path(file.path), rows, file.partition_expression) for file, rows in zip(files, groups, strict=True)
         ),
+        {Path(file.path): before.get(Path(file.path)) for file in files},
     )
+
+
+def _paths(path: Path) -> list[Path]:
+    """All files that a table may be of."""
+    if path.is_file():
+        return [path]
+    return [Path(found.path) for found in LocalFileSystem().get_file_info(FileSelector(str(path), recursive=True))]
 
 
 def _dataset(path: Path, words: Collection[str]) -> pads.Dataset:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -15,17 +15,15 @@ from ssad.bundle import TableSchema
 from ssad.bundle.delimited import STRADDLING, UnclosedQuoteError, WithLastRow, without_last_row
 from ssad.bundle.schema import MISSING_WORDS
 from ssad.datasets.parquet import BATCH_ROWS, after, parquet_files
+from ssad.datasets.stamps import Stamp, stamps, unchanged
 from ssad.datasets.tables import (
     FORMATS,
     SEPARATORS,
     STREAMED_COMPRESSION,
-    Stamp,
     check_separator,
     local_path,
     open_text,
     read_table,
-    stamps,
-    unchanged,
 )
 from ssad.errors import DatasetError, reason_of
 
@@ -48,13 +46,13 @@ class TableStream:
         names: every column of the table.
         rows: how many rows there are; None where only reading them would tell.
         read: batches of the wanted columns after skipping a number of rows.
-        opened: the files that are read meanwhile, as they were at the start.
+        opened: the files that are read meanwhile, as they were before anything of them was read.
     """
 
     names: tuple[str, ...]
     rows: int | None
     read: Callable[[int], Iterator[pa.RecordBatch]]
-    opened: dict[Path, Stamp] = field(default_factory=dict)
+    opened: Mapping[Path, Stamp | None] = field(default_factory=dict)
 
     def batches(self, skip: int = 0) -> Iterator[pa.RecordBatch]:
         """Batches of `BATCH_ROWS` rows, the last one shorter, in the order of the table.
@@ -123,8 +121,7 @@ def suffix(path: Path) -> str:
 def _parquet(path: Path, words: Collection[str], wanted: list[str]) -> TableStream:
     files = parquet_files(path, words)
     columns = [name for name in wanted if name in files.schema.names]
-    opened = stamps(files.paths)
-    return TableStream(tuple(files.schema.names), files.rows, lambda skip: files.read(columns, skip), opened)
+    return TableStream(tuple(files.schema.names), files.rows, lambda skip: files.read(columns, skip), files.opened)
 
 
 def _text(path: Path, numbers: Collection[str], wanted: list[str]) -> TableStream:

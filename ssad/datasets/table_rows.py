@@ -14,8 +14,9 @@ from pandas.api import types
 
 from ssad.bundle.bundle import digest as file_digest
 from ssad.datasets.parquet import BATCH_ROWS, ParquetFiles, parquet_files
+from ssad.datasets.stamps import unchanged
 from ssad.datasets.stream import PARQUET, suffix
-from ssad.datasets.tables import check_shape, local_path, read_table, stamps, unchanged
+from ssad.datasets.tables import check_shape, local_path, read_table
 
 
 @dataclass(frozen=True)
@@ -134,16 +135,14 @@ def open_rows(location: str, words: Collection[str] = ()) -> TableRows:
 
 
 def _parquet_rows(files: ParquetFiles) -> TableRows:
-    opened = stamps(files.paths)
-
     def read(columns: Sequence[str]) -> Iterator[pd.DataFrame]:
-        with unchanged(opened):
+        with unchanged(files.opened):
             for batch in files.read(columns):
                 yield batch.to_pandas(ignore_metadata=True)
 
     @cache
     def source() -> str:
-        with unchanged(opened):
+        with unchanged(files.opened):
             found = [file_digest(path) for path in files.paths]
         return hashlib.sha256(repr((found, files.partitions)).encode()).hexdigest()
 

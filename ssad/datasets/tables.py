@@ -8,7 +8,7 @@ import lzma
 import tempfile
 import zipfile
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path, PurePosixPath
 from typing import IO
@@ -37,9 +37,6 @@ SEPARATORS = {".csv": ",", ".tsv": "\t"}
 
 STREAMED_COMPRESSION = {".gz": "gzip", ".bz2": "bz2", ".zst": "zstd", ".lz4": "lz4"}
 """Suffixes of compressed text that Arrow opens, and its names for them."""
-
-Stamp = tuple[int, int]
-"""Size and time of the last change of a file."""
 
 SILENT_SECONDS = 30.0
 """How long a web server may send nothing before that is an error."""
@@ -177,35 +174,6 @@ def _unpacked(path: Path, files: ExitStack) -> IO[bytes]:
 def open_text(path: Path) -> pa.NativeFile:
     """A file of text as it was before it was compressed, if it was; its suffix may be in any case."""
     return pa.input_stream(path, compression=STREAMED_COMPRESSION.get(path.suffix.lower()))
-
-
-def stamps(paths: Sequence[Path]) -> dict[Path, Stamp]:
-    """Size and time of the last change of each file that is there."""
-    return {path: (path.stat().st_size, path.stat().st_mtime_ns) for path in paths if path.exists()}
-
-
-@contextmanager
-def unchanged(opened: Mapping[Path, Stamp]) -> Iterator[None]:
-    """Read files, and refuse to mix rows from before and after a change.
-
-    Raises:
-        DatasetError: a file is not as it was when it was opened.
-    """
-    try:
-        yield
-    except Exception:
-        _check_unchanged(opened)  # which says more than what is wrong with it now
-        raise
-    _check_unchanged(opened)
-
-
-def _check_unchanged(opened: Mapping[Path, Stamp]) -> None:
-    now = stamps(list(opened))
-    changed = [str(path) for path in opened if now.get(path) != opened[path]]
-    if changed:
-        raise DatasetError(
-            f"{', '.join(changed[:10])} changed while it was being read; wait until it is written, and run again."
-        )
 
 
 def check_fields(path: Path, table: pd.DataFrame) -> None:

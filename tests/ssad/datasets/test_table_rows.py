@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -314,6 +315,20 @@ def test_a_file_that_changes_while_it_is_read_is_named(written: Write) -> None:
         read_all(rows)
     with pytest.raises(DatasetError, match="changed"):
         rows.digest()
+
+
+def test_a_file_that_is_rewritten_while_a_table_is_opened_is_named(
+    written: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, opens = written(mixed()), parquet.Fragment
+
+    def rewritten(path: Path, *said: Any) -> Any:
+        mixed().to_parquet(path)  # after its footer was read, which tells of fewer rows
+        return opens(path, *said)
+
+    monkeypatch.setattr(parquet, "Fragment", rewritten)
+    with pytest.raises(DatasetError, match=r"part-00000\.parquet, .* changed while it was being read"):
+        read_all(open_rows(str(folder)))
 
 
 def test_a_digest_is_of_the_content_and_of_the_chosen_rows(written: Write) -> None:
