@@ -68,7 +68,7 @@ def partial_folder(output: Path, job: dict[str, Any]) -> Iterator[Path]:
     """The folder that becomes the output, for this process alone: what the same job left in it before, or nothing.
 
     Raises:
-        SettingsError: another process writes to it, or it holds something else.
+        SettingsError: another process writes to it, it holds something else, or the output is there by now.
     """
     partial = output.with_name(f"{output.name}.partial")
     partial.mkdir(parents=True, exist_ok=True)
@@ -78,11 +78,12 @@ def partial_folder(output: Path, job: dict[str, Any]) -> Iterator[Path]:
         )
     try:
         with FileLock(partial / LOCK, blocking=False):
-            if _read_job(partial) != job:
-                for path in _left_in(partial):
-                    shutil.rmtree(path) if path.is_dir() else path.unlink()
-            (partial / JOB).write_text(json.dumps(job), encoding="utf-8")
             try:
+                check_free(output)  # another process may have ended since it was looked at
+                if _read_job(partial) != job:
+                    for path in _left_in(partial):
+                        shutil.rmtree(path) if path.is_dir() else path.unlink()
+                (partial / JOB).write_text(json.dumps(job), encoding="utf-8")
                 yield partial
             finally:
                 if not any(partial.glob(PARTS)):  # nothing to go on with
@@ -105,7 +106,12 @@ def _read_job(partial: Path) -> Any:
 
 
 def finish(partial: Path, output: Path) -> None:
-    """Give a folder whose parts are all there its name."""
+    """Give a folder whose parts are all there its name.
+
+    Raises:
+        SettingsError: something else has it by now.
+    """
+    check_free(output)
     (partial / SUCCESS).touch()
     partial.rename(output)  # what fails until here leaves what the same job goes on with
     for name in (JOB, LOCK):

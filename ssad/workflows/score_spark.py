@@ -25,7 +25,7 @@ from ssad.datasets.parquet import parquet_files
 from ssad.datasets.stream import PARQUET, open_stream, suffix
 from ssad.datasets.tables import FETCHED_SCHEMES, SEPARATORS, check_shape, fetched, local_path, no_rows, read_table
 from ssad.errors import DatasetError, SettingsError, SsadError
-from ssad.workflows.output_folder import partial_folder, region_counts
+from ssad.workflows.output_folder import check_free, partial_folder, region_counts
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
@@ -83,6 +83,7 @@ def _scored_by(spark: SparkSession, settings: ScoreSettings, model: FetchedModel
                 shutil.rmtree(aside, ignore_errors=True)  # Spark does not go on with what it left
                 scored.write.parquet(_plain(aside))
                 rows = region_counts(aside)
+                check_free(output)
                 aside.rename(output)
             return rows
     except SsadError:

@@ -275,6 +275,37 @@ def test_the_second_of_two_scorings_to_one_output_stops(
     assert_scores(tmp_path / "scores", bundle, rows)
 
 
+def test_a_scoring_that_looked_before_another_had_ended_scores_nothing(
+    bundle: Bundle, rows: pd.DataFrame, dataset: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = fetch_model(str(bundle.path), tmp_path)
+    score(settings(dataset, tmp_path), progress=False)
+    monkeypatch.delattr(scoring, "_write_parts")
+    with pytest.raises(SettingsError, match=r"scores exists already; name another output"):
+        scoring.score_locally(settings(dataset, tmp_path, keep="number"), model, progress=False)
+    assert_scores(tmp_path / "scores", bundle, rows)
+    assert not (tmp_path / "scores.partial").exists()
+
+
+@pytest.mark.usefixtures("small_parts")
+def test_what_appears_under_the_name_meanwhile_is_left_and_so_is_what_was_scored(
+    bundle: Bundle, rows: pd.DataFrame, dataset: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def meanwhile(*arguments: Any) -> None:
+        (tmp_path / "scores").write_text("precious")
+        finish(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(scoring, "finish", meanwhile)
+        with pytest.raises(SettingsError, match=r"scores exists already"):
+            score(settings(dataset, tmp_path), progress=False)
+    assert (tmp_path / "scores").read_text() == "precious"
+    (tmp_path / "scores").unlink()
+    monkeypatch.setattr(scoring, "score_batch", None)  # all of it is there
+    score(settings(dataset, tmp_path), progress=False)
+    assert_scores(tmp_path / "scores", bundle, rows)
+
+
 @pytest.mark.usefixtures("bundle")
 def test_an_output_among_the_rows_is_refused(rows: pd.DataFrame, tmp_path: Path) -> None:
     (tmp_path / "table").mkdir()
