@@ -5,11 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
+from uuid import uuid4
 
 import numpy as np
 import torch
@@ -91,13 +91,12 @@ def _key(digest: str, encoder: TableEncoder) -> str:
 
 def _write(path: Path, rows: TableRows, encoder: TableEncoder, shape: tuple[int, int]) -> None:
     """Write the features aside, and under their name when they are complete."""
-    aside = None
+    aside = path.with_name(f"{INCOMING}{uuid4().hex}")  # with rights as other files: whoever shares the folder reads it
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         _remove_abandoned(path.parent)
         # Not through a map: a full disk would kill the process instead of raising.
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=INCOMING, delete=False) as file:
-            aside = Path(file.name)
+        with aside.open("xb") as file:
             np.lib.format.write_array_header_1_0(file, {"descr": "<f4", "fortran_order": False, "shape": shape})
             for part in _encoded(rows, encoder):
                 file.write(part.numpy().data)
@@ -110,5 +109,5 @@ def _write(path: Path, rows: TableRows, encoder: TableEncoder, shape: tuple[int,
             f"({error.strerror}); make room there, or let SSAD_DATA name another folder."
         ) from error
     finally:
-        if aside is not None:
-            aside.unlink(missing_ok=True)
+        with suppress(OSError):
+            aside.unlink()

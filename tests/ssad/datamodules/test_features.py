@@ -63,6 +63,13 @@ def test_the_same_rows_find_their_features_again(folder: Path, cache: Path) -> N
     assert [file.stat().st_mtime_ns for file in cache.iterdir()] == [written]
 
 
+def test_features_may_be_read_by_those_who_may_read_other_files(folder: Path, cache: Path) -> None:
+    found(folder)
+    (path,) = cache.iterdir()
+    (folder / "ordinary").touch()
+    assert path.stat().st_mode == (folder / "ordinary").stat().st_mode
+
+
 def test_features_of_files_that_changed_are_made_anew(folder: Path, cache: Path, blobs: pd.DataFrame) -> None:
     before = found(folder)
     blobs.iloc[:100].assign(kind="a").to_parquet(folder / "0.parquet")
