@@ -33,7 +33,7 @@ from ssad.workflows.registry import Registered, log_bundle, name_problems, regis
 from ssad.workflows.resume import newest_checkpoint, resumable, take_over
 from ssad.workflows.signature import describe_rows
 from ssad.workflows.stopping import heard_while_waiting, too_late_to_stop
-from ssad.workflows.tracking import log_new_params, log_rows, tracked_run
+from ssad.workflows.tracking import log_new_params, log_rows, make_database, tracked_run
 
 TEST_SHARE = 0.3
 """Share of a labelled table that is held out for test: ADBench's [Han et al., NeurIPS 2022]."""
@@ -242,6 +242,7 @@ def _fit(settings: TrainSettings, tables: Tables, mlf_logger: MLFlowLogger, prog
 
 def _train_along(settings: TrainSettings, tables: Tables) -> NoReturn:
     """Train as a process that helps the first one, and exit."""
+    make_database(mlflow.get_tracking_uri())  # or the logger would, while the first process does
     try:
         _fit(settings, tables, MLFlowLogger(tracking_uri=mlflow.get_tracking_uri()), progress=False)
     except RuntimeError as error:

@@ -14,7 +14,6 @@ import pytest
 from mlflow import MlflowClient
 
 from ssad.detectors import FitSettings, fit_detector
-from ssad.workflows.tracking import make_database
 from ssad.workflows.train import TrainSettings, train
 from tests.conftest import CommandLine
 from tests.ssad.workflows.support import QUIET_LIBRARIES, environment, free_port, run_python
@@ -98,9 +97,8 @@ def test_two_machines_with_other_rows_do_not_train(
         tables.append(str(tmp_path / f"{len(tables)}.csv"))
         numbers = np.random.default_rng(len(tables)).normal(size=(count, 3))
         pd.DataFrame(numbers, columns=list("abc")).to_csv(tables[-1], index=False)
-    make_database(tracking)
     both = [("--dataset", table, "--detector", "radon", "--max-epochs", "3") for table in tables]
-    for done in on_two_machines(command_line, *both):
+    for done in on_two_machines(command_line, *both):  # which both make the store's database
         assert done.returncode == 2, done.stderr
         assert "Traceback" not in done.stderr
         (line,) = [line for line in done.stderr.splitlines() if line.startswith("ssad: ")]
