@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import errno
 import re
+import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
+from pathlib import Path
 
 USER_MISTAKE = 2
 """Exit status of a mistake the user can mend: argparse's and click's own."""
@@ -119,8 +121,19 @@ FULL_DISK = ("disk is full", "No space left")
 """What SQLite and the system say of it, where another library repeats their words alone."""
 
 
-def disk_is_full(error: BaseException | None) -> bool:
-    """Whether an exception of another library, or what it came from, says that a disk is full."""
+A_FILE = 1 << 20
+"""Bytes without which a disk counts as full: it has no room for another file."""
+
+
+def disk_is_full(error: BaseException | None, folder: str | Path | None = None) -> bool:
+    """Whether an exception of another library, or what it came from, says that a disk is full.
+
+    Args:
+        error: the exception.
+        folder: where it failed to write, if it is there: MLflow does not say why a download failed.
+    """
+    if folder is not None and Path(folder).is_dir() and shutil.disk_usage(folder).free < A_FILE:
+        return True
     seen: list[BaseException] = []
     while error is not None and error not in seen:
         if getattr(error, "errno", None) == errno.ENOSPC or any(words in str(error) for words in FULL_DISK):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import base64
+import errno
+import os
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +12,9 @@ from pathlib import Path
 from jinja2 import Environment, PackageLoader
 from mlflow import MlflowClient
 from mlflow.entities import Run
+from mlflow.exceptions import MlflowException
+
+from ssad.errors import disk_is_full
 
 REPORT = "report.html"
 
@@ -76,14 +81,23 @@ def _recalibrations(client: MlflowClient, run_id: str) -> dict[int, dict[str, fl
 
 
 def _pictures(client: MlflowClient, run_id: str) -> list[Picture]:
-    """The figures that the run has, as data URIs: a file of its own needs no server."""
+    """The figures that the run has, as data URIs: a file of its own needs no server.
+
+    Raises:
+        OSError: there is no room for copies of them.
+    """
     logged = {artifact.path for artifact in client.list_artifacts(run_id)}
     with tempfile.TemporaryDirectory() as folder:
-        return [
-            Picture(name, caption, _data_uri(Path(client.download_artifacts(run_id, name, folder))))
-            for name, caption in FIGURES.items()
-            if name in logged
-        ]
+        try:
+            return [
+                Picture(name, caption, _data_uri(Path(client.download_artifacts(run_id, name, folder))))
+                for name, caption in FIGURES.items()
+                if name in logged
+            ]
+        except MlflowException as error:
+            if disk_is_full(error, folder):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), folder) from error
+            raise
 
 
 def _data_uri(path: Path) -> str:

@@ -109,7 +109,7 @@ def fetch_model(uri: str, folder: Path) -> FetchedModel:
     except SsadError:
         raise
     except Exception as error:  # each store has exceptions of its own
-        if disk_is_full(error):
+        if disk_is_full(error, folder):
             raise TrackingError(f"the disk of {folder} is full; make room and run again.") from error
         raise TrackingError(
             f"the model {uri} cannot be loaded ({without_secrets(reason_of(error))}); name a version that is there, as "

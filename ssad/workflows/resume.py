@@ -16,7 +16,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 
-from ssad.errors import DatasetError, SettingsError, TrackingError, reason_of, without_secrets
+from ssad.errors import DatasetError, SettingsError, TrackingError, disk_is_full, reason_of, without_secrets
 from ssad.loggers.mlflow_logger import CHECKPOINT_FOLDER, CHECKPOINTS
 from ssad.workflows.stopping import Stopped
 from ssad.workflows.tracking import FAILURES, explained
@@ -164,6 +164,8 @@ def _fetched_checkpoints(client: MlflowClient, run_id: str, folder: Path) -> lis
         there = {file.path for file in client.list_artifacts(run_id, CHECKPOINT_FOLDER)}
         return [Path(client.download_artifacts(run_id, name, str(folder))) for name in CHECKPOINTS if name in there]
     except Exception as error:  # each store has exceptions of its own
+        if disk_is_full(error, folder):
+            raise TrackingError(f"the disk of {folder} is full; make room and resume again.") from error
         raise TrackingError(
             f"the checkpoints of run {run_id} cannot be fetched ({without_secrets(reason_of(error))}); see whether the "
             "artifact store answers, and resume again."

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import tempfile
 import time
 import warnings
 from collections.abc import Iterator, Mapping
@@ -201,11 +202,21 @@ def _git(*arguments: str) -> str:
     return subprocess.run(["git", *arguments], capture_output=True, text=True, check=True, timeout=10).stdout.strip()
 
 
+def _written_to(error: Exception, uri: str) -> str:
+    """What was written where a disk is full: the file if the error names it, else all that it may be."""
+    path = getattr(error, "filename2", None) or getattr(error, "filename", None)  # of a copy that which was to be
+    if path is not None:
+        return str(path)
+    run = mlflow.active_run()
+    artifacts = [without_secrets(run.info.artifact_uri)] if run else []
+    return " or ".join([uri, *artifacts, tempfile.gettempdir()])
+
+
 def explained(error: Exception) -> SsadError:
     """What went wrong on the way, as one sentence."""
     uri = without_secrets(mlflow.get_tracking_uri())
     if disk_is_full(error):
-        return TrackingError(f"the disk that holds {uri} or the temporary folder is full; make room and run again.")
+        return TrackingError(f"the disk of {_written_to(error, uri)} is full; make room and run again.")
     if isinstance(error, OSError) and error.filename is not None:
         return TrackingError(
             f"{error.filename} cannot be read or written ({error.strerror}); see that it can, and run again."

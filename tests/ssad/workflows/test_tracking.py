@@ -7,14 +7,17 @@ import re
 import sqlite3
 import subprocess
 import sys
+import tempfile
 from contextlib import suppress
 from pathlib import Path
 
+import mlflow
 import pandas as pd
 import pytest
 from mlflow import MlflowClient
 
 from ssad.errors import DatasetError, TrackingError, disk_is_full, without_secrets
+from ssad.loggers.report import report_html
 from ssad.workflows.tracking import ERROR, log_dataset, log_new_params, tracked_run
 from tests.conftest import PROJECT, default_store
 from tests.ssad.workflows.support import PROCESS_SECONDS, QUIET_LIBRARIES, environment
@@ -70,6 +73,31 @@ def test_what_went_wrong_is_told_though_the_store_fails_after_it(tmp_path: Path)
 
     with default_store(f"sqlite:///{tmp_path / 'lost.db'}"), pytest.raises(DatasetError, match=r"^bad$"):
         fail()
+
+
+def test_a_full_disk_of_artifacts_is_named(tracking: str, full_disk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    experiment = MlflowClient(tracking).create_experiment("artifacts elsewhere", full_disk.as_uri())
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_ID", experiment)
+    sentence = rf"^the disk of .*{full_disk}/\S+ .*is full; make room"
+    with pytest.raises(TrackingError, match=sentence), tracked_run("main", system_metrics=False):
+        mlflow.log_text("x" * 10_000, "large.txt")
+
+
+def test_a_full_temporary_folder_is_named_where_the_report_copies_pictures(
+    tracking: str, full_disk: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with tracked_run("main", system_metrics=False) as run:
+        mlflow.log_text("x" * 10_000, "region_shares.svg")
+    monkeypatch.setattr(tempfile, "tempdir", str(full_disk))
+    sentence = rf"^the disk of {full_disk}/\w+ is full; make room"
+    with pytest.raises(TrackingError, match=sentence), tracked_run("main", system_metrics=False):
+        report_html(MlflowClient(tracking), run.info.run_id)
+
+
+def test_a_disk_that_is_full_and_not_named_is_one_of_those_written_to(tracking: str) -> None:
+    told = rf"^the disk of {tracking} or \S+artifacts or {tempfile.gettempdir()} is full"
+    with pytest.raises(TrackingError, match=told), tracked_run("main", system_metrics=False):
+        raise OSError(errno.ENOSPC, "No space left on device")
 
 
 def test_a_full_disk_is_known_by_its_number_and_by_its_words() -> None:
