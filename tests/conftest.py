@@ -98,6 +98,24 @@ def blobs() -> pd.DataFrame:
     return table.assign(kind=np.where(generator.random(300) < 0.5, "a", "b"))
 
 
+def small_table() -> pd.DataFrame:
+    """Numbers and words, 200 rows of which 20 are anomalies far from the others, labelled."""
+    generator = np.random.default_rng(0)
+    anomalous = np.arange(200) % 10 == 9
+    table = pd.DataFrame(
+        np.where(anomalous[:, None], generator.normal(0, 9, (200, 3)), generator.normal(0, 1, (200, 3))),
+        columns=["x", "y", "z"],
+    )
+    return table.assign(kind=generator.choice(["a", "b"], 200), label=np.where(anomalous, "attack", "normal"))
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> Path:
+    path = tmp_path / "small.csv"
+    small_table().to_csv(path, index=False)
+    return path
+
+
 @pytest.fixture(scope="session")
 def back_end(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BackEnd]:
     """Where runs, versions and artifacts are kept."""

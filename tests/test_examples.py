@@ -12,8 +12,7 @@ import pytest
 from mlflow import MlflowClient
 from nbclient import NotebookClient
 
-from tests.conftest import PROJECT
-from tests.ssad.workflows.conftest import small_table
+from tests.conftest import PROJECT, small_table
 from tests.ssad.workflows.support import QUIET_LIBRARIES, environment, run_python
 
 pytestmark = [

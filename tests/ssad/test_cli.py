@@ -17,8 +17,7 @@ from mlflow import MlflowClient
 from ssad import cli
 from ssad.datamodules import features
 from ssad.workflows.train import TrainSettings, prepare
-from tests.conftest import CommandLine, default_store
-from tests.ssad.workflows.conftest import small_table
+from tests.conftest import CommandLine, default_store, small_table
 from tests.ssad.workflows.support import QUIET_LIBRARIES, free_port
 
 pytestmark = QUIET_LIBRARIES
@@ -62,13 +61,6 @@ def assert_nothing_registered(uri: str) -> None:
         client = MlflowClient(uri)
         assert list(client.search_model_versions()) == []
         assert [run.info.status for run in client.search_runs(["0"]) if run.info.status == "FINISHED"] == []
-
-
-@pytest.fixture
-def small(tmp_path: Path) -> Path:
-    path = tmp_path / "small.csv"
-    small_table().to_csv(path, index=False)
-    return path
 
 
 def written(tmp_path: Path, table: pd.DataFrame) -> str:

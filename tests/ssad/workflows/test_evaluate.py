@@ -19,7 +19,6 @@ from ssad.datasets.stream import open_stream
 from ssad.datasets.tables import read_table
 from ssad.errors import DatasetError, SsadError, TrackingError
 from ssad.workflows.evaluate import EvaluateResult, EvaluateSettings, decided_error, evaluate, metric_names
-from ssad.workflows.registry import fetch_model
 from ssad.workflows.scored_table import ScoredTable
 from ssad.workflows.train import TrainSettings, prepare
 from tests.conftest import default_store
@@ -28,17 +27,6 @@ from tests.ssad.workflows.support import QUIET_LIBRARIES
 pytestmark = [*QUIET_LIBRARIES, pytest.mark.filterwarnings("ignore::ResourceWarning")]
 
 CHAMPION = "models:/ssad@champion"
-
-
-@pytest.fixture
-def client(own_store: MlflowClient) -> MlflowClient:
-    """A store of one's own: other tests count the runs of the session's."""
-    return own_store
-
-
-@pytest.fixture
-def bundle(client: MlflowClient, tmp_path: Path) -> Bundle:
-    return fetch_model(CHAMPION, tmp_path).bundle
 
 
 @pytest.fixture
@@ -51,33 +39,35 @@ def labelled(tmp_path: Path) -> str:
     return str(tmp_path / "labelled.csv")
 
 
-def artifact(client: MlflowClient, result: EvaluateResult, name: str, tmp_path: Path) -> Any:
-    return json.loads(Path(client.download_artifacts(result.run_id, name, str(tmp_path))).read_text())
+def artifact(own_store: MlflowClient, result: EvaluateResult, name: str, tmp_path: Path) -> Any:
+    return json.loads(Path(own_store.download_artifacts(result.run_id, name, str(tmp_path))).read_text())
 
 
 @pytest.mark.every_back_end
 def test_a_labelled_table_is_measured_and_the_metrics_are_at_the_model_too(
-    client: MlflowClient, bundle: Bundle, labelled: str, tmp_path: Path
+    own_store: MlflowClient, champion: Bundle, labelled: str, tmp_path: Path
 ) -> None:
     result = evaluate(EvaluateSettings(CHAMPION, labelled))
     table = pd.read_csv(labelled)
-    labels, scores = (table["label"] != "benign").astype(int), bundle.score(table)
+    labels, scores = (table["label"] != "benign").astype(int), champion.score(table)
     expected = {
         "auc": sk.roc_auc_score(labels, scores.score),
         "ap": sk.average_precision_score(labels, scores.score),
         "at_normal/recall": sk.recall_score(labels, scores.region != "normal"),
         "at_abnormal/f1": sk.f1_score(labels, scores.region == "abnormal"),
-        "at_decision/mcc": sk.matthews_corrcoef(labels, scores.score > bundle.curve.decision),
-        "recall/small": (scores.score > bundle.curve.decision)[table["label"] == "small"].mean(),
-        "recall/large_grown": (scores.score > bundle.curve.decision)[table["label"] == "large/grown"].mean(),
+        "at_decision/mcc": sk.matthews_corrcoef(labels, scores.score > champion.curve.decision),
+        "recall/small": (scores.score > champion.curve.decision)[table["label"] == "small"].mean(),
+        "recall/large_grown": (scores.score > champion.curve.decision)[table["label"] == "large/grown"].mean(),
     }
-    run = client.get_run(result.run_id)
-    logged = {metric.key: metric.value for metric in client.get_logged_model(run.data.tags["model_id"]).metrics or []}
+    run = own_store.get_run(result.run_id)
+    logged = {
+        metric.key: metric.value for metric in own_store.get_logged_model(run.data.tags["model_id"]).metrics or []
+    }
     for name, value in expected.items():
         assert run.data.metrics[name] == pytest.approx(value), name
         assert logged[name] == pytest.approx(value), name
-    assert client.get_model_version("ssad", "1").tags["evaluated_by"] == result.run_id
-    names = {file.path for file in client.list_artifacts(result.run_id)}
+    assert own_store.get_model_version("ssad", "1").tags["evaluated_by"] == result.run_id
+    names = {file.path for file in own_store.list_artifacts(result.run_id)}
     curves = {f"{name}.png" for name in ("roc", "precision_recall", "reliability", "risk_coverage", "scores", "drift")}
     assert curves | {"regions.json", "classes.json", "drift.json", "most_abnormal.json"} <= names
 
@@ -104,16 +94,16 @@ def test_the_same_words_are_the_same_whether_the_table_is_text_or_not(tmp_path: 
         assert bundle.score(test.frame()).score.tolist() == expected
 
 
-def test_label_values_for_a_table_without_labels_are_refused(bundle: Bundle, labelled: str, tmp_path: Path) -> None:
+def test_label_values_for_a_table_without_labels_are_refused(champion: Bundle, labelled: str, tmp_path: Path) -> None:
     unlabelled = tmp_path / "unlabelled.csv"
     pd.read_csv(labelled).drop(columns="label").to_csv(unlabelled, index=False)
     with pytest.raises(DatasetError, match="normal is 'ok', but there is no label column 'label'"):
-        ScoredTable.read(bundle, str(unlabelled), normal="ok")
+        ScoredTable.read(champion, str(unlabelled), normal="ok")
 
 
-def test_the_region_table_adds_up(client: MlflowClient, bundle: Bundle, labelled: str) -> None:
+def test_the_region_table_adds_up(own_store: MlflowClient, champion: Bundle, labelled: str) -> None:
     result = evaluate(EvaluateSettings(CHAMPION, labelled))
-    regions, table = result.regions.set_index("region"), ScoredTable.read(bundle, labelled)
+    regions, table = result.regions.set_index("region"), ScoredTable.read(champion, labelled)
     assert table.labels is not None
     assert regions["rows"].sum() == len(table.rows)
     assert regions["anomalies"].sum() == table.labels.sum()
@@ -126,34 +116,36 @@ def test_the_region_table_adds_up(client: MlflowClient, bundle: Bundle, labelled
 
 
 def test_the_most_abnormal_rows_come_first_with_what_makes_them_so(
-    client: MlflowClient, bundle: Bundle, labelled: str, tmp_path: Path
+    own_store: MlflowClient, champion: Bundle, labelled: str, tmp_path: Path
 ) -> None:
     result = evaluate(EvaluateSettings(CHAMPION, labelled))
-    shown = pd.DataFrame(**artifact(client, result, "most_abnormal.json", tmp_path))
+    shown = pd.DataFrame(**artifact(own_store, result, "most_abnormal.json", tmp_path))
     rows = pd.read_csv(labelled)
-    scores, errors = bundle.score(rows).score, bundle.errors(rows)
+    scores, errors = champion.score(rows).score, champion.errors(rows)
     assert shown["score"].tolist() == pytest.approx(sorted(scores, reverse=True)[:20])
     first = int(shown["row"][0])
     assert first == int(scores.argmax())
-    assert shown["contributors"][0].startswith(f"{bundle.schema.graph_order[int(errors[first].argmax())]}=")
+    assert shown["contributors"][0].startswith(f"{champion.schema.graph_order[int(errors[first].argmax())]}=")
     assert shown["label"].tolist() == rows["label"][shown["row"]].tolist()
 
 
-def test_a_table_without_labels_is_compared_with_training(client: MlflowClient, labelled: str, tmp_path: Path) -> None:
+def test_a_table_without_labels_is_compared_with_training(
+    own_store: MlflowClient, labelled: str, tmp_path: Path
+) -> None:
     table = pd.read_csv(labelled).drop(columns="label")
     table["mean radius"] *= 3
     table.to_csv(tmp_path / "moved.csv", index=False)
     result = evaluate(EvaluateSettings(CHAMPION, str(tmp_path / "moved.csv")))
-    moved = pd.DataFrame(**artifact(client, result, "drift.json", tmp_path))
+    moved = pd.DataFrame(**artifact(own_store, result, "drift.json", tmp_path))
     assert moved["column"][0] == "mean radius"
     assert result.metrics["max_column_psi"] == pytest.approx(moved["psi"][0])
     assert moved["psi"][0] > 1 > moved["psi"][5]
     assert result.metrics["score_psi"] > 0.25
-    assert "auc" not in client.get_run(result.run_id).data.metrics
+    assert "auc" not in own_store.get_run(result.run_id).data.metrics
     assert sum(result.metrics[f"share_{region}"] for region in ("normal", "unknown", "abnormal")) == pytest.approx(1)
 
 
-def test_one_class_has_no_ranking_but_all_else(client: MlflowClient, labelled: str, tmp_path: Path) -> None:
+def test_one_class_has_no_ranking_but_all_else(own_store: MlflowClient, labelled: str, tmp_path: Path) -> None:
     table = pd.read_csv(labelled)
     table[table["label"] == "benign"].to_csv(tmp_path / "benign.csv", index=False)
     result = evaluate(EvaluateSettings(CHAMPION, str(tmp_path / "benign.csv")))
@@ -162,7 +154,7 @@ def test_one_class_has_no_ranking_but_all_else(client: MlflowClient, labelled: s
     assert result.regions["anomalies"].sum() == 0
 
 
-def test_anomalies_alone_have_a_recall(client: MlflowClient, labelled: str, tmp_path: Path) -> None:
+def test_anomalies_alone_have_a_recall(own_store: MlflowClient, labelled: str, tmp_path: Path) -> None:
     table = pd.read_csv(labelled)
     table[table["label"] != "benign"].assign(label=1).to_csv(tmp_path / "anomalies.csv", index=False)
     result = evaluate(EvaluateSettings(CHAMPION, str(tmp_path / "anomalies.csv")))
@@ -171,22 +163,22 @@ def test_anomalies_alone_have_a_recall(client: MlflowClient, labelled: str, tmp_
     assert result.regions["share_of_anomalies"].sum() == pytest.approx(1)
 
 
-def test_latest_is_the_newest_version(client: MlflowClient, labelled: str) -> None:
+def test_latest_is_the_newest_version(own_store: MlflowClient, labelled: str) -> None:
     assert evaluate(EvaluateSettings("models:/ssad/latest", labelled)).model == "models:/ssad/1"
     with pytest.raises(TrackingError, match="models:/other/latest cannot be loaded"):
         evaluate(EvaluateSettings("models:/other/latest", labelled))
 
 
 def test_a_bundles_folder_and_a_runs_model_are_evaluated_alike(
-    client: MlflowClient, bundle: Bundle, labelled: str
+    own_store: MlflowClient, champion: Bundle, labelled: str
 ) -> None:
     of_version = evaluate(EvaluateSettings(CHAMPION, labelled)).metrics
-    run_id = client.get_model_version("ssad", "1").run_id
-    for model in (str(bundle.path), f"runs:/{run_id}/model"):
+    run_id = own_store.get_model_version("ssad", "1").run_id
+    for model in (str(champion.path), f"runs:/{run_id}/model"):
         assert evaluate(EvaluateSettings(model, labelled)).metrics == pytest.approx(of_version)
 
 
-def test_a_model_that_another_store_logged_is_evaluated(client: MlflowClient, labelled: str, tmp_path: Path) -> None:
+def test_a_model_that_another_store_logged_is_evaluated(own_store: MlflowClient, labelled: str, tmp_path: Path) -> None:
     of_version = evaluate(EvaluateSettings(CHAMPION, labelled)).metrics
     logged = mlflow.artifacts.download_artifacts(artifact_uri=CHAMPION, dst_path=str(tmp_path / "logged"))
     with default_store(f"sqlite:///{tmp_path / 'another.db'}"):
@@ -203,11 +195,11 @@ def test_a_model_that_another_store_logged_is_evaluated(client: MlflowClient, la
     ],
 )
 def test_a_mistake_is_one_sentence(
-    client: MlflowClient, labelled: str, change: dict[str, str], error: type[Exception], sentence: str
+    own_store: MlflowClient, labelled: str, change: dict[str, str], error: type[Exception], sentence: str
 ) -> None:
     with pytest.raises(error, match=sentence):
         evaluate(EvaluateSettings(**{"model": CHAMPION, "dataset": labelled} | change))
-    run = client.search_runs(["0"], order_by=["start_time DESC"], max_results=1)[0]
+    run = own_store.search_runs(["0"], order_by=["start_time DESC"], max_results=1)[0]
     assert run.info.status == "FAILED"
     assert sentence in run.data.tags["ssad.error"]
 

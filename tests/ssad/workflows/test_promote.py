@@ -40,11 +40,6 @@ CHAMPION = "models:/ssad@champion"
 
 
 @pytest.fixture
-def champion(own_store: MlflowClient, tmp_path: Path) -> Bundle:
-    return fetch_model(CHAMPION, tmp_path / "champion").bundle
-
-
-@pytest.fixture
 def labelled(tmp_path: Path) -> str:
     read_table("breast-cancer").to_csv(tmp_path / "labelled.csv", index=False)
     return str(tmp_path / "labelled.csv")

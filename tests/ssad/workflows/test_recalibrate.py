@@ -31,11 +31,6 @@ pytestmark = [*QUIET_LIBRARIES, pytest.mark.filterwarnings("ignore::ResourceWarn
 CHAMPION = "models:/ssad@champion"
 
 
-@pytest.fixture
-def champion(own_store: MlflowClient, tmp_path: Path) -> Bundle:
-    return fetch_model(CHAMPION, tmp_path / "champion").bundle
-
-
 def moved(folder: Path, by: float, rows: int = 600) -> str:
     """Rows like the training ones, spread by a factor."""
     table = read_table("breast-cancer").drop(columns="label").sample(rows, replace=True, random_state=1)

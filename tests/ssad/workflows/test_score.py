@@ -43,12 +43,6 @@ ROWS, BATCH, PART = 1000, 40, 6
 
 
 @pytest.fixture
-def client(own_store: MlflowClient) -> MlflowClient:
-    """A store of one's own: other tests count the runs of the session's."""
-    return own_store
-
-
-@pytest.fixture
 def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     """Batches and parts so small that a small table has many."""
     monkeypatch.setattr(streams, "BATCH_ROWS", BATCH)
@@ -70,11 +64,6 @@ def dataset(rows: pd.DataFrame, tmp_path: Path) -> str:
     return str(tmp_path / "rows.parquet")
 
 
-@pytest.fixture
-def bundle(client: MlflowClient, tmp_path: Path) -> Bundle:
-    return fetch_model(CHAMPION, tmp_path).bundle
-
-
 def settings(dataset: str, tmp_path: Path, **more: Any) -> ScoreSettings:
     return ScoreSettings(CHAMPION, dataset, str(tmp_path / "scores"), **more)
 
@@ -92,11 +81,11 @@ def assert_scores(output: Path, bundle: Bundle, rows: pd.DataFrame) -> None:
 @pytest.mark.every_back_end
 @pytest.mark.usefixtures("small_parts")
 def test_every_row_is_scored_in_order_with_its_version(
-    bundle: Bundle, rows: pd.DataFrame, dataset: str, tmp_path: Path
+    champion: Bundle, rows: pd.DataFrame, dataset: str, tmp_path: Path
 ) -> None:
     result = score(settings(dataset, tmp_path, keep="number"), progress=False)
     output = tmp_path / "scores"
-    assert_scores(output, bundle, rows)
+    assert_scores(output, champion, rows)
     found = pd.read_parquet(output)
     assert list(found) == ["number", "score", "confidence", "region", "model_version"]
     assert found["number"].tolist() == list(range(ROWS))
@@ -107,10 +96,10 @@ def test_every_row_is_scored_in_order_with_its_version(
 
 
 def test_the_run_says_what_scored_and_how_many_rows(
-    client: MlflowClient, bundle: Bundle, dataset: str, tmp_path: Path
+    own_store: MlflowClient, champion: Bundle, dataset: str, tmp_path: Path
 ) -> None:
     result = score(settings(dataset, tmp_path), progress=False)
-    run = client.search_runs(["0"], order_by=["start_time DESC"], max_results=1)[0]
+    run = own_store.search_runs(["0"], order_by=["start_time DESC"], max_results=1)[0]
     assert run.info.status == "FINISHED"
     assert run.data.tags["model"] == result.model == "models:/ssad/1"
     assert run.data.params["dataset"] == dataset
@@ -119,7 +108,7 @@ def test_the_run_says_what_scored_and_how_many_rows(
 
 @pytest.mark.usefixtures("small_parts")
 def test_an_interrupted_scoring_goes_on_where_it_was(
-    bundle: Bundle, rows: pd.DataFrame, dataset: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    champion: Bundle, rows: pd.DataFrame, dataset: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     output, partial = tmp_path / "scores", tmp_path / "scores.partial"
     score_batch, scored = scoring.score_batch, []
@@ -141,14 +130,14 @@ def test_an_interrupted_scoring_goes_on_where_it_was(
     scored[:] = [0] * ROWS
     score(settings(dataset, tmp_path, keep="number"), progress=False)
     assert sum(scored) == ROWS - 2 * PART * BATCH
-    assert_scores(output, bundle, rows)
+    assert_scores(output, champion, rows)
     assert not list(output.glob("_part*"))
 
 
 @pytest.mark.usefixtures("small_parts")
 @pytest.mark.parametrize("changed", [False, True])
 def test_an_interrupted_scoring_of_a_fetched_table_goes_on_if_it_is_the_same_as_then(
-    bundle: Bundle,
+    champion: Bundle,
     rows: pd.DataFrame,
     dataset: str,
     tmp_path: Path,
@@ -174,14 +163,14 @@ def test_an_interrupted_scoring_of_a_fetched_table_goes_on_if_it_is_the_same_as_
         score(settings(f"{address}/rows.parquet", tmp_path), progress=False)
     assert done == [0, 0 if changed else 5]
     assert asked == ["/rows.parquet"] * 2
-    assert_scores(tmp_path / "scores", bundle, rows)
+    assert_scores(tmp_path / "scores", champion, rows)
     assert not list(temporary.glob("ssad-*"))
 
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("small_parts")
 def test_a_scoring_that_is_killed_leaves_no_output_and_goes_on(
-    client: MlflowClient, bundle: Bundle, rows: pd.DataFrame, dataset: str, tmp_path: Path
+    own_store: MlflowClient, champion: Bundle, rows: pd.DataFrame, dataset: str, tmp_path: Path
 ) -> None:
     output, partial = tmp_path / "scores", tmp_path / "scores.partial"
     program = f"""
@@ -196,7 +185,7 @@ def slowed(batch, *arguments):
 scoring.score_batch = slowed
 scoring.score(scoring.ScoreSettings({CHAMPION!r}, {dataset!r}, {str(output)!r}), progress=False)
 """
-    uri = client._tracking_client.tracking_uri
+    uri = own_store._tracking_client.tracking_uri
     with subprocess.Popen([sys.executable, "-c", program], cwd=tmp_path, env=environment(uri)) as process:
         deadline = time.monotonic() + SERVER_SECONDS
         while not list(partial.glob("part-*")):
@@ -208,14 +197,14 @@ scoring.score(scoring.ScoreSettings({CHAMPION!r}, {dataset!r}, {str(output)!r}),
     done = len(list(partial.glob("part-*")))
     assert 1 <= done < ROWS / (BATCH * PART)
     score(settings(dataset, tmp_path), progress=False)
-    assert_scores(output, bundle, rows)
+    assert_scores(output, champion, rows)
     assert not partial.exists()
 
 
 @pytest.mark.usefixtures("small_parts")
 @pytest.mark.parametrize("change", ["keep", "table"])
 def test_another_job_does_not_go_on_with_what_is_there(
-    bundle: Bundle, rows: pd.DataFrame, dataset: str, tmp_path: Path, change: str, monkeypatch: pytest.MonkeyPatch
+    champion: Bundle, rows: pd.DataFrame, dataset: str, tmp_path: Path, change: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patch:
         patch.setattr(scoring, "finish", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
@@ -226,13 +215,13 @@ def test_another_job_does_not_go_on_with_what_is_there(
         rows = rows[::-1].reset_index(drop=True)
         rows.to_parquet(dataset)
     score(settings(dataset, tmp_path, keep="number" if change == "keep" else ""), progress=False)
-    assert_scores(tmp_path / "scores", bundle, rows)
+    assert_scores(tmp_path / "scores", champion, rows)
     assert ("number" in pd.read_parquet(tmp_path / "scores")) == (change == "keep")
 
 
 @pytest.mark.usefixtures("small_parts")
 def test_a_scoring_whose_last_step_failed_goes_on(
-    bundle: Bundle, rows: pd.DataFrame, dataset: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    champion: Bundle, rows: pd.DataFrame, dataset: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rename = Path.rename
 
@@ -246,11 +235,11 @@ def test_a_scoring_whose_last_step_failed_goes_on(
         with pytest.raises((SsadError, OSError), match=r"No space left|disk is full"):
             score(settings(dataset, tmp_path), progress=False)
     score(settings(dataset, tmp_path), progress=False)
-    assert_scores(tmp_path / "scores", bundle, rows)
+    assert_scores(tmp_path / "scores", champion, rows)
     assert not {"_job.json", "_lock"} & {path.name for path in (tmp_path / "scores").iterdir()}
 
 
-@pytest.mark.usefixtures("bundle")
+@pytest.mark.usefixtures("champion")
 def test_what_somebody_else_put_in_the_way_is_not_deleted(dataset: str, tmp_path: Path) -> None:
     (tmp_path / "scores.partial").mkdir()
     (tmp_path / "scores.partial" / "notes.txt").write_text("precious")
@@ -261,9 +250,9 @@ def test_what_somebody_else_put_in_the_way_is_not_deleted(dataset: str, tmp_path
 
 @pytest.mark.usefixtures("small_parts")
 def test_the_second_of_two_scorings_to_one_output_stops(
-    bundle: Bundle, rows: pd.DataFrame, dataset: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    champion: Bundle, rows: pd.DataFrame, dataset: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    model = fetch_model(str(bundle.path), tmp_path)
+    model = fetch_model(str(champion.path), tmp_path)
 
     def meanwhile(*arguments: Any) -> None:
         with pytest.raises(SettingsError, match=r"another process is scoring to .*scores at this moment"):
@@ -272,24 +261,24 @@ def test_the_second_of_two_scorings_to_one_output_stops(
 
     monkeypatch.setattr(scoring, "finish", meanwhile)
     score(settings(dataset, tmp_path), progress=False)
-    assert_scores(tmp_path / "scores", bundle, rows)
+    assert_scores(tmp_path / "scores", champion, rows)
 
 
 def test_a_scoring_that_looked_before_another_had_ended_scores_nothing(
-    bundle: Bundle, rows: pd.DataFrame, dataset: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    champion: Bundle, rows: pd.DataFrame, dataset: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    model = fetch_model(str(bundle.path), tmp_path)
+    model = fetch_model(str(champion.path), tmp_path)
     score(settings(dataset, tmp_path), progress=False)
     monkeypatch.delattr(scoring, "_write_parts")
     with pytest.raises(SettingsError, match=r"scores exists already; name another output"):
         scoring.score_locally(settings(dataset, tmp_path, keep="number"), model, progress=False)
-    assert_scores(tmp_path / "scores", bundle, rows)
+    assert_scores(tmp_path / "scores", champion, rows)
     assert not (tmp_path / "scores.partial").exists()
 
 
 @pytest.mark.usefixtures("small_parts")
 def test_what_appears_under_the_name_meanwhile_is_left_and_so_is_what_was_scored(
-    bundle: Bundle, rows: pd.DataFrame, dataset: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    champion: Bundle, rows: pd.DataFrame, dataset: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def meanwhile(*arguments: Any) -> None:
         (tmp_path / "scores").write_text("precious")
@@ -303,10 +292,10 @@ def test_what_appears_under_the_name_meanwhile_is_left_and_so_is_what_was_scored
     (tmp_path / "scores").unlink()
     monkeypatch.setattr(scoring, "score_batch", None)  # all of it is there
     score(settings(dataset, tmp_path), progress=False)
-    assert_scores(tmp_path / "scores", bundle, rows)
+    assert_scores(tmp_path / "scores", champion, rows)
 
 
-@pytest.mark.usefixtures("bundle")
+@pytest.mark.usefixtures("champion")
 def test_an_output_among_the_rows_is_refused(rows: pd.DataFrame, tmp_path: Path) -> None:
     (tmp_path / "table").mkdir()
     rows.to_parquet(tmp_path / "table" / "rows.parquet")
@@ -315,33 +304,33 @@ def test_an_output_among_the_rows_is_refused(rows: pd.DataFrame, tmp_path: Path)
 
 
 def test_an_output_may_have_a_colon_in_its_name(
-    bundle: Bundle, rows: pd.DataFrame, dataset: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    champion: Bundle, rows: pd.DataFrame, dataset: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     score(ScoreSettings(CHAMPION, dataset, "scores:friday"), progress=False)
-    assert_scores(tmp_path / "scores:friday", bundle, rows)
+    assert_scores(tmp_path / "scores:friday", champion, rows)
 
 
 def test_an_explained_row_names_the_columns_that_contribute_most(
-    bundle: Bundle, rows: pd.DataFrame, dataset: str, tmp_path: Path
+    champion: Bundle, rows: pd.DataFrame, dataset: str, tmp_path: Path
 ) -> None:
     score(settings(dataset, tmp_path, explain=3), progress=False)
-    found, errors = pd.read_parquet(tmp_path / "scores"), bundle.errors(rows)
+    found, errors = pd.read_parquet(tmp_path / "scores"), champion.errors(rows)
     for at in range(0, ROWS, 97):
-        names = [bundle.schema.graph_order[column] for column in np.argsort(-errors[at], kind="stable")[:3]]
+        names = [champion.schema.graph_order[column] for column in np.argsort(-errors[at], kind="stable")[:3]]
         assert found["contributors"][at].tolist() == names
         assert found["contributor_shares"][at] == pytest.approx(np.sort(errors[at] / errors[at].sum())[::-1][:3])
 
 
 def test_a_bundles_folder_scores_without_a_version(
-    client: MlflowClient, bundle: Bundle, rows: pd.DataFrame, dataset: str, tmp_path: Path
+    own_store: MlflowClient, champion: Bundle, rows: pd.DataFrame, dataset: str, tmp_path: Path
 ) -> None:
-    score(ScoreSettings(str(bundle.path), dataset, str(tmp_path / "scores")), progress=False)
-    assert_scores(tmp_path / "scores", bundle, rows)
+    score(ScoreSettings(str(champion.path), dataset, str(tmp_path / "scores")), progress=False)
+    assert_scores(tmp_path / "scores", champion, rows)
     assert pd.read_parquet(tmp_path / "scores")["model_version"].isna().all()
 
 
-@pytest.mark.usefixtures("client")
+@pytest.mark.usefixtures("own_store")
 @pytest.mark.parametrize(
     ("more", "error", "sentence"),
     [
@@ -364,7 +353,7 @@ def test_a_mistake_is_one_sentence_and_leaves_nothing(
     assert not list(tmp_path.glob("scores*"))
 
 
-@pytest.mark.usefixtures("client")
+@pytest.mark.usefixtures("own_store")
 def test_nothing_is_written_over(dataset: str, tmp_path: Path) -> None:
     (tmp_path / "scores").mkdir()
     with pytest.raises(SettingsError, match="exists already"):
@@ -372,7 +361,7 @@ def test_nothing_is_written_over(dataset: str, tmp_path: Path) -> None:
     assert list((tmp_path / "scores").iterdir()) == []
 
 
-@pytest.mark.usefixtures("client")
+@pytest.mark.usefixtures("own_store")
 @pytest.mark.parametrize("lost", ["rows", "column"])
 def test_a_table_without_rows_or_without_a_column_leaves_nothing(rows: pd.DataFrame, tmp_path: Path, lost: str) -> None:
     rows = rows.iloc[:0] if lost == "rows" else rows.drop(columns="mean radius")
@@ -382,7 +371,7 @@ def test_a_table_without_rows_or_without_a_column_leaves_nothing(rows: pd.DataFr
     assert not (tmp_path / "scores").exists()
 
 
-@pytest.mark.usefixtures("client")
+@pytest.mark.usefixtures("own_store")
 @pytest.mark.parametrize("row", [0, 5000, 70_000])
 def test_a_row_that_does_not_fit_is_named_by_its_place_in_the_table(
     rows: pd.DataFrame, tmp_path: Path, row: int
@@ -418,7 +407,7 @@ def notebook(spark_here: None) -> Iterator[SparkSession]:
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("client", "spark_here")
+@pytest.mark.usefixtures("own_store", "spark_here")
 def test_spark_workers_give_the_same_rows_the_same_scores(dataset: str, tmp_path: Path) -> None:
     two_workers = "local-cluster[2,1,1024]"
     local = ScoreSettings(CHAMPION, dataset, str(tmp_path / "local"), explain=2, keep="number")
@@ -437,21 +426,21 @@ def test_spark_workers_give_the_same_rows_the_same_scores(dataset: str, tmp_path
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("client")
-def test_the_pyfunc_scores_in_a_notebook_s_spark(bundle: Bundle, rows: pd.DataFrame, notebook: SparkSession) -> None:
+@pytest.mark.usefixtures("own_store")
+def test_the_pyfunc_scores_in_a_notebook_s_spark(champion: Bundle, rows: pd.DataFrame, notebook: SparkSession) -> None:
     from pyspark.sql.functions import struct
 
-    columns = [column.name for column in bundle.schema.columns]
+    columns = [column.name for column in champion.schema.columns]
     udf = mlflow.pyfunc.spark_udf(notebook, CHAMPION, env_manager="local")
     answered = notebook.createDataFrame(rows).select("number", udf(struct(*[f"`{c}`" for c in columns])).alias("says"))
-    found, expected = answered.orderBy("number").select("says.*").toPandas(), bundle.score(rows)
+    found, expected = answered.orderBy("number").select("says.*").toPandas(), champion.score(rows)
     assert found["score"].tolist() == pytest.approx(expected.score, rel=SCORE_TOLERANCE)
     assert found["confidence"].tolist() == pytest.approx(expected.confidence, abs=1e-4)
     assert found["region"].tolist() == expected.region.tolist()
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("client")
+@pytest.mark.usefixtures("own_store")
 def test_a_notebook_s_session_stays_as_it_was(dataset: str, tmp_path: Path, notebook: SparkSession) -> None:
     without = pd.read_parquet(dataset).drop(columns="mean radius")
     without.to_parquet(tmp_path / "without.parquet")
@@ -463,7 +452,7 @@ def test_a_notebook_s_session_stays_as_it_was(dataset: str, tmp_path: Path, note
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("client", "notebook")
+@pytest.mark.usefixtures("own_store", "notebook")
 def test_spark_reads_gaps_moments_and_truth_values_as_the_local_engine_does(tmp_path: Path) -> None:
     generator = np.random.default_rng(0)
     trained = pd.DataFrame({"size": generator.normal(size=300), "tries": generator.integers(0, 50, 300)})
@@ -499,7 +488,7 @@ def test_spark_reads_gaps_moments_and_truth_values_as_the_local_engine_does(tmp_
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("bundle", "notebook")
+@pytest.mark.usefixtures("champion", "notebook")
 def test_spark_scores_every_file_of_a_folder(rows: pd.DataFrame, tmp_path: Path) -> None:
     rows = rows.reset_index(drop=True).assign(number=range(len(rows)), seen=pd.Timestamp("2024-01-01", tz="Asia/Tokyo"))
     (tmp_path / "table" / "below").mkdir(parents=True)
@@ -514,7 +503,7 @@ def test_spark_scores_every_file_of_a_folder(rows: pd.DataFrame, tmp_path: Path)
     assert (found["spark"]["seen"] == found["local"]["seen"]).all()
 
 
-@pytest.mark.usefixtures("bundle", "notebook")
+@pytest.mark.usefixtures("champion", "notebook")
 @pytest.mark.parametrize(("dataset", "output"), [("rows[1]", "scores"), ("rows1", "scores{1}")])
 def test_a_path_that_spark_takes_for_a_pattern_is_refused(
     dataset: str, output: str, rows: pd.DataFrame, tmp_path: Path
@@ -532,14 +521,14 @@ def test_a_column_that_would_be_written_over_is_not_kept(dataset: str, tmp_path:
     assert settings(dataset, tmp_path, keep='number, "press, bar"').kept == ["number", "press, bar"]
 
 
-@pytest.mark.usefixtures("bundle")
+@pytest.mark.usefixtures("champion")
 def test_an_output_that_cannot_be_written_is_named(dataset: str, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(SettingsError, match=r"file/scores cannot be written \(Not a directory\)"):
         score(ScoreSettings(CHAMPION, dataset, str(tmp_path / "file" / "scores")), progress=False)
 
 
-@pytest.mark.usefixtures("bundle", "small_parts")
+@pytest.mark.usefixtures("champion", "small_parts")
 def test_a_full_disk_is_named_and_scoring_goes_on_when_there_is_room(
     dataset: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -558,7 +547,7 @@ def test_a_full_disk_is_named_and_scoring_goes_on_when_there_is_room(
     assert sum(score(settings(dataset, tmp_path, keep="number"), progress=False).rows.values()) == ROWS
 
 
-@pytest.mark.usefixtures("bundle")
+@pytest.mark.usefixtures("champion")
 def test_a_table_with_none_of_the_columns_is_told_apart_from_an_empty_one(tmp_path: Path) -> None:
     pd.DataFrame({"other": [1, 2]}).to_parquet(tmp_path / "other.parquet")
     with pytest.raises(RowsError, match="the rows lack 30 of the detector's 30 columns"):
@@ -566,7 +555,7 @@ def test_a_table_with_none_of_the_columns_is_told_apart_from_an_empty_one(tmp_pa
     assert not list(tmp_path.glob("scores*"))
 
 
-@pytest.mark.usefixtures("client")
+@pytest.mark.usefixtures("own_store")
 @pytest.mark.parametrize(
     "kind", [pa.timestamp("ns"), pa.timestamp("us"), pa.timestamp("us", "Asia/Tokyo"), pa.date32()]
 )
@@ -585,14 +574,14 @@ def test_moments_in_a_column_of_words_are_the_words_that_they_are_to_pandas(tmp_
     assert pd.read_parquet(tmp_path / "scores")["score"].tolist() == expected.score.tolist()
 
 
-@pytest.mark.usefixtures("bundle")
+@pytest.mark.usefixtures("champion")
 def test_a_folder_without_a_file_holds_no_rows(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(DatasetError, match="empty holds no rows"):
         score(settings(str(tmp_path / "empty"), tmp_path), progress=False)
 
 
-@pytest.mark.usefixtures("bundle")
+@pytest.mark.usefixtures("champion")
 def test_a_word_among_the_numbers_leaves_no_partial_folder(rows: pd.DataFrame, tmp_path: Path) -> None:
     rows.assign(**{"mean radius": "wide"}).to_csv(tmp_path / "words.csv")
     with pytest.raises(RowsError, match="row 0, column 'mean radius': expected a number or null"):

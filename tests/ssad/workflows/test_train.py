@@ -16,7 +16,7 @@ from ssad.bundle import Bundle
 from ssad.detectors import FitSettings
 from ssad.workflows.summary import next_step, show
 from ssad.workflows.train import TrainSettings, prepare, train
-from tests.ssad.workflows.conftest import small_table
+from tests.conftest import small_table
 from tests.ssad.workflows.support import QUIET_LIBRARIES, Store, file_server
 
 pytestmark = QUIET_LIBRARIES
