@@ -136,9 +136,10 @@ class Gate:
             logger.error("request %s failed: %s at %s", request_id.decode(), type(error).__name__, place)
             await exchange.refuse(path, RefusalError(500, FAILED, "failure"))
         except asyncio.CancelledError:  # the server's time to end is over
-            refusal = busy("the service ends before this is answered; ask again.", "shutdown")
-            self.service.metrics.rejected.labels(refusal.reason).inc()
-            await exchange.refuse(path, refusal)
+            if not exchange.status:
+                refusal = busy("the service ends before this is answered; ask again.", "shutdown")
+                self.service.metrics.rejected.labels(refusal.reason).inc()
+                await exchange.refuse(path, refusal)
             raise
         finally:
             self._running -= 1

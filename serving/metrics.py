@@ -168,7 +168,7 @@ def _forget_the_dead(folder: Path) -> None:
         worker = int(file.stem.rpartition("_")[2])
         try:
             os.kill(worker, 0)  # which only asks whether it is there
-        except ProcessLookupError:
+        except (ProcessLookupError, PermissionError):  # gone, or somebody else's by now
             with contextlib.suppress(FileNotFoundError):  # another worker was sooner
                 mark_process_dead(worker)  # type: ignore[no-untyped-call]  # the library has no types
 

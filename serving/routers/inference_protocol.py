@@ -154,8 +154,8 @@ def _read_tensor(tensor: dict[str, Any]) -> tuple[str, list[int], list[Any]]:
         raise RowsError("a tensor must have a name and data.")
     if not isinstance(shape, list) or not shape or not all(type(side) is int and side >= 0 for side in shape):
         raise RowsError("the shape of a tensor must be a list of whole numbers.")
-    rows = len(shape) > 1 and bool(data) and all(isinstance(row, list) for row in data)
-    if rows and any(len(row) != math.prod(shape[1:]) for row in data):
+    rows, width = len(shape) > 1 and bool(data) and all(isinstance(row, list) for row in data), math.prod(shape[1:])
+    if rows and any(len(row) != width for row in data):
         raise RowsError("a row of a tensor must have as many values as its shape says.")
     if rows:
         data = [value for row in data for value in row]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sized
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -47,8 +47,8 @@ class DataFrameToTensor:
 class DataFrameWithLabels(Dataset[tuple[Any, Any]]):
     """Rows of a numeric DataFrame and the column that labels them, converted once.
 
-    A transform other than `DataFrameToTensor` is applied to each row, or label, as it is asked for: a tensor of shape
-    (d,), or () where the published library has labels of shape (1,).
+    A transform other than `DataFrameToTensor` is applied to each row, or label, as it is asked for. A row is a tensor
+    of shape (d,), a label one of shape (); the published library's label has shape (1,).
 
     Attributes:
         data: features, shape (n, d), float32.
@@ -221,9 +221,10 @@ def _fetch(dataset: Any, at: Picked) -> Any:
     if type(dataset).__getitem__ in AT_ONCE:  # one that a subclass wrote may know rows alone
         return dataset[at]
     numbers = _numbers(at, len(dataset))
-    if type(dataset) is Subset and isinstance(dataset.dataset, Sized):
-        rows = range(len(dataset.dataset))
-        return _fetch(dataset.dataset, torch.tensor([rows[dataset.indices[number]] for number in numbers]))
+    if type(dataset) is Subset and type(dataset.dataset).__getitem__ in AT_ONCE:
+        whole: Any = dataset.dataset
+        rows = range(len(whole))
+        return _fetch(whole, torch.tensor([rows[dataset.indices[number]] for number in numbers]))
     fetch = getattr(dataset, "__getitems__", None)
     return default_collate(fetch(numbers) if fetch else [dataset[number] for number in numbers])
 

@@ -289,25 +289,34 @@ def _process_as_it_was() -> Iterator[None]:
     environment = {name: os.environ.get(name) for name in LIGHTNING_VARIABLES}
     tries, precision = torch.backends.cudnn.benchmark, torch.get_default_dtype()
     strict, warns = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
-    products = torch.get_float32_matmul_precision()
+    # Not by get_float32_matmul_precision, which refuses where these were set.
+    backends: Any = torch.backends
+    products = {kind: kind.fp32_precision for kind in (backends.cuda.matmul, backends.mkldnn.matmul)}
+    autocast = {kind: torch.is_autocast_enabled(kind) for kind in ("cpu", "cuda")}
     torch.set_default_dtype(torch.float32)
-    torch.set_float32_matmul_precision("highest")
+    for kind in products:
+        kind.fp32_precision = "ieee"
+    for device in autocast:
+        torch.set_autocast_enabled(device, False)
     failure = None
     try:
-        with isolate_rng(), torch.inference_mode(False), torch.enable_grad(), torch.autocast("cpu", enabled=False):
+        with isolate_rng(), torch.inference_mode(False), torch.enable_grad():
             try:
                 yield
             except BaseException as error:  # after which `isolate_rng` takes nothing back
                 failure = error
     finally:
         torch.set_default_dtype(precision)
-        torch.set_float32_matmul_precision(products)
+        for kind, value in products.items():
+            kind.fp32_precision = value
+        for device, enabled in autocast.items():
+            torch.set_autocast_enabled(device, enabled)
         torch.use_deterministic_algorithms(strict, warn_only=warns)
         torch.backends.cudnn.benchmark = tries
-        for name, value in environment.items():
+        for name, text in environment.items():
             os.environ.pop(name, None)
-            if value is not None:
-                os.environ[name] = value
+            if text is not None:
+                os.environ[name] = text
     if failure is not None:
         raise failure
 

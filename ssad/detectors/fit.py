@@ -43,7 +43,7 @@ GOLDEN_ROWS = 16
 
 
 class EncodedRows(L.LightningDataModule):
-    """Unlabelled feature tensors as a data module, for one that gives out its batches.
+    """Unlabelled feature tensors as a data module without loaders: `SelfSupervisionDataModule` makes the batches.
 
     Attributes:
         train: training rows.

@@ -17,8 +17,8 @@ MIN_BATCH, MAX_BATCH = 32, 1024
 COUNTS = ("max_epochs", "every_n_epochs", "batch_size")
 """Settings that are whole numbers of at least 1."""
 
-MOST = 2**31 - 1
-"""Of any of them: beyond it torch cannot count."""
+MAX_COUNT = 2**31 - 1
+"""Largest of `COUNTS`: torch counts in 32 bits."""
 
 PRECISIONS = ("32-true", "16-mixed", "bf16-mixed")
 
@@ -56,9 +56,9 @@ class FitSettings:
         preset(self.detector)
         check_settings(self._kind_problems())
         problems = [
-            f"{name} must be in [1, {MOST}], got {value}"
+            f"{name} must be in [1, {MAX_COUNT}], got {value}"
             for name in COUNTS
-            if (value := getattr(self, name)) is not None and not 1 <= value <= MOST
+            if (value := getattr(self, name)) is not None and not 1 <= value <= MAX_COUNT
         ]
         if self.learning_rate is not None and not 0 < self.learning_rate < math.inf:
             problems.append(f"learning_rate must be above 0, got {self.learning_rate}")

@@ -190,7 +190,7 @@ def _evaluated(scores: Floats, labels: Labels, model: FetchedModel, dataset: Pan
     run: Any = mlflow.models.evaluate
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # hints on whole numbers, of no use here
-        # By the name and digest of the table that was scored: MLflow's runs are found by them.
+        # Named as the table that was scored, so that MLflow finds its runs by name and digest.
         rows = from_pandas(
             pd.DataFrame({"score": scores, "label": labels}),
             source=dataset.source,

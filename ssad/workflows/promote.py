@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import tempfile
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -15,7 +17,7 @@ from mlflow.entities.model_registry import ModelVersion
 from ssad.bundle import Bundle
 from ssad.datasets.labels import AUTO
 from ssad.datasets.tables import LABEL
-from ssad.errors import RefusedError, SsadError, check_settings
+from ssad.errors import RefusedError, SsadError, check_settings, reason_of
 from ssad.model_uri import ModelUri
 from ssad.workflows.promotion_checks import Check, find_checks
 from ssad.workflows.registry import (
@@ -28,7 +30,9 @@ from ssad.workflows.registry import (
     registered_name,
 )
 from ssad.workflows.scored_table import ANOTHER_POPULATION, limit_problems
-from ssad.workflows.tracking import log_new_params, tracked_run
+from ssad.workflows.tracking import FAILURES, log_new_params, tracked_run
+
+logger = logging.getLogger(__name__)
 
 HEADING = "### Promotion checks"
 
@@ -106,7 +110,7 @@ def promote(settings: PromoteSettings) -> PromoteResult:
             uri = f"models:/{name}@{PREVIOUS}" if settings.rollback else settings.candidate
             candidate = fetch_model(uri, Path(folder) / "candidate")
             assert candidate.version is not None  # a registered name has versions alone
-            if uri == settings.candidate:
+            if not settings.rollback:
                 _check_not_rolled_back(client, name, candidate.version, uri)
             champion = None if settings.rollback else _champion_bundle(former, Path(folder) / "champion")
             if former and str(former.version) == candidate.version:
@@ -117,10 +121,9 @@ def promote(settings: PromoteSettings) -> PromoteResult:
                 if not settings.rollback:
                     _write_checks(client, name, candidate.version, checks, run.info.run_id)
                 _check_passed(name, candidate.version, checks)
-                move_champion(client, name, candidate.version, former)
-                client.delete_model_version_tag(name, candidate.version, ROLLED_BACK)
-                if settings.rollback and former:
-                    client.set_model_version_tag(name, former.version, ROLLED_BACK, run.info.run_id)
+                left = former if settings.rollback else None
+                with _marked(client, name, candidate.version, left, run.info.run_id):
+                    move_champion(client, name, candidate.version, former)
     return PromoteResult(name, candidate.version, _number(former), checks, not settings.dry_run)
 
 
@@ -148,18 +151,39 @@ def _log_checks(checks: list[Check], candidate: str) -> None:
 
 
 def _check_not_rolled_back(client: MlflowClient, name: str, version: str, uri: str) -> None:
-    """Refuse a version that was rolled back where an alias means it, as in the next of scheduled promotions.
+    """Refuse a version that was rolled back unless it is named by its number: the next scheduled promotion names none.
 
     Raises:
         RefusedError: it was.
     """
     run_id = client.get_model_version(name, version).tags.get(ROLLED_BACK)
-    found = ModelUri.of(uri)
-    if run_id and found and found.alias:
+    if run_id and ModelUri.of(uri) != ModelUri(name, version=version):
         raise RefusedError(
-            f"version {version} of {name}, which is {found.alias}, was rolled back by run {run_id}; train again, or "
+            f"version {version} of {name}, which {uri} means, was rolled back by run {run_id}; train again, or "
             f"promote it by its number, as models:/{name}/{version}."
         )
+
+
+@contextmanager
+def _marked(client: MlflowClient, name: str, version: str, left: ModelVersion | None, run_id: str) -> Iterator[None]:
+    """Mark the version that a rollback leaves before the alias moves, and unmark the one that is champion after.
+
+    A rollback to a marked version undoes one, and marks none.
+    """
+    undone = ROLLED_BACK in client.get_model_version(name, version).tags
+    if left and not undone:
+        client.set_model_version_tag(name, left.version, ROLLED_BACK, run_id)
+    try:
+        yield
+    except BaseException:
+        if left and not undone:
+            client.delete_model_version_tag(name, left.version, ROLLED_BACK)
+        raise
+    if undone:
+        try:
+            client.delete_model_version_tag(name, version, ROLLED_BACK)
+        except FAILURES as error:  # the alias has moved: what was asked for is done
+            logger.warning("version %s of %s keeps its tag %s (%s)", version, name, ROLLED_BACK, reason_of(error))
 
 
 def _write_checks(client: MlflowClient, name: str, version: str, checks: list[Check], run_id: str) -> None:
@@ -184,7 +208,8 @@ def _check_passed(name: str, version: str, checks: list[Check]) -> None:
 
 
 def _markdown(checks: list[Check]) -> str:
-    rows = [f"| {c.name} | {c.value} | {c.limit} | {'yes' if c.passed else '**no**'} |" for c in checks]
+    cells = [(c.name, c.value, c.limit, "yes" if c.passed else "**no**") for c in checks]
+    rows = ["| " + " | ".join(" ".join(cell.split()).replace("|", "\\|") for cell in row) + " |" for row in cells]
     return "\n".join([HEADING, "", "| check | found | expected | passed |", "|---|---|---|---|", *rows])
 
 

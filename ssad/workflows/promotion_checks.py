@@ -188,7 +188,9 @@ def _unlabelled(drift: Drift, champion: Bundle | None, table: ScoredTable, setti
     checks = [
         _at_least("unlabelled rows", drift.rows, MIN_UNLABELLED_ROWS),
         _at_most("stability index of its scores", drift.score_psi, settings.max_drift),
-        _at_most("stability index of the column that moved most", moved, settings.max_drift, f"{column} {moved:.4g}"),
+        _at_most(
+            "stability index of the column that moved most", moved, settings.max_drift, f"{moved:.4g} ({column[:100]})"
+        ),
         _at_most("share called abnormal", drift.region_shares["abnormal"], settings.max_abnormal),
     ]
     if champion is None:

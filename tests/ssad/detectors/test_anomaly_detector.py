@@ -111,14 +111,16 @@ def test_a_fit_that_fails_leaves_the_global_random_states_alone(points: Any) -> 
 
 def test_what_torch_is_set_to_does_not_change_a_fit(points: Any, detector: AnomalyDetector) -> None:
     torch.set_default_dtype(torch.float64)
-    torch.set_float32_matmul_precision("medium")
+    products: Any = torch.backends.mkldnn.matmul  # type: ignore[attr-defined]  # which its types do not know
+    before, products.fp32_precision = products.fp32_precision, "bf16"
     try:
         with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
             again = AnomalyDetector(random_state=0, max_epochs=3).fit(points)
-        assert (torch.get_default_dtype(), torch.get_float32_matmul_precision()) == (torch.float64, "medium")
+            assert torch.is_autocast_enabled("cpu")
+        assert (torch.get_default_dtype(), products.fp32_precision) == (torch.float64, "bf16")
     finally:
         torch.set_default_dtype(torch.float32)
-        torch.set_float32_matmul_precision("highest")
+        products.fp32_precision = before
     assert (again.anomaly_score(points) == detector.anomaly_score(points)).all()
 
 
