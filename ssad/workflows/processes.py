@@ -28,7 +28,7 @@ ENDING_SECONDS = 5.0
 """How long one that broke off the connection may take to end, and a run to be told that it ended."""
 
 WATCH_SECONDS = 1.0
-HANGING_SECONDS = 15.0
+HANGING_SECONDS = 5.0
 """How often the other processes are looked at, and how long a failed one may go unnoticed."""
 
 
