@@ -132,15 +132,16 @@ def disk_is_full(error: BaseException | None, folder: str | Path | None = None) 
         error: the exception.
         folder: where it failed to write, if it is there: MLflow does not say why a download failed.
     """
-    if folder is not None and Path(folder).is_dir() and shutil.disk_usage(folder).free < A_FILE:
-        return True
     seen: list[BaseException] = []
     while error is not None and error not in seen:
         if getattr(error, "errno", None) == errno.ENOSPC or any(words in str(error) for words in FULL_DISK):
             return True
         seen.append(error)
         error = error.__cause__ or error.__context__
-    return False
+    if folder is None or not Path(folder).is_dir():
+        return False
+    disk = shutil.disk_usage(folder)
+    return disk.free < min(A_FILE, disk.total / 100)  # some file systems tell nothing, which is 0
 
 
 def without_secrets(words: str) -> str:

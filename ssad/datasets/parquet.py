@@ -12,7 +12,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.dataset as pads
 import pyarrow.parquet as pq
-from pyarrow.fs import FileSelector, LocalFileSystem
+from pyarrow.fs import FileSelector, FileType, LocalFileSystem
 
 from ssad.datasets.stamps import Stamp, stamps, unchanged
 from ssad.errors import DatasetError, reason_of
@@ -174,7 +174,8 @@ def _paths(path: Path) -> list[Path]:
     """All files that a table may be of."""
     if path.is_file():
         return [path]
-    return [Path(found.path) for found in LocalFileSystem().get_file_info(FileSelector(str(path), recursive=True))]
+    found = LocalFileSystem().get_file_info(FileSelector(str(path), recursive=True))
+    return [Path(one.path) for one in found if one.type == FileType.File]
 
 
 def _dataset(path: Path, words: Collection[str]) -> pads.Dataset:

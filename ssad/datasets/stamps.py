@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from ssad.errors import DatasetError
@@ -14,7 +14,12 @@ Stamp = tuple[int, int]
 
 def stamps(paths: Iterable[Path]) -> dict[Path, Stamp]:
     """Size and time of the last change of each file that is there."""
-    return {path: (path.stat().st_size, path.stat().st_mtime_ns) for path in paths if path.exists()}
+    found = {}
+    for path in paths:
+        with suppress(FileNotFoundError):
+            status = path.stat()
+            found[path] = (status.st_size, status.st_mtime_ns)
+    return found
 
 
 @contextmanager

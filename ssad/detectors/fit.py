@@ -197,7 +197,10 @@ def fit_detector(
     if confidence is None and chosen.first_confidence is not None:
         datamodule.train.confidence.copy_(chosen.first_confidence(features, plan.seed))
     module = chosen.build(features, plan.every_n_epochs, plan.learning_rate)
-    callbacks = [SameForAll(rows, confidence, plan), *trainer.pop("callbacks", ())]
+    callbacks = [
+        SameForAll(rows, plan, trainer.get("precision"), confidence, checkpoint),
+        *trainer.pop("callbacks", ()),
+    ]
     # Notes on hardware, an advertisement, and advice on loaders, which are ours to choose.
     notes = quiet("lightning.pytorch.utilities.rank_zero", logging.WARNING, r"lightning\.")
     with _interruptible(), notes, _same_network(checkpoint):

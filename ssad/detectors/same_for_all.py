@@ -17,13 +17,16 @@ SHOWN = 12
 
 
 class SameForAll(L.Callback):
-    """Refuses to train where processes were given different rows, first confidences or settings.
+    """Refuses to train where processes were given different rows, settings, first confidences or checkpoints.
 
     They would train on what nobody meant, or wait for each other without end.
     """
 
-    def __init__(self, rows: TableRows, confidence: Path | None, plan: Plan) -> None:
-        self.rows, self.confidence, self.plan = rows, confidence, plan
+    def __init__(
+        self, rows: TableRows, plan: Plan, precision: str | None, confidence: Path | None, checkpoint: Path | None
+    ) -> None:
+        self.rows, self.plan, self.precision = rows, plan, precision
+        self.files = {"first confidence": confidence, "checkpoint": checkpoint}
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         """Compare what all processes have, the first place where they can; each of them comes to the same answer.
@@ -39,7 +42,7 @@ class SameForAll(L.Callback):
         first = found[0]
         for rank, facts in enumerate(found):
             differing = [
-                f"{name} is {first[name]} in the first one and {facts[name]} in process {rank}"
+                f"{name}: {first[name]} in process 0, {facts[name]} in process {rank}"
                 for name in facts
                 if facts[name] != first[name]
             ]
@@ -51,5 +54,6 @@ class SameForAll(L.Callback):
 
     def _facts(self) -> dict[str, object]:
         digest = self.rows.digest() or frame_digest(self.rows.frame())
-        first = file_digest(self.confidence)[:SHOWN] if self.confidence else None
-        return {"rows": len(self.rows), "their digest": digest[:SHOWN], "confidence": first, **vars(self.plan)}
+        files = {name: file_digest(path)[:SHOWN] if path else "none" for name, path in self.files.items()}
+        rows = {"rows": len(self.rows), "digest of the rows": digest[:SHOWN]}
+        return {**rows, **files, **vars(self.plan), "precision": self.precision}

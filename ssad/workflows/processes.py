@@ -28,8 +28,10 @@ ENDING_SECONDS = 5.0
 """How long one that broke off the connection may take to end, and a run to be told that it ended."""
 
 WATCH_SECONDS = 1.0
+"""How often the other processes are looked at."""
+
 HANGING_SECONDS = 5.0
-"""How often the other processes are looked at, and how long a failed one may go unnoticed."""
+"""How long one that was seen to have failed may go unnoticed by what waits for it."""
 
 
 def trains_along(num_nodes: int) -> bool:
@@ -69,10 +71,8 @@ class Processes(L.Callback):
 
     def failure(self) -> TrainingError:
         """What is said of one that ended too early."""
-        return TrainingError(
-            f"a process that trains along ended with status {self.ended}; see what it said, and go on with "
-            f"--resume {self._run_id}."
-        )
+        advice = f", and go on with --resume {self._run_id}" if self._run_id else ""
+        return TrainingError(f"a process that trains along ended with status {self.ended}; see what it said{advice}.")
 
     def stop(self, signum: int) -> None:
         """End this process for a signal that its main thread, which waits for another one, does not hear of."""

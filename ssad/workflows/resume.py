@@ -6,7 +6,7 @@ import os
 import socket
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import mlflow
@@ -31,7 +31,7 @@ HEARTBEAT = "system/cpu_utilization_percentage"
 """A metric that MLflow logs every second while a run trains."""
 
 SILENT_SECONDS = 30.0
-"""A run on another machine that logged nothing for so long is taken for one that was cut off."""
+"""A run of a process that cannot be seen, which logged nothing for so long, is taken for one that was cut off."""
 
 CLOCK_SECONDS = 5.0
 """How far a clock that was set moves the time at which a process began."""
@@ -102,9 +102,17 @@ def _check_left(client: MlflowClient, run: Run) -> None:
         )
 
 
+def machine_name() -> str:
+    """Where a process is known by its number: this machine since it was started and, in a container, that one alone."""
+    with suppress(OSError):  # of Linux
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+        return f"{socket.gethostname()}/{boot}/{Path('/proc/self/ns/pid').stat().st_ino}"
+    return socket.gethostname()
+
+
 def process_name(pid: int) -> str:
     """A process of this machine as no other one is named: machine, number, and when it began, in seconds."""
-    return f"{socket.gethostname()} {pid} {psutil.Process(pid).create_time():.0f}"
+    return f"{machine_name()} {pid} {psutil.Process(pid).create_time():.0f}"
 
 
 def _check_cut_off(client: MlflowClient, run: Run) -> None:
@@ -114,7 +122,7 @@ def _check_cut_off(client: MlflowClient, run: Run) -> None:
         SettingsError: it is.
     """
     name = run.data.tags.get(PROCESS, "")
-    if name.startswith(f"{socket.gethostname()} "):
+    if name.startswith(f"{machine_name()} "):
         if _is_there(name):
             raise SettingsError(
                 f"run {run.info.run_id} is training in process {name.split()[1]}; end that one first, or name a run "
@@ -122,11 +130,11 @@ def _check_cut_off(client: MlflowClient, run: Run) -> None:
             )
         return
     beats = client.get_metric_history(run.info.run_id, HEARTBEAT)
-    silent = time.time() - max((beat.timestamp for beat in beats), default=0) / 1000
+    silent = max(0.0, time.time() - max((beat.timestamp for beat in beats), default=0) / 1000)
     if silent < SILENT_SECONDS:
         raise SettingsError(
-            f"run {run.info.run_id} logged something {silent:.0f} s ago, on another machine; name a run that was cut "
-            f"off, or if this one was, resume it in {SILENT_SECONDS:.0f} s."
+            f"run {run.info.run_id} logged something {silent:.0f} s ago, from a process that cannot be seen here; name "
+            f"a run that was cut off, or if this one was, resume it in {SILENT_SECONDS:.0f} s."
         )
 
 
@@ -137,7 +145,7 @@ def _is_there(name: str) -> bool:
         process = psutil.Process(pid)
         same = abs(process.create_time() - began) < CLOCK_SECONDS
         return pid != os.getpid() and same and process.status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
+    except psutil.Error:
         return False
 
 

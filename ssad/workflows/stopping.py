@@ -15,6 +15,9 @@ STOPPING = (signal.SIGINT, signal.SIGTERM)
 PATIENCE_SECONDS = 5.0
 """How long a signal's handler may take to be called."""
 
+_heard = threading.Event()
+"""Whether one was."""
+
 
 class Stopped(SystemExit):
     """A signal asks this process to end; no `Exception`, so that nothing on the way takes it for a failure.
@@ -69,6 +72,7 @@ class Postponed:
                 signal.signal(signum, _stop)
 
     def _note(self, signum: int, frame: Any) -> None:
+        _heard.set()
         self._signum = signum
         for each in STOPPING:
             signal.signal(each, signal.SIG_DFL)
@@ -84,6 +88,7 @@ def heard_while_waiting(end: Callable[[int], None]) -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGTERM) is not _stop:
         yield
         return
+    _heard.clear()
     ours, theirs = socket.socketpair()
     theirs.setblocking(False)
     before = signal.set_wakeup_fd(theirs.fileno(), warn_on_full_buffer=False)
@@ -98,8 +103,8 @@ def heard_while_waiting(end: Callable[[int], None]) -> Iterator[None]:
 def _listen(ours: socket.socket, end: Callable[[int], None]) -> None:
     with ours:
         while arrived := ours.recv(1):
-            select.select([ours], [], [], PATIENCE_SECONDS)
-            if arrived[0] in STOPPING and signal.getsignal(arrived[0]) is not signal.SIG_DFL:  # which handlers set
+            select.select([ours], [], [], PATIENCE_SECONDS)  # for a second signal, or the end of all this
+            if arrived[0] in STOPPING and not _heard.is_set():
                 end(arrived[0])
 
 
@@ -111,6 +116,7 @@ def too_late_to_stop() -> None:
 
 
 def _stop(signum: int, frame: Any) -> NoReturn:
+    _heard.set()
     for each in STOPPING:
         signal.signal(each, signal.SIG_DFL)
     raise Stopped(signum)

@@ -33,7 +33,7 @@ from ssad.workflows.registry import Registered, log_bundle, name_problems, regis
 from ssad.workflows.resume import newest_checkpoint, resumable, take_over
 from ssad.workflows.signature import describe_rows
 from ssad.workflows.stopping import heard_while_waiting, too_late_to_stop
-from ssad.workflows.tracking import log_new_params, log_rows, make_database, tracked_run
+from ssad.workflows.tracking import FAILURES, explained, log_new_params, log_rows, make_database, tracked_run
 
 TEST_SHARE = 0.3
 """Share of a labelled table that is held out for test: ADBench's [Han et al., NeurIPS 2022]."""
@@ -190,7 +190,7 @@ def _train(settings: TrainSettings, tables: Tables, progress: bool) -> TrainResu
         if settings.resume:
             take_over(settings.resume, run)
         with resumable(run), tempfile.TemporaryDirectory() as folder:
-            detector = _fit(settings, tables, mlf_logger, progress)
+            detector = _fit(settings, tables, mlf_logger, progress, run_id)
             bundle_path = Path(folder) / "bundle"
             detector.write_bundle(bundle_path)
             first = tables.train.head(PARITY_ROWS)
@@ -213,13 +213,15 @@ def _description(settings: TrainSettings, detector: FittedDetector) -> str:
     )
 
 
-def _fit(settings: TrainSettings, tables: Tables, mlf_logger: MLFlowLogger, progress: bool) -> FittedDetector:
-    """Train, from the last checkpoint of the run to resume if there is one.
+def _fit(
+    settings: TrainSettings, tables: Tables, mlf_logger: MLFlowLogger, progress: bool, run_id: str | None = None
+) -> FittedDetector:
+    """Train, from the last checkpoint of the run to resume if there is one; `run_id` is of the run that is logged to.
 
     Raises:
         TrainingError: training fails, here or in another process.
     """
-    processes = Processes(mlf_logger.run_id)
+    processes = Processes(run_id)
     hardware = vars(settings.hardware)
     alone = settings.hardware.devices * settings.hardware.num_nodes == 1
     try:
@@ -242,9 +244,13 @@ def _fit(settings: TrainSettings, tables: Tables, mlf_logger: MLFlowLogger, prog
 
 def _train_along(settings: TrainSettings, tables: Tables) -> NoReturn:
     """Train as a process that helps the first one, and exit."""
-    make_database(mlflow.get_tracking_uri())  # or the logger would, while the first process does
+    uri = mlflow.get_tracking_uri()
     try:
-        _fit(settings, tables, MLFlowLogger(tracking_uri=mlflow.get_tracking_uri()), progress=False)
+        make_database(uri)  # or the logger would, while the first process does
+    except FAILURES as error:
+        raise explained(error) from error
+    try:
+        _fit(settings, tables, MLFlowLogger(tracking_uri=uri), progress=False)
     except RuntimeError as error:
         if LOST_CONNECTION not in str(error):
             raise

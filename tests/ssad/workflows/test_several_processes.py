@@ -41,6 +41,7 @@ def test_two_processes_leave_what_one_leaves(command_line: CommandLine, tracking
     client = MlflowClient(tracking)
     (unnamed,) = MlflowClient(f"sqlite:///{folder / 'mlflow.db'}").search_runs(["0"])
     *several, one = client.search_runs(["0"])
+    assert [experiment.name for experiment in client.search_experiments()] == ["Default"]
     assert len(several) == 1
     assert len(client.search_model_versions("name='ssad'")) == 2
     several.append(unnamed)
@@ -87,7 +88,7 @@ def test_two_processes_train_what_one_trains_but_for_rounding(detector: str, tmp
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("rows", "told"), [(200, r"digest is \w{12}"), (201, "rows is 200")], ids=["rows", "a row more"]
+    ("rows", "told"), [(200, r"digest of the rows: \w{12}"), (201, "rows: 200")], ids=["rows", "a row more"]
 )
 def test_two_machines_with_other_rows_do_not_train(
     rows: int, told: str, command_line: CommandLine, tracking: str, tmp_path: Path
@@ -102,8 +103,9 @@ def test_two_machines_with_other_rows_do_not_train(
         assert done.returncode == 2, done.stderr
         assert "Traceback" not in done.stderr
         (line,) = [line for line in done.stderr.splitlines() if line.startswith("ssad: ")]
-        assert re.search(f"the processes were not given the same: .*{told} in the first one and ", line)
+        assert re.search(f"the processes were not given the same: .*{told} in process 0, ", line)
     (run,) = MlflowClient(tracking).search_runs(["0"])
+    assert [experiment.name for experiment in MlflowClient(tracking).search_experiments()] == ["Default"]
     assert run.info.status == "FAILED"
 
 

@@ -101,6 +101,7 @@ def test_a_signal_ends_training_and_its_run_as_killed(
         said, ended_as = left_behind(process, tracking, run_id)
     assert (process.returncode, ended_as) == (status, "KILLED")
     assert f"ssad: stopped by {signum.name}; train goes on with --resume {run_id}\n" in said
+    assert "Successfully terminated system metrics" in said  # and was not cut off by the thread that listens
 
 
 def test_a_process_that_dies_ends_training_in_one_sentence(small: Path, tracking: str) -> None:
