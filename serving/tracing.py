@@ -46,22 +46,25 @@ class Traced:
     """
 
     def __init__(self, app: ASGIApp, tracer: Tracer) -> None:
+        from opentelemetry.trace import SpanKind, StatusCode
+        from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+
         self._app, self._tracer = app, tracer
+        self._kind, self._failed = SpanKind.SERVER, StatusCode.ERROR
+        self._parent = TraceContextTextMapPropagator().extract
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request within a span."""
         if scope["type"] != "http" or scope["path"] in UNTRACED:
             await self._app(scope, receive, send)
             return
-        from opentelemetry.trace import StatusCode
-
         span = self._begun(scope)
 
         async def noted(message: Message) -> None:
             if message["type"] == "http.response.start":
                 span.set_attribute("http.response.status_code", message["status"])
                 if message["status"] >= 500:
-                    span.set_status(StatusCode.ERROR)
+                    span.set_status(self._failed)
             await send(message)
 
         try:
@@ -71,14 +74,11 @@ class Traced:
 
     def _begun(self, scope: Scope) -> Span:
         """A span of a request; it continues the trace of a `traceparent`."""
-        from opentelemetry.trace import SpanKind
-        from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
-
         parents = [value.decode("latin-1") for name, value in scope["headers"] if name == b"traceparent"]
         method, handler = known_method(scope["method"]), handler_of(scope["path"])
         return self._tracer.start_span(
             f"{method} {handler}",
-            TraceContextTextMapPropagator().extract({"traceparent": parents[0]} if parents else {}),
-            SpanKind.SERVER,
+            self._parent({"traceparent": parents[0]} if parents else {}),
+            self._kind,
             {"http.request.method": method, "http.route": handler},
         )

@@ -148,7 +148,7 @@ class Reference:
         self._score = np.asarray(document["counts"], np.int64)
         self._places = np.cumsum(self._score) / self._score.sum()
         self._dates = {column.name for column in schema.of_kind("date")}
-        self._columns = {name: self._flat_counts(name, cells) for name, cells in self._cells.items()}
+        self._columns = {name: self._compared_counts(name, cells) for name, cells in self._cells.items()}
 
     def count(self, scores: Floats, inputs: GraphInputs) -> RowCounts:
         """Count rows, given as graph inputs with their scores, in the cells of the training rows."""
@@ -156,10 +156,10 @@ class Reference:
         return RowCounts(
             bin_counts(self._edges, scores),
             np.bincount(self._thresholds.codes(scores), minlength=len(REGIONS)),
-            {name: self._flat_counts(name, _count(self._cells[name], values)) for name, values in columns.items()},
+            {name: self._compared_counts(name, _count(self._cells[name], values)) for name, values in columns.items()},
         )
 
-    def _flat_counts(self, name: str, cells: dict[str, Any]) -> Counts:
+    def _compared_counts(self, name: str, cells: dict[str, Any]) -> Counts:
         """The counts of a column's cells; of a date whether there is one, as every later row is in the last bin."""
         flat = _flat_counts(cells)
         return np.asarray([flat[:-1].sum(), flat[-1]]) if name in self._dates else flat

@@ -475,50 +475,54 @@ def test_without_an_admin_key_nobody_is_admin(client: TestClient) -> None:
     assert client.post("/admin/reload", headers={"X-API-Key": ""}).status_code == 403
 
 
-def test_keys_are_read_again_when_their_file_changes(
-    client_of: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def keys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where a file of keys is to be, which is looked at for every request."""
     monkeypatch.setattr("serving.keys.REFRESH_SECONDS", 0.0)
-    file = tmp_path / "keys"
-    file.write_text(f"{hashed('old')}  # to be retired\n")
-    client = client_of(api_keys_file=file)
-    assert client.get("/v1/model", headers={"X-API-Key": "old"}).status_code == 200
+    return tmp_path / "keys"
+
+
+def status_with(client: TestClient, key: str) -> int:
+    """What a request with a key is answered."""
+    return client.get("/v1/model", headers={"X-API-Key": key}).status_code
+
+
+def test_keys_are_read_again_when_their_file_changes(client_of: Client, keys: Path) -> None:
+    keys.write_text(f"{hashed('old')}  # to be retired\n")
+    client = client_of(api_keys_file=keys)
+    assert status_with(client, "old") == 200
     for later, damaged in enumerate((b"no hash", b"\xff no text"), 1):
-        file.write_bytes(damaged)
-        os.utime(file, (later, later))
-        assert client.get("/v1/model", headers={"X-API-Key": "old"}).status_code == 200
-    file.write_text(hashed("new"))
-    os.utime(file, (3, 3))
-    assert client.get("/v1/model", headers={"X-API-Key": "old"}).status_code == 401
-    assert client.get("/v1/model", headers={"X-API-Key": "new"}).status_code == 200
+        keys.write_bytes(damaged)
+        os.utime(keys, (later, later))
+        assert status_with(client, "old") == 200
+    keys.write_text(hashed("new"))
+    os.utime(keys, (3, 3))
+    assert status_with(client, "old") == 401
+    assert status_with(client, "new") == 200
 
 
 def test_keys_are_read_again_when_another_file_of_the_same_time_takes_the_place_of_theirs(
-    client_of: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    client_of: Client, keys: Path
 ) -> None:
-    monkeypatch.setattr("serving.keys.REFRESH_SECONDS", 0.0)
-    file, aside = tmp_path / "keys", tmp_path / "aside"
-    for path, key in ((file, "old"), (aside, "new")):
+    aside = keys.with_name("aside")
+    for path, key in ((keys, "old"), (aside, "new")):
         path.write_text(hashed(key))
         os.utime(path, (1, 1))
-    client = client_of(api_keys_file=file)
-    assert client.get("/v1/model", headers={"X-API-Key": "old"}).status_code == 200
-    aside.rename(file)
-    assert client.get("/v1/model", headers={"X-API-Key": "old"}).status_code == 401
-    assert client.get("/v1/model", headers={"X-API-Key": "new"}).status_code == 200
+    client = client_of(api_keys_file=keys)
+    assert status_with(client, "old") == 200
+    aside.rename(keys)
+    assert status_with(client, "old") == 401
+    assert status_with(client, "new") == 200
 
 
-def test_an_emptied_file_of_keys_opens_nothing(
-    client_of: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("serving.keys.REFRESH_SECONDS", 0.0)
-    file = tmp_path / "keys"
-    file.write_text(hashed("one"))
-    client = client_of(api_keys_file=file)
-    assert client.get("/v1/model", headers={"X-API-Key": "one"}).status_code == 200
-    file.write_text("")
-    for headers in ({}, {"X-API-Key": ""}, {"X-API-Key": "one"}):
-        assert client.get("/v1/model", headers=headers).status_code == 401
+def test_an_emptied_file_of_keys_opens_nothing(client_of: Client, keys: Path) -> None:
+    keys.write_text(hashed("one"))
+    client = client_of(api_keys_file=keys)
+    assert status_with(client, "one") == 200
+    keys.write_text("")
+    assert client.get("/v1/model").status_code == 401
+    for key in ("", "one"):
+        assert status_with(client, key) == 401
 
 
 def delivery(secret: str, stamp: int, body: bytes = b"{}") -> dict[str, str]:
