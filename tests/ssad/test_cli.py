@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import sqlite3
-import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,7 +16,7 @@ from mlflow import MlflowClient
 from ssad import cli
 from ssad.datamodules import features
 from ssad.workflows.train import TrainSettings, prepare
-from tests.conftest import CommandLine, default_store, small_table
+from tests.conftest import CommandLine, default_store, small_disk, small_table
 from tests.ssad.workflows.support import QUIET_LIBRARIES, free_port
 
 pytestmark = QUIET_LIBRARIES
@@ -392,12 +391,7 @@ def test_a_mistake_in_a_real_process_is_one_sentence_and_nothing_else(command_li
 def test_a_full_disk_is_named_and_nothing_is_registered(
     refusal: Refusal, small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: str
 ) -> None:
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(disk)]
-    if subprocess.run(mount, capture_output=True, check=False).returncode:
-        pytest.skip("mounting a small disk is not permitted here")
-    try:
+    with small_disk(tmp_path, size) as disk:
         with default_store(f"sqlite:///{disk / 'mlflow.db'}"), monkeypatch.context() as patch:
             patch.chdir(disk)
             assert "full" in refusal("train", "--dataset", str(small), "--max-epochs", "1", "--detector", "radon")
@@ -406,5 +400,3 @@ def test_a_full_disk_is_named_and_nothing_is_registered(
             with sqlite3.connect(disk / "mlflow.db") as connection:
                 assert connection.execute("select count(*) from model_versions").fetchone() == (0,)
             connection.close()
-    finally:
-        subprocess.run(["umount", "-l", str(disk)], check=True)
