@@ -1,4 +1,4 @@
-"""A detector of your own: a network, a loss, thresholds and a confidence; the rest comes with the library.
+"""A detector of your own: a network, a loss, thresholds and a confidence to train by; the rest comes with the library.
 
     ssad train --dataset breast-cancer --detector examples.own_detector:OWN --model-name own
 

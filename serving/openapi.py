@@ -11,7 +11,7 @@ from fastapi.openapi.utils import get_openapi
 
 from serving import answers
 from serving.bodies import MOST_EXPLAINED
-from serving.gate import ADMIN, HOOK, OPEN, UNLIMITED
+from serving.gate import ADMIN, HOOK, OPEN, PROBES, UNLIMITED
 from serving.problems import PROBLEM
 from serving.routers.inference_protocol import DATATYPES, UNNAMED
 from serving.routers.scoring import NDJSON_TYPES
@@ -41,8 +41,15 @@ REFUSALS = {
 }
 
 
-LIMITED, KEYED, SIGNED = ("401", "429", "503"), ("401",), ("401", "408", "413")
-"""How what has a limit, what needs a key alone, and the hook can refuse."""
+LIMITED, KEYED = ("401", "429", "503"), ("401",)
+"""How what has a limit, and what needs a key alone, can refuse."""
+
+UNSIGNED = "The delivery is not signed with this service's secret, or is too old."
+
+UNREADY = "No model is loaded, or the process is about to end."
+
+READY = PROBES - {"/livez", "/version", "/v2/health/live"}
+"""Probes that tell of more than that the process runs."""
 
 
 class Document:
@@ -85,10 +92,17 @@ def openapi(app: FastAPI, service: Service) -> dict[str, Any]:
 def _refusals(path: str) -> dict[str, Any]:
     """What the gate, or the hook, answers instead."""
     if path.startswith(ADMIN):
-        return {"403": {"description": "The admin key is needed."}}
+        return _described({"403": "The admin key is needed."})
+    if path == HOOK:
+        return _described({"401": UNSIGNED, "408": REFUSALS["408"], "413": REFUSALS["413"]})
+    if path in READY:
+        return _described({"503": UNREADY})
     keyed = KEYED if path in UNLIMITED else LIMITED
-    statuses = SIGNED if path == HOOK else () if path in OPEN else keyed
-    return {status: {"description": REFUSALS[status]} for status in statuses}
+    return _described({status: REFUSALS[status] for status in keyed if path not in OPEN})
+
+
+def _described(statuses: dict[str, str]) -> dict[str, Any]:
+    return {status: {"description": meaning} for status, meaning in statuses.items()}
 
 
 def example(bundle: Bundle) -> dict[str, Any]:

@@ -36,7 +36,9 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="ignore", env_ignore_empty=True)
 
     model: str = Field(
-        "models:/ssad@champion", min_length=1, description="model URI of MLflow; one with an alias is followed"
+        "models:/ssad@champion",
+        min_length=1,
+        description="model URI of MLflow, or a bundle's folder; one with an alias is followed",
     )
     host: str = Field("127.0.0.1", description="address to listen at")
     port: int = Field(8000, ge=0, le=65535, description="port to listen at")
@@ -56,7 +58,7 @@ class Settings(BaseSettings):
     fetch_timeout_seconds: float = Field(120.0, gt=0, le=DAY, description="how long fetching a version may take")
     webhook_secret: str = Field("", repr=False, description="secret of MLflow's registry webhook; empty: no webhook")
     api_keys: Words = Field(
-        (), repr=False, description="SHA-256 of each API key, separated by commas; no key at all: open"
+        (), repr=False, description="SHA-256 of each API key, separated by commas; none here and no file: open"
     )
     api_keys_file: Path | None = Field(None, description="file with more, one a line, read again when it changes")
     admin_key: str = Field("", repr=False, description="SHA-256 of the admin key; empty: /admin is closed")

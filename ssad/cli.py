@@ -26,7 +26,7 @@ CHAMPION = "models:/ssad@champion"
 
 Dataset = Annotated[str, typer.Option(help="A name of the catalogue, a path or a URI.")]
 Model = Annotated[str, typer.Option(help="A model URI of MLflow, or a bundle's folder.")]
-Label = Annotated[str, typer.Option(help="The label column; a table without it is unlabelled.")]
+Label = Annotated[str, typer.Option(help="The label column; one not called label must be there.")]
 Normal = Annotated[str, typer.Option(help="Label values that mean normal, separated by commas.")]
 """Options of several entry points."""
 
@@ -67,12 +67,12 @@ def train(
     test_dataset: Annotated[str, typer.Option(help="Likewise; empty holds out a part of a labelled table.")] = "",
     label: Annotated[str, typer.Option(help="The label column; used for evaluation alone.")] = "label",
     normal: Normal = "auto",
-    confidence: Annotated[str, typer.Option(help="A CSV with the initial confidence of each row.")] = "",
+    confidence: Annotated[str, typer.Option(help="A CSV with the initial confidence of each training row.")] = "",
     detector: Annotated[str, typer.Option(help="ssad, radon, grand, or your own Preset as module:attribute.")] = "ssad",
     contamination: Annotated[
         str, typer.Option(metavar="auto|X", help="Thin training anomalies to this share.")
     ] = "auto",
-    max_epochs: Annotated[str, typer.Option(metavar="auto|N", help="Epochs.")] = "auto",
+    max_epochs: Annotated[str, typer.Option(metavar="auto|N", help="Epochs at most.")] = "auto",
     every_n_epochs: Annotated[str, typer.Option(metavar="auto|N", help="Epochs between recalibrations.")] = "auto",
     batch_size: Annotated[str, typer.Option(metavar="auto|N", help="Rows in a batch.")] = "auto",
     learning_rate: Annotated[str, typer.Option(metavar="auto|X", help="Of Adam.")] = "auto",
@@ -236,7 +236,7 @@ class ServeCommand(TyperCommand):
 
 @app.command(cls=ServeCommand)
 def serve(
-    model: Annotated[str, typer.Option(envvar="SSAD_SERVE_MODEL", help="A model URI of MLflow.")] = CHAMPION,
+    model: Annotated[str, typer.Option(envvar="SSAD_SERVE_MODEL", help="Model URI, or a bundle's folder.")] = CHAMPION,
     host: Annotated[str, typer.Option(envvar="SSAD_SERVE_HOST", help="Address to listen at.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(envvar="SSAD_SERVE_PORT", min=0, max=65535, help="Port to listen at.")] = 8000,
 ) -> None:

@@ -11,10 +11,15 @@ from tests.serving.conftest import Service
 REFERENCE = PROJECT / "docs" / "openapi.json"
 
 
-def operations(document: dict[str, Any]) -> set[tuple[str, str, tuple[str, ...]]]:
-    """Path, method and parameters of everything that can be asked."""
+def operations(document: dict[str, Any]) -> set[tuple[str, str, tuple[str, ...], tuple[str, ...]]]:
+    """Path, method, parameters and statuses of everything that can be asked."""
     return {
-        (path, method, tuple(parameter["name"] for parameter in operation.get("parameters", [])))
+        (
+            path,
+            method,
+            tuple(parameter["name"] for parameter in operation.get("parameters", [])),
+            tuple(sorted(operation["responses"])),
+        )
         for path, methods in document["paths"].items()
         for method, operation in methods.items()
     }

@@ -773,7 +773,11 @@ def test_every_format_and_what_a_refusal_looks_like_is_documented(client: TestCl
     assert {"401", "429", "503"} <= set(paths["/v1/model"]["get"]["responses"])
     assert set(paths["/metrics"]["get"]["responses"]) == {"200", "401"}
     assert set(paths["/hooks/mlflow"]["post"]["responses"]) == {"202", "401", "408", "413"}
+    assert "sign" in paths["/hooks/mlflow"]["post"]["responses"]["401"]["description"]
     assert set(paths["/admin/reload"]["post"]["responses"]) == {"202", "403"}
+    assert set(paths["/livez"]["get"]["responses"]) == {"200"}
+    for unready in ("/readyz", "/startupz", "/ping", "/health", "/v2/health/ready"):
+        assert set(paths[unready]["get"]["responses"]) == {"200", "503"}, unready
     assert [layout["required"] for layout in _json(post_score)["oneOf"]] == [["records"], ["columns", "rows"]]
     assert len(_json(paths["/invocations"]["post"])["oneOf"]) == 4
 
