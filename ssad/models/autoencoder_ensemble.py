@@ -26,8 +26,11 @@ LEAST_WIDTH = 0.01
 """Of a column with a smaller share of values that are not the one all others have, each step would shrink the width
 further: it ends at this share of how far those values typically are from that one."""
 
-WINSORIZATIONS = 20
-"""Steps of mean and deviation to their fixed point; a value 1e9 deviations away needs about a dozen."""
+SETTLED = 1e-4
+WINSORIZATIONS = 1000
+"""Mean and deviation are at their fixed point when a step changes a width by no more than this share of it, or after so
+many steps. A step shrinks a width that a share p of far values has made to sqrt(25 p) of it: it takes a dozen where
+one value in a thousand lies 1e9 deviations away, and a hundred where three in a hundred lie 1e4 away."""
 
 
 class ClippedStandardizer(nn.Module):
@@ -54,11 +57,7 @@ class ClippedStandardizer(nn.Module):
         """Learn from training features, shape (n, d)."""
         super().__init__()
         rows = features[spread(len(features), STANDARD_ROWS)].double()
-        floor = _least_width(rows)
-        center, width = _moments(rows)
-        for _ in range(WINSORIZATIONS):
-            center, width = _moments(rows.clamp(center - CLIP * width, center + CLIP * width))
-            width = torch.maximum(width, floor)
+        center, width = _winsorized(rows, _least_width(rows))
         mean, deviation = _moments(((rows - center) / width).clamp(-CLIP, CLIP))
         ends = {"low": (-CLIP - mean) / deviation, "high": (CLIP - mean) / deviation}
         least, most = features.aminmax(dim=0)
@@ -139,6 +138,21 @@ def _least_width(rows: torch.Tensor) -> torch.Tensor:
     distance = (rows - low).abs()
     typical = torch.where(distance > 0, distance, torch.nan).nanmedian(dim=0).values
     return torch.where(low < high, 0.0, LEAST_WIDTH * typical.nan_to_num(0.0))
+
+
+def _winsorized(rows: torch.Tensor, floor: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Mean and deviation of the values held to `CLIP` deviations from them; none is below its `floor`, shape (d,)."""
+    center, width = _moments(rows)
+    moving = torch.arange(rows.shape[1])
+    for _ in range(WINSORIZATIONS):
+        if not len(moving):
+            break
+        middle, reach = center[moving], CLIP * width[moving]
+        center[moving], held = _moments(rows[:, moving].clamp(middle - reach, middle + reach))
+        held = torch.maximum(held, floor[moving])
+        settled = (held - width[moving]).abs() <= SETTLED * held
+        width[moving], moving = held, moving[~settled]
+    return center, width
 
 
 def _moments(rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -46,9 +46,10 @@ SAMPLE_ROWS = 16
 few anomalies among them are missed by most samples [LeSiNN: Pang, Ting & Albrecht, ICDMW 2015]."""
 
 WORD_DIFFERENCE = 0.5
-"""What a feature of two values adds to a distance where they differ. A word differs in two features: twice this is
-about what two standardized numbers differ by on average, 2 / sqrt(pi). In standard deviations a rare word would be
-farther off than any number."""
+"""What a feature of two values adds to a distance where they differ and one of them is rare; on signed square roots
+twice this where each is half of the rows. A word differs in two features: together they add 1 to 2, and two standard
+normal numbers differ there by 2 sqrt(2 / pi), 1.6, on average. In standard deviations a rare word would be farther off
+than any number."""
 
 WARM_UP = 0.1
 """Share of the training in which the learning rate rises [Smith & Topin 2018, one cycle]."""
