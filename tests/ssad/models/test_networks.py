@@ -135,7 +135,8 @@ def test_far_values_do_not_hide_how_the_others_differ(rows: int, far: int, dista
     features = torch.randn(rows, 1)
     features[:far] = distance * torch.randn(far, 1).exp()
     bulk = ClippedStandardizer(features)(features)[far:]
-    assert bulk.std() > 0.9 * (1 - 25 * far / rows) ** 0.5  # at the fixed point the far ones, at 5, have the rest of the variance
+    of_the_far = 25 * far / rows  # their share of the variance, at five deviations
+    assert bulk.std() > 0.9 * (1 - of_the_far) ** 0.5
 
 
 def test_standardized_rows_are_finite_for_constant_and_sparse_features_and_far_rows() -> None:
