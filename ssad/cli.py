@@ -52,6 +52,12 @@ def _switch(name: str, text: str) -> bool:
     return text.lower() == "true"
 
 
+def _importable(detectors: str) -> None:
+    """Let a detector of the user's own be found in this folder, after what is installed: it may hold others' files."""
+    if ":" in detectors:
+        sys.path.append("")
+
+
 @app.callback()
 def _setup(context: typer.Context) -> None:
     if context.invoked_subcommand != "serve":  # which ends by itself
@@ -93,6 +99,7 @@ def train(
     from ssad.workflows.train import TrainSettings
     from ssad.workflows.train import train as run
 
+    _importable(detector)
     fit = FitSettings(
         detector,
         _parsed("max_epochs", max_epochs, int),
@@ -217,6 +224,7 @@ def benchmark(
     from ssad.workflows.benchmark import BenchmarkSettings
     from ssad.workflows.benchmark import benchmark as run
 
+    _importable(detectors)
     report = run(BenchmarkSettings(suite, Path(data), peers, detectors, seeds, Path(results)))
     typer.echo(report.tables["summary"].round(4).to_string())
 
@@ -248,7 +256,8 @@ def serve(
 
 def main() -> None:
     """Run the command line; the console script's entry."""
-    sys.path.insert(0, "")  # a detector of the user's own is found here, as `python -m ssad.cli` does
+    if str(Path.cwd()) not in sys.path:  # as it is for `python -m ssad.cli`
+        os.environ.setdefault("PYTHONSAFEPATH", "1")  # processes that this one starts import nothing from here either
     warnings.simplefilter("ignore")  # libraries' deprecations are not the user's to mend
     try:
         app()

@@ -17,7 +17,7 @@ from ssad import cli
 from ssad.datamodules import features
 from ssad.workflows.train import TrainSettings, prepare
 from tests.conftest import CommandLine, default_store, small_disk, small_table
-from tests.ssad.workflows.support import QUIET_LIBRARIES, free_port
+from tests.ssad.workflows.support import QUIET_LIBRARIES, environment, free_port, run_python
 
 pytestmark = QUIET_LIBRARIES
 
@@ -36,6 +36,7 @@ def refusal(tracking: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captu
         assert stopped.value.code == 2, captured
         return one_sentence(captured)
 
+    monkeypatch.setenv("PYTHONSAFEPATH", "1")  # as the command line sets it
     levels = {name: logging.getLogger(name).level for name in ("ssad", "lightning.pytorch")}
     yield run
     assert_nothing_registered(tracking)
@@ -384,6 +385,49 @@ def test_a_mistake_in_a_real_process_is_one_sentence_and_nothing_else(command_li
     assert done.stdout == ""
     assert len(done.stderr.strip().splitlines()) == 1
     one_sentence(done.stderr)
+
+
+@pytest.fixture
+def uploads(tmp_path: Path) -> Path:
+    """A folder with a table, and beside it files that are called as modules which every verb imports."""
+    folder = tmp_path / "uploads"
+    folder.mkdir()
+    small_table().to_csv(folder / "rows.csv", index=False)
+    for name in ("fastapi", "mlflow", "pandas", "pyarrow", "torch", "uvicorn"):
+        (folder / f"{name}.py").write_text(f"raise BaseException('{name} of the uploads was run')")
+    return folder
+
+
+def in_uploads(uploads: Path, *arguments: str) -> str:
+    """What `ssad`, started in that folder, says of a mistake."""
+    command = Path(sys.executable).parent / "ssad"
+    done = run_python(str(command), *arguments, cwd=uploads, env=environment("sqlite:///runs.db"))
+    assert done.returncode == 2, done.stderr
+    return one_sentence(done.stderr)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (("train", "--dataset", "rows.csv", "--normal", "ok"), "'ok'"),
+        (("evaluate", "--dataset", "rows.csv"), "models:/ssad@champion cannot be loaded"),
+        (("recalibrate", "--dataset", "rows.csv"), "models:/ssad@champion cannot be loaded"),
+        (("promote", "--dataset", "rows.csv"), "no registered model 'ssad'"),
+        (("score", "--dataset", "rows.csv", "--output", "scored"), "models:/ssad@champion cannot be loaded"),
+        (("serve",), "models:/ssad@champion cannot be loaded"),  # so says the process that it starts
+    ],
+)
+def test_a_file_beside_a_table_is_never_run(uploads: Path, arguments: tuple[str, ...], sentence: str) -> None:
+    assert sentence in in_uploads(uploads, *arguments)
+
+
+@pytest.mark.slow
+def test_a_detector_of_ones_own_is_found_in_the_folder_after_what_is_installed(uploads: Path) -> None:
+    (uploads / "own.py").write_text("import pandas\nOWN = pandas.DataFrame")
+    benchmark = ("benchmark", "--suite", "adbench", "--data", ".", "--peers", "none", "--detectors")
+    for arguments in (("train", "--dataset", "rows.csv", "--detector"), benchmark):
+        assert "detector 'own:OWN' is of type type, expected a Preset" in in_uploads(uploads, *arguments, "own:OWN")
 
 
 @pytest.mark.slow
