@@ -149,12 +149,15 @@ def recalibrate(
     max_abnormal: Annotated[float, typer.Option(help="Share of the rows that may be abnormal.")] = 0.25,
     force: Annotated[str, typer.Option(metavar="true|false", help="Go on beyond max_drift.")] = "false",
     model_name: Annotated[str, typer.Option(help="Name in the registry; empty: the model's own.")] = "",
+    detector: Annotated[str, typer.Option(help="The model's module:attribute, again; empty: it has none.")] = "",
 ) -> None:
     """Register the same weights with new intervals."""
     from ssad.workflows.recalibrate import RecalibrateSettings
     from ssad.workflows.recalibrate import recalibrate as run
 
-    settings = RecalibrateSettings(model, dataset, max_drift, max_abnormal, _switch("force", force), model_name)
+    _importable(detector)
+    switched = _switch("force", force)
+    settings = RecalibrateSettings(model, dataset, max_drift, max_abnormal, switched, model_name, detector)
     result = run(settings)
     old, new = result.old, result.new
     registered = result.registered

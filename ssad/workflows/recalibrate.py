@@ -46,6 +46,7 @@ class RecalibrateSettings:
         max_abnormal: share of the new rows that may be abnormal by the new intervals.
         force: whether to go on where the rows have drifted further.
         model_name: name in the registry; empty for the model's own.
+        detector: the model's own `module:attribute` again, which imports it; empty for the other detectors.
     """
 
     model: str
@@ -54,6 +55,7 @@ class RecalibrateSettings:
     max_abnormal: float = 0.25
     force: bool = False
     model_name: str = ""
+    detector: str = ""
 
     def __post_init__(self) -> None:
         named = name_problems(self.model_name) if self.model_name else []
@@ -89,6 +91,7 @@ def recalibrate(settings: RecalibrateSettings) -> RecalibrateResult:
     with tracked_run("recalibrate", system_metrics=False) as run, tempfile.TemporaryDirectory() as folder:
         log_new_params(run, vars(settings))
         parent = fetch_model(settings.model, Path(folder))
+        check_detector(parent, settings.detector)
         name = settings.model_name or parent.name
         if not name:
             raise SettingsError(f"{parent.uri} has no name in the registry; give one by model_name.")
@@ -109,6 +112,20 @@ def recalibrate(settings: RecalibrateSettings) -> RecalibrateResult:
         too_late_to_stop()
         registered = register(model_uri, name, description, {"parent": parent.uri, "recalibrated_on": source})
     return RecalibrateResult(registered, parent.uri, old, new, shares)
+
+
+def check_detector(parent: FetchedModel, detector: str) -> None:
+    """Refuse to import what only the model names: who wrote its manifest need not be who is trusted to run code here.
+
+    Raises:
+        SettingsError: the user did not name it, or named another one.
+    """
+    own = str(parent.bundle.manifest["plan"]["detector"])
+    if detector != own and (detector or ":" in own):
+        raise SettingsError(
+            f"{parent.uri} was trained as detector {own!r}, got {detector!r}; name that one as detector if you "
+            "trust its code, which is imported."
+        )
 
 
 def recalibrated(

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
+import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from unittest.mock import Mock
@@ -246,6 +249,21 @@ def test_a_bundles_folder_needs_a_name_to_be_registered_under(
     found = fetched_by_a_service("models:/other/1", tmp_path)
     assert found["recalibrated_at"]
     assert (found["trained_at"], found["metrics"]) == (None, {})
+
+
+def test_what_only_a_model_names_is_not_imported(
+    champion: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = champion.manifest["plan"] | {"detector": "only_named:SSAD"}
+    (champion.path / "manifest.json").write_text(json.dumps(champion.manifest | {"plan": plan}))
+    (tmp_path / "only_named.py").write_text("from ssad.detectors import PRESETS\nSSAD = PRESETS['ssad']")
+    monkeypatch.syspath_prepend(tmp_path)
+    settings = RecalibrateSettings(str(champion.path), moved(tmp_path, 1.3), model_name="other")
+    for detector in ("", "ssad"):
+        with pytest.raises(SettingsError, match=r"detector 'only_named:SSAD', got .* if you trust its code"):
+            recalibrate(replace(settings, detector=detector))
+    assert "only_named" not in sys.modules
+    assert recalibrate(replace(settings, detector="only_named:SSAD")).registered.version == "1"
 
 
 def test_bad_limits_are_named_together() -> None:
