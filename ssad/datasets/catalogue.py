@@ -1,4 +1,4 @@
-"""Data sets by name: those scikit-learn carries or fetches with a known checksum, and two placed by hand.
+"""Data sets by name: those scikit-learn carries, those fetched with a known checksum, and two placed by hand.
 
 NSL-KDD and UNSW-NB15 have no public address that answers without a form and no checksum from their
 owners, so the catalogue says where to put the file. scikit-learn is imported when one of its own is asked for: that
@@ -61,8 +61,8 @@ def load(name: str) -> pd.DataFrame:
         return _FETCHED[name]()
     except Exception as error:  # urllib, OpenML and a wrong checksum each raise their own
         raise DatasetError(
-            f"data set {name!r} cannot be fetched ({reason_of(error, 160)}); connect this machine, put the files of "
-            f"scikit-learn's fetcher into {cache_folder()}, or name a table of your own."
+            f"data set {name!r} cannot be fetched ({reason_of(error, 160)}); connect this machine, put its files "
+            f"into {cache_folder()}, or name a table of your own."
         ) from error
 
 
@@ -149,14 +149,15 @@ _KDD_COLUMNS = [
 ]
 
 
-def _kddcup99() -> pd.DataFrame:
-    """Ten percent of the KDD Cup 1999 connections, by scikit-learn's fetcher and its checksum."""
-    from sklearn.datasets import fetch_kddcup99
+KDDCUP99_FILE = "kddcup99_10_data.gz"
+KDDCUP99_URL = "https://ndownloader.figshare.com/files/5976042"
+KDDCUP99_SHA256 = "8045aca0d84e70e622d1148d7df782496f6333bf6eb979a1b0837c42a9fd9561"
+"""Those of scikit-learn's fetcher."""
 
-    bunch = fetch_kddcup99(data_home=cache_folder(), as_frame=True)
-    table: pd.DataFrame = bunch.frame.rename(columns={"labels": "label"})
-    text = table.select_dtypes("object").map(lambda value: value.decode() if isinstance(value, bytes) else value)
-    return table.assign(**text).infer_objects()
+
+def _kddcup99() -> pd.DataFrame:
+    """Ten percent of the KDD Cup 1999 connections; scikit-learn's fetcher would keep them as a pickle."""
+    return _read_kdd(Path(pooch.retrieve(KDDCUP99_URL, KDDCUP99_SHA256, KDDCUP99_FILE, cache_folder())))
 
 
 def _mnist() -> pd.DataFrame:

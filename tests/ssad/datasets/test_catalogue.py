@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import gzip
+import hashlib
+import pickle
 from pathlib import Path
 
 import pytest
@@ -58,6 +61,36 @@ def test_nsl_kdd_is_read_from_its_place_without_the_difficulty(cache: Path) -> N
     assert anomalous.tolist() == [False, True]
     assert features.shape == (2, 41)
     assert features.columns[[0, 1, -1]].tolist() == ["duration", "protocol_type", "dst_host_srv_rerror_rate"]
+
+
+class Planted:
+    """What leaves a file where it is unpickled."""
+
+    def __init__(self, mark: Path) -> None:
+        self.mark = mark
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return Path.touch, (self.mark,)
+
+
+def test_kddcup99_is_read_as_text_of_a_known_digest_and_never_as_a_pickle(
+    cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("samples", "targets"):  # where scikit-learn would look for what it had fetched
+        (cache / "kddcup99_10-py3").mkdir(exist_ok=True)
+        (cache / "kddcup99_10-py3" / name).write_bytes(pickle.dumps(Planted(cache / "executed")))
+    row = ",".join(["0", "tcp", "http", "SF", *["0"] * 37])
+    file = cache / catalogue.KDDCUP99_FILE
+    file.write_bytes(gzip.compress(f"{row},normal.\n{row},smurf.\n".encode()))
+    monkeypatch.setattr(catalogue, "KDDCUP99_URL", "http://127.0.0.1:1/")
+    monkeypatch.setattr(catalogue, "KDDCUP99_SHA256", hashlib.sha256(file.read_bytes()).hexdigest())
+    table = read_table("kddcup99")
+    assert table["label"].tolist() == ["normal.", "smurf."]
+    assert table.columns[[0, 1, -2]].tolist() == ["duration", "protocol_type", "dst_host_srv_rerror_rate"]
+    file.write_bytes(gzip.compress(b"another file"))
+    with pytest.raises(DatasetError, match="'kddcup99' cannot be fetched"):
+        read_table("kddcup99")
+    assert not (cache / "executed").exists()
 
 
 def test_unsw_nb15_is_read_from_its_place_without_the_kind_of_attack(cache: Path) -> None:
