@@ -131,6 +131,12 @@ def _known_model(model_id: str | None) -> str | None:
         return None
 
 
+def copy_of_ssad(folder: Path) -> Path:
+    """Copy this package's source into a folder; compiled files, which hold paths of this machine, stay behind."""
+    source = Path(ssad.__file__).parent
+    return Path(shutil.copytree(source, folder / source.name, ignore=shutil.ignore_patterns("__pycache__")))
+
+
 def log_bundle(path: Path, rows: DescribedRows) -> str:
     """Log the bundle in a folder to the active run as a pyfunc, and return its model URI.
 
@@ -139,9 +145,7 @@ def log_bundle(path: Path, rows: DescribedRows) -> str:
         rows: what it takes: the signature's types, and the input example.
     """
     with tempfile.TemporaryDirectory() as folder:
-        # MLflow would take compiled files along, which hold paths of this machine.
-        source = Path(folder) / "ssad"
-        shutil.copytree(Path(ssad.__file__).parent, source, ignore=shutil.ignore_patterns("__pycache__"))
+        source = copy_of_ssad(Path(folder))
         answers = pd.DataFrame(Bundle(path).score(rows.example).columns())
         answered = infer_signature(model_output=answers, params={"explain": 0})
         info = mlflow.pyfunc.log_model(

@@ -26,6 +26,7 @@ from ssad.datasets.stream import PARQUET, open_stream, suffix
 from ssad.datasets.tables import FETCHED_SCHEMES, SEPARATORS, check_shape, fetched, local_path, no_rows, read_table
 from ssad.errors import DatasetError, SettingsError, SsadError
 from ssad.workflows.output_folder import check_free, partial_folder, region_counts
+from ssad.workflows.registry import copy_of_ssad
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
@@ -73,8 +74,8 @@ def score_by_spark(settings: ScoreSettings, model: FetchedModel) -> dict[str, in
 def _scored_by(spark: SparkSession, settings: ScoreSettings, model: FetchedModel, logged: Path) -> dict[str, int]:
     try:
         with tempfile.TemporaryDirectory() as folder, _reachable(settings.dataset) as table:
-            lenient = _without_input_types(logged, Path(folder) / "model")
-            scored = _scored(spark, replace(settings, dataset=table), model, lenient)
+            copied = for_spark(logged, Path(folder) / "model")
+            scored = _scored(spark, replace(settings, dataset=table), model, copied)
             if "://" in settings.output:
                 return _written_to_a_store(spark, scored, settings.output)
             output = Path(settings.output).absolute()
@@ -99,14 +100,18 @@ def _written_to_a_store(spark: SparkSession, scored: DataFrame, folder: str) -> 
     return dict.fromkeys(REGIONS, 0) | {row["region"]: row["count"] for row in counted}
 
 
-def _without_input_types(logged: Path, folder: Path) -> Path:
-    """A copy of a logged model whose signature does not say what types its input has.
+def for_spark(logged: Path, folder: Path) -> Path:
+    """A copy of a logged model with this package's code, whose signature does not say what types its input has.
 
-    The signature takes no whole number or truth value that is missing, and a moment only as it was in training;
-    the bundle reads all of them, and Spark is to score what `engine=local` does.
+    The code that was logged would run on every worker: it is as trusted as who writes the store, and `engine=local`
+    runs none of it. The signature takes no whole number or truth value that is missing, and a moment only as it was
+    in training; the bundle reads all of them, and Spark is to score what `engine=local` does.
     """
     shutil.copytree(logged, folder)
+    shutil.rmtree(folder / "code", ignore_errors=True)
+    copy_of_ssad(folder / "code")
     model = Model.load(folder)
+    model.flavors["python_function"]["code"] = "code"
     model.signature = ModelSignature(None, model.signature.outputs, model.signature.params)
     model.save(str(folder / MLMODEL_FILE_NAME))
     return folder

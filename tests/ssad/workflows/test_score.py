@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 import pytest
 from mlflow import MlflowClient
 
+import ssad
 from ssad import AnomalyDetector
 from ssad.bundle import Bundle
 from ssad.bundle.intervals import SCORE_TOLERANCE
@@ -29,6 +30,7 @@ from ssad.workflows import score as scoring
 from ssad.workflows.output_folder import finish
 from ssad.workflows.registry import fetch_model, log_bundle, register
 from ssad.workflows.score import ScoreSettings, score
+from ssad.workflows.score_spark import for_spark
 from ssad.workflows.signature import describe_rows
 from ssad.workflows.train import TrainSettings, prepare
 from tests.ssad.workflows.support import QUIET_SPARK, SERVER_SECONDS, environment, file_server
@@ -423,6 +425,20 @@ def test_spark_workers_give_the_same_rows_the_same_scores(dataset: str, tmp_path
     for name in ("contributors", "contributor_shares"):
         assert [list(v) for v in found[name]] == [pytest.approx(list(v)) for v in expected[name]]
     assert (tmp_path / "spark" / "_SUCCESS").exists()
+
+
+@pytest.mark.usefixtures("own_store")
+def test_spark_workers_run_no_code_of_the_artifact_store(tmp_path: Path) -> None:
+    logged = fetch_model(CHAMPION, tmp_path / "fetched").logged
+    assert logged is not None
+    for name in ("ssad/bundle/pyfunc.py", "ssad/more.py", "pandas.py"):
+        (logged / "code" / name).write_text("raise SystemExit")
+    code = for_spark(logged, tmp_path / "copy") / "code"
+    installed = Path(ssad.__file__).parent
+    assert [path.name for path in code.iterdir()] == ["ssad"]
+    assert (code / "ssad" / "bundle" / "pyfunc.py").read_bytes() == (installed / "bundle" / "pyfunc.py").read_bytes()
+    assert not (code / "ssad" / "more.py").exists()
+    assert mlflow.pyfunc.load_model(str(code.parent)).metadata.flavors["python_function"]["code"] == "code"
 
 
 @pytest.mark.slow
