@@ -12,7 +12,7 @@ from typing import Annotated, Any, TypeVar
 import typer
 from typer.core import TyperCommand
 
-from ssad.errors import USER_MISTAKE, SettingsError, SsadError
+from ssad.errors import USER_MISTAKE, SettingsError, SsadError, without_secrets
 from ssad.loggers.logging_config import setup_logging
 from ssad.workflows.stopping import Stopped, leave_stopping_to_another, stop_by_signals
 
@@ -136,7 +136,7 @@ def evaluate(
     from ssad.workflows.evaluate import evaluate as run
 
     result = run(EvaluateSettings(model, dataset, label, normal))
-    typer.echo(f"{result.model} on {dataset}, run {result.run_id}\n")
+    typer.echo(f"{result.model} on {without_secrets(dataset)}, run {result.run_id}\n")
     typer.echo(result.regions.round(4).to_string(index=False) + "\n")
     typer.echo("\n".join(f"{name:24} {value:.4g}" for name, value in result.metrics.items()))
 
@@ -208,8 +208,9 @@ def score(
     from ssad.workflows.score import score as run
 
     result = run(ScoreSettings(model, dataset, output, engine, explain, keep, spark_master))
+    folder = without_secrets(result.output)
     counts = ", ".join(f"{region} {rows:,}" for region, rows in result.rows.items())
-    typer.echo(f"{sum(result.rows.values()):,} rows scored by {result.model} to {result.output}: {counts}")
+    typer.echo(f"{sum(result.rows.values()):,} rows scored by {result.model} to {folder}: {counts}")
 
 
 @app.command()
@@ -265,7 +266,7 @@ def main() -> None:
     try:
         app()
     except SsadError as error:
-        typer.echo(f"ssad: {error}", err=True)
+        typer.echo(f"ssad: {without_secrets(str(error))}", err=True)
         sys.exit(USER_MISTAKE)
     except Stopped as stop:
         typer.echo(f"ssad: {stop}", err=True)

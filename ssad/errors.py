@@ -144,9 +144,16 @@ def disk_is_full(error: BaseException | None, folder: str | Path | None = None) 
     return disk.free < min(A_FILE, disk.total / 100)  # some file systems tell nothing, which is 0
 
 
+USER = re.compile(r"//(?:[^/?#;\s]*|[^/?#;:\s]*:(?!\d{1,5}[/?#;])[^@\s]*)@")
+"""User and password of a URI, as far as it may have one; or, as SQLAlchemy reads it, a password with any sign but @."""
+
+QUERY = re.compile(r"(://[^\s?#;]*)(?:[?#]|;(?=\w))\S*?(?=[)\].,;:'\"]*(?:\s|$))")
+"""What follows a URI's path up to the end of the word, without the sentence's own signs there."""
+
+
 def without_secrets(words: str) -> str:
-    """Words that may be logged: of every URI in them user, password and query are left out, a signature among them."""
-    return re.sub(r"(://[^\s?]*)\?[^\s)]*", r"\1", re.sub(r"//[^/\s]*@", "//", words))
+    """Words that may be logged: of every URI in them user, password and what follows its path are left out."""
+    return QUERY.sub(r"\1", USER.sub("//", words))
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

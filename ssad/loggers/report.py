@@ -14,7 +14,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 
-from ssad.errors import disk_is_full
+from ssad.errors import disk_is_full, without_secrets
 
 REPORT = "report.html"
 
@@ -58,7 +58,8 @@ def report_html(client: MlflowClient, run_id: str) -> str:
     environment = Environment(loader=PackageLoader("ssad.loggers", "."), autoescape=True)
     return environment.get_template("report.html.j2").render(
         run=run.info,
-        params=sorted(run.data.params.items()),
+        # `mlflow run` had logged them as it was given them.
+        params=sorted((name, without_secrets(value)) for name, value in run.data.params.items()),
         metrics=_metrics(run),
         columns=IN_RECALIBRATIONS,
         recalibrations=_recalibrations(client, run_id),

@@ -71,7 +71,7 @@ class FetchedModel:
     """A model on this machine and where it came from; what a bundle's folder cannot tell is None.
 
     Attributes:
-        uri: the URI or path, with the version in place of an alias.
+        uri: the URI or path, with the version in place of an alias, without secrets.
         name: name in the registry.
         version: its version there.
         model_id: MLflow's id of the logged model, where this tracking store has it.
@@ -98,6 +98,7 @@ def fetch_model(uri: str, folder: Path) -> FetchedModel:
         TrackingError: there is no such model, or it is none of this project.
         BundleError: it is damaged.
     """
+    shown = without_secrets(uri)
     if (Path(uri) / MANIFEST).is_file():
         return FetchedModel(uri, None, None, None, None, Bundle(Path(uri)))
     try:
@@ -112,15 +113,15 @@ def fetch_model(uri: str, folder: Path) -> FetchedModel:
         if disk_is_full(error, folder):
             raise TrackingError(f"the disk of {folder} is full; make room and run again.") from error
         raise TrackingError(
-            f"the model {uri} cannot be loaded ({without_secrets(reason_of(error))}); name a version that is there, as "
-            "in models:/ssad@champion, or a bundle's folder."
+            f"the model {shown} cannot be loaded ({without_secrets(reason_of(error))}); name a version that is there, "
+            "as in models:/ssad@champion, or a bundle's folder."
         ) from error
     flavor = model.flavors.get("python_function", {})
     if flavor.get("loader_module") != LOADER:
-        raise BundleError(f"the model {uri} is not one of this project; name one that ssad registered.")
+        raise BundleError(f"the model {shown} is not one of this project; name one that ssad registered.")
     bundle = Bundle(logged / flavor["data"])
     name, number = (version.name, str(version.version)) if version else (None, None)
-    return FetchedModel(pinned, name, number, _known_model(model.model_id), logged, bundle)
+    return FetchedModel(without_secrets(pinned), name, number, _known_model(model.model_id), logged, bundle)
 
 
 def _known_model(model_id: str | None) -> str | None:

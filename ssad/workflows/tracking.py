@@ -172,14 +172,14 @@ def log_dataset(rows: pd.DataFrame, source: str, context: str) -> PandasDataset:
 
 def log_rows(rows: TableRows, source: str, context: str) -> None:
     """Likewise log rows that may lie in files; those are known by the digest of all files, and none is read in."""
-    digest = rows.digest()
+    digest, source = rows.digest(), without_secrets(source)
     if digest is None:
         log_dataset(rows.frame(), source, context)
         return
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # hints on whole numbers and on sources MLflow can read in two ways
         schema = infer_signature(rows.head(TYPED_ROWS)).inputs
-        origin = resolve_dataset_source(without_secrets(source))
+        origin = resolve_dataset_source(source)
     dataset = _RowsInFiles(origin, Path(source).stem, digest[:DIGEST_LENGTH], schema)
     dataset.rows = len(rows)
     mlflow.log_input(dataset, context=context)

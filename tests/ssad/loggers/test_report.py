@@ -33,7 +33,7 @@ class Links(HTMLParser):
 @pytest.fixture
 def run_id(tracking: str) -> Iterator[str]:
     with mlflow.start_run() as run:
-        mlflow.log_params({"dataset": "<b>flows</b>"})
+        mlflow.log_params({"dataset": "<b>flows</b>", "test_dataset": "s3://me:s3cret@host/t.csv?sig=s3cret"})
         mlflow.log_metrics({"test_auc": 0.875, "cpu_percent": 12.5})
         for step, threshold in ((2, 4.25), (4, 3.5)):
             mlflow.log_metrics({"rows_normal": 90 + step, "threshold_normal": threshold}, step=step)
@@ -45,6 +45,8 @@ def test_the_report_has_the_numbers_and_escapes_words(run_id: str) -> None:
     for text in ("0.875", "4.25", "3.5", '<td class="number">92</td>', "&lt;b&gt;flows&lt;/b&gt;"):
         assert text in page
     assert "12.5" not in page
+    assert "s3://host/t.csv" in page
+    assert "s3cret" not in page  # as `mlflow run -P` had logged it
     assert "nowhere" in page  # an infinite threshold is not logged
 
 

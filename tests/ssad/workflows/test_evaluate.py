@@ -13,16 +13,17 @@ import pytest
 from mlflow import MlflowClient
 from sklearn import metrics as sk
 
-from ssad import AnomalyDetector
+from ssad import AnomalyDetector, cli
 from ssad.bundle import Bundle
 from ssad.datasets.stream import open_stream
 from ssad.datasets.tables import read_table
 from ssad.errors import DatasetError, SsadError, TrackingError
 from ssad.workflows.evaluate import EvaluateResult, EvaluateSettings, decided_error, evaluate, metric_names
+from ssad.workflows.registry import fetch_model
 from ssad.workflows.scored_table import ScoredTable
 from ssad.workflows.train import TrainSettings, prepare
 from tests.conftest import default_store
-from tests.ssad.workflows.support import QUIET_LIBRARIES
+from tests.ssad.workflows.support import QUIET_LIBRARIES, file_server
 
 pytestmark = [*QUIET_LIBRARIES, pytest.mark.filterwarnings("ignore::ResourceWarning")]
 
@@ -176,6 +177,23 @@ def test_a_bundles_folder_and_a_runs_model_are_evaluated_alike(
     run_id = own_store.get_model_version("ssad", "1").run_id
     for model in (str(champion.path), f"runs:/{run_id}/model"):
         assert evaluate(EvaluateSettings(model, labelled)).metrics == pytest.approx(of_version)
+
+
+def test_no_secret_of_a_uri_is_printed_or_logged(
+    own_store: MlflowClient,
+    labelled: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    logged = fetch_model(CHAMPION, tmp_path / "logged").logged
+    monkeypatch.setattr(mlflow.artifacts, "download_artifacts", lambda **_: str(logged))
+    with file_server(Path(labelled).parent) as (address, _):
+        cli.evaluate(f"{address}/{Path(labelled).name}?X-Signature=s3cret", "http://bob:s3cret@host/model")
+    printed = capsys.readouterr().out
+    (run,) = own_store.search_runs(["0"], order_by=["start_time DESC"], max_results=1)
+    assert f"http://host/model on {address}/{Path(labelled).name}, run " in printed
+    assert "s3cret" not in printed + str(run.to_dictionary())
 
 
 def test_a_model_that_another_store_logged_is_evaluated(own_store: MlflowClient, labelled: str, tmp_path: Path) -> None:

@@ -123,6 +123,22 @@ def test_the_store_is_told_no_password_of_a_table(tracking: str) -> None:
     assert "s3cret" not in str(told.to_dictionary())
 
 
-def test_words_for_the_log_hold_no_password() -> None:
-    assert without_secrets("at http://user:s3cret@host:1/x (failed)") == "at http://host:1/x (failed)"
-    assert without_secrets("no s3://b/x.csv?X-Signature=s3cret&a=1 there?") == "no s3://b/x.csv there?"
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        ("at http://user:s3cret@host:1/x (failed)", "at http://host:1/x (failed)"),
+        ("http://user:p@s3cret@host/v@1/x", "http://host/v@1/x"),
+        ("postgresql://mlflow:PA/S?3#cret@127.0.0.1:1/mlflow, gone", "postgresql://127.0.0.1:1/mlflow, gone"),
+        ("no s3://b/x.csv?X-Signature=s3cret&a=1 there?", "no s3://b/x.csv there?"),
+        ("(https://h:80/x?mail=a@b&token=s3cret); bring one", "(https://h:80/x); bring one"),
+        ("https://h?token=s3)cret.", "https://h."),
+        ("https://h/x#access_token=s3cret fails", "https://h/x fails"),
+        ("https://h/x;jwt=s3cret/y, ftp://h/z; make room", "https://h/x, ftp://h/z; make room"),
+        (
+            "models:/ssad@champion of sqlite:////home/me@work/m.db",
+            "models:/ssad@champion of sqlite:////home/me@work/m.db",
+        ),
+    ],
+)
+def test_words_for_the_log_hold_no_secret_of_a_uri(words: str, told: str) -> None:
+    assert without_secrets(words) == told
