@@ -24,7 +24,7 @@ from urllib.parse import urlparse
 
 from serving.settings import Settings
 from serving.source import Source, Version
-from ssad.bundle.bundle import LOADER
+from ssad.bundle.bundle import LOADER, check_registered
 from ssad.errors import BundleError, TrackingError, disk_is_full, reason_of, without_secrets
 from ssad.model_uri import ModelUri
 
@@ -211,14 +211,15 @@ def _fetch(uri: str, folder: Path) -> dict[str, Any]:
     import mlflow
     from mlflow import MlflowClient
 
-    client, name, version, run_id, pinned = MlflowClient(), None, None, None, uri
+    client, name, version, run_id, pinned, tags = MlflowClient(), None, None, None, uri, {}
     registered = ModelUri.of(uri)
     if registered is not None:
         found = registered.find(client)
-        name, version, run_id = found.name, str(found.version), found.run_id
+        name, version, run_id, tags = found.name, str(found.version), found.run_id, found.tags
         pinned = str(ModelUri(name, version=version))
     local = Path(mlflow.artifacts.download_artifacts(artifact_uri=pinned, dst_path=str(folder)))
     data, logged_by = _described(local, uri)
+    check_registered(local / data, tags, uri)
     run_id = run_id or logged_by
     source = Source(uri, name, version, None, run_id, **_run_facts(client, run_id))
     return {"source": asdict(source), "path": str(local / data)}

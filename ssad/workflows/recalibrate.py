@@ -13,7 +13,7 @@ import torch
 from mlflow.models import Model
 
 from ssad.bundle import Bundle, ConfidenceCurve, Drift, Thresholds, write_bundle
-from ssad.bundle.bundle import NETWORK
+from ssad.bundle.bundle import NETWORK, registered_tag
 from ssad.bundle.intervals import Floats
 from ssad.bundle.schema import GraphInputs
 from ssad.confidence_estimators import ConfidenceIntervalsConfiguration, served_curve
@@ -109,8 +109,9 @@ def recalibrate(settings: RecalibrateSettings) -> RecalibrateResult:
         model_uri = log_bundle(bundle.path, _described(parent, table))
         source = without_secrets(settings.dataset)
         description = _description(parent.uri, source, old, new)
+        tags = {"parent": parent.uri, "recalibrated_on": source} | registered_tag(bundle.path)
         too_late_to_stop()
-        registered = register(model_uri, name, description, {"parent": parent.uri, "recalibrated_on": source})
+        registered = register(model_uri, name, description, tags)
     return RecalibrateResult(registered, parent.uri, old, new, shares)
 
 

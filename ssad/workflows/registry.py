@@ -20,7 +20,7 @@ from mlflow.models import Model, ModelSignature, infer_signature
 
 import ssad
 from ssad.bundle import Bundle
-from ssad.bundle.bundle import LOADER, MANIFEST
+from ssad.bundle.bundle import LOADER, MANIFEST, check_registered
 from ssad.errors import (
     BundleError,
     RefusedError,
@@ -96,7 +96,7 @@ def fetch_model(uri: str, folder: Path) -> FetchedModel:
 
     Raises:
         TrackingError: there is no such model, or it is none of this project.
-        BundleError: it is damaged.
+        BundleError: it is damaged, or not what was registered.
     """
     shown = without_secrets(uri)
     if (Path(uri) / MANIFEST).is_file():
@@ -119,6 +119,7 @@ def fetch_model(uri: str, folder: Path) -> FetchedModel:
     flavor = model.flavors.get("python_function", {})
     if flavor.get("loader_module") != LOADER:
         raise BundleError(f"the model {shown} is not one of this project; name one that ssad registered.")
+    check_registered(logged / flavor["data"], version.tags if version else {}, shown)
     bundle = Bundle(logged / flavor["data"])
     name, number = (version.name, str(version.version)) if version else (None, None)
     return FetchedModel(without_secrets(pinned), name, number, _known_model(model.model_id), logged, bundle)

@@ -17,7 +17,7 @@ from lightning.pytorch.callbacks import TQDMProgressBar
 from lightning.pytorch.loggers import MLFlowLogger
 
 from ssad.bundle import Bundle
-from ssad.bundle.bundle import digest
+from ssad.bundle.bundle import digest, registered_tag
 from ssad.bundle.intervals import same_scores
 from ssad.datamodules.splits import MIN_PART_ROWS, holdout_split, thin_anomalies
 from ssad.datasets.labels import AUTO, check_normal, check_two_classes, split_row_labels
@@ -198,8 +198,9 @@ def _train(settings: TrainSettings, tables: Tables, progress: bool) -> TrainResu
             metrics = _test(detector, tables, mlf_logger)
             to_mlflow.log_report(mlf_logger)
             model_uri = log_bundle(bundle_path, describe_rows(detector.schema, first, detector.survey.whole))
+            tags = registered_tag(bundle_path)
         too_late_to_stop()
-        registered = register(model_uri, settings.model_name, _description(settings, detector))
+        registered = register(model_uri, settings.model_name, _description(settings, detector), tags)
     region_shares = detector.curve.thresholds.shares(detector.training_scores)
     return TrainResult(run_id, registered, detector, metrics, region_shares)
 

@@ -20,9 +20,10 @@ from mlflow.exceptions import MlflowException
 
 from serving.registry import _answer as answer_of_the_child
 from ssad.bundle import Bundle
+from ssad.bundle.bundle import digest
 from ssad.datasets.tables import read_table
 from ssad.detectors import FitSettings, fit_detector
-from ssad.errors import RefusedError, SettingsError, TrackingError
+from ssad.errors import BundleError, RefusedError, SettingsError, TrackingError
 from ssad.workflows.recalibrate import RecalibrateSettings, check_rows, new_curve, recalibrate
 from ssad.workflows.registry import fetch_model, register
 from ssad.workflows.stopping import stop_by_signals
@@ -107,6 +108,29 @@ def test_a_service_of_it_tells_the_training_and_the_recalibration_apart(
     assert found["trained_at"] == training.info.start_time
     trained = {name: value for name, value in training.data.metrics.items() if not name.startswith("system/")}
     assert found["metrics"] == trained
+
+
+def test_files_that_changed_since_they_were_registered_are_neither_loaded_nor_served(
+    champion: Bundle, own_store: MlflowClient, tmp_path: Path
+) -> None:
+    told = own_store.get_model_version("ssad", "1").tags
+    assert told["ssad.manifest"] == digest(champion.path / "manifest.json")
+
+    recalibrate(RecalibrateSettings(CHAMPION, moved(tmp_path, 1.3)))
+    uri = "models:/ssad/2"
+    model_id = fetch_model(uri, tmp_path / "as-registered").model_id
+    assert model_id is not None
+    files = Path(own_store.get_logged_model(model_id).artifact_location.removeprefix("file://")) / "data" / "bundle"
+    golden, manifest = (json.loads((files / name).read_text()) for name in ("golden.json", "manifest.json"))
+    (files / "golden.json").write_text(json.dumps(golden))  # the same rows and scores, in other bytes
+    manifest["files"]["golden.json"] = digest(files / "golden.json")
+    (files / "manifest.json").write_text(json.dumps(manifest))
+    for fetch in (fetch_model, fetched_by_a_service):
+        with pytest.raises(BundleError, match=f"the files of {uri} are not those that were registered"):
+            fetch(uri, tmp_path / fetch.__name__)
+
+    own_store.delete_model_version_tag("ssad", "2", "ssad.manifest")  # as one that an older ssad registered
+    fetch_model(uri, tmp_path / "untold").bundle.check_golden()
 
 
 @pytest.mark.parametrize("detector", ["ssad", "radon", "grand"])
