@@ -44,7 +44,7 @@ NO_NAME = "/:@?#'\""
 
 CLAIM = "ssad.promotion."
 CLAIM_SECONDS = 3600
-"""A claim older than this is of a promoter that was killed."""
+"""A claim older than this is of a promoter that was killed; one as far in the future, or of no time, is of none."""
 
 SCORING_PACKAGES = ("mlflow", "numpy", "onnxruntime", "pandas", "lazy-loader")
 """What scoring with a logged model needs; neither torch nor this package."""
@@ -246,9 +246,7 @@ def claimed(client: MlflowClient, name: str, run_id: str) -> Iterator[None]:
         raise TrackingError(f"there is no registered model {name!r}; train one, or name another.") from error
     try:
         tags = client.get_registered_model(name).tags
-        held = [
-            key for key, since in tags.items() if key.startswith(CLAIM) and time.time() < int(since) + CLAIM_SECONDS
-        ]
+        held = [key for key, since in tags.items() if key.startswith(CLAIM) and _is_recent(since)]
         others = sorted(set(held) - {own})
         if others:
             raise RefusedError(
@@ -258,6 +256,11 @@ def claimed(client: MlflowClient, name: str, run_id: str) -> Iterator[None]:
         yield
     finally:
         client.delete_registered_model_tag(name, own)
+
+
+def _is_recent(since: str) -> bool:
+    """Whether a claim holds: its time, by the clock of another machine, is near this one's."""
+    return since.isdecimal() and abs(time.time() - int(since)) < CLAIM_SECONDS
 
 
 def move_champion(client: MlflowClient, name: str, version: str, former: ModelVersion | None) -> None:

@@ -389,6 +389,13 @@ def test_the_second_of_two_promoters_stops(own_store: MlflowClient, champion: Bu
     assert "previous" not in aliases(own_store)
 
 
+@pytest.mark.parametrize("since", ["soon", "99999999999", "-1", ""])
+def test_a_claim_of_no_time_holds_nobody_off(own_store: MlflowClient, since: str) -> None:
+    own_store.set_registered_model_tag("ssad", "ssad.promotion.x", since)
+    with claimed(own_store, "ssad", "next"):
+        pass
+
+
 def test_a_claim_of_a_promoter_that_was_killed_expires(own_store: MlflowClient) -> None:
     own_store.set_registered_model_tag("ssad", "ssad.promotion.killed", "0")
     with claimed(own_store, "ssad", "next"):
