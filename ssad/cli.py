@@ -12,7 +12,7 @@ from typing import Annotated, Any, TypeVar
 import typer
 from typer.core import TyperCommand
 
-from ssad.errors import USER_MISTAKE, SettingsError, SsadError, without_secrets
+from ssad.errors import USER_MISTAKE, SettingsError, SsadError, on_one_line, without_secrets
 from ssad.loggers.logging_config import setup_logging
 from ssad.workflows.stopping import Stopped, leave_stopping_to_another, stop_by_signals
 
@@ -187,7 +187,8 @@ def promote(
     switches = _switch("dry_run", dry_run), _switch("rollback", rollback)
     result = run(PromoteSettings(candidate, dataset, label, normal, min_gain, max_drift, max_abnormal, *switches))
     for check in result.checks:
-        typer.echo(f"{'passed' if check.passed else 'FAILED'}  {check.name}: {check.value}, expected {check.limit}")
+        found = on_one_line(check.value)  # which may name columns
+        typer.echo(f"{'passed' if check.passed else 'FAILED'}  {check.name}: {found}, expected {check.limit}")
     was = f"was version {result.former}" if result.former else "there was none"
     told = "is" if result.moved else "would be" if all(check.passed for check in result.checks) else "would not be"
     typer.echo(f"version {result.version} of {result.name} {told} champion ({was})")
@@ -266,7 +267,7 @@ def main() -> None:
     try:
         app()
     except SsadError as error:
-        typer.echo(f"ssad: {without_secrets(str(error))}", err=True)
+        typer.echo(f"ssad: {on_one_line(without_secrets(str(error)))}", err=True)
         sys.exit(USER_MISTAKE)
     except Stopped as stop:
         typer.echo(f"ssad: {stop}", err=True)

@@ -156,6 +156,11 @@ def without_secrets(words: str) -> str:
     return QUERY.sub(r"\1", USER.sub("//", words))
 
 
+def on_one_line(words: str) -> str:
+    """Words for a terminal or a log: signs that either obeys, as a column's name may hold, as Python writes them."""
+    return "".join(sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in words)
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """A closing clause for an unknown name: the nearest known one, in letters of any case, and the whole list."""
     known = sorted(known)

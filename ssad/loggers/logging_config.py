@@ -7,7 +7,17 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from ssad.errors import on_one_line
+
 FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
+
+
+class OneLine(logging.Formatter):
+    """A line for each record, whatever names are in it."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's own name
+        """What is logged of a record but its traceback."""
+        return on_one_line(super().formatMessage(record))
 
 
 def setup_logging(level: str | int = "INFO") -> None:
@@ -16,7 +26,7 @@ def setup_logging(level: str | int = "INFO") -> None:
     root.setLevel(level)
     if not root.handlers:
         handler = logging.StreamHandler()
-        handler.setFormatter(logging.Formatter(FORMAT))
+        handler.setFormatter(OneLine(FORMAT))
         root.addHandler(handler)
     root.propagate = False
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from ssad.errors import without_secrets
+from ssad.errors import on_one_line, without_secrets
 from ssad.workflows.registry import CHALLENGER, CHAMPION, Registered
 from ssad.workflows.train import TrainResult, TrainSettings
 
@@ -23,7 +23,7 @@ def show(settings: TrainSettings, result: TrainResult) -> None:
     table.add_column(style="bold")
     table.add_column(overflow="fold")
     for name, text in _lines(settings, result):
-        table.add_row(name, text)
+        table.add_row(name, on_one_line(text))
     console = Console(highlight=False)
     console.print()
     console.print(table)

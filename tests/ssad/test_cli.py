@@ -116,6 +116,13 @@ def test_labels_of_one_class_are_refused(refusal: Refusal, tmp_path: Path, label
     assert "'label'" in sentence
 
 
+def test_a_column_s_name_is_no_line_of_its_own(refusal: Refusal, tmp_path: Path) -> None:
+    table = small_table().rename(columns={"x": "x\ndone \x1b[2J"})
+    assert r"columns are x\ndone \x1b[2J, " in refusal(
+        "train", "--dataset", written(tmp_path, table), "--label", "none"
+    )
+
+
 def test_labels_of_one_class_in_the_test_table_are_refused(refusal: Refusal, small: Path, tmp_path: Path) -> None:
     test = written(tmp_path, small_table().assign(label="normal"))
     assert "one class" in refusal("train", "--dataset", str(small), "--test-dataset", test)

@@ -40,6 +40,14 @@ def test_a_line_is_written_once_and_names_its_module(root: logging.Logger, capsy
     assert capsys.readouterr().err.count("INFO ssad.datasets: 42 rows") == 1
 
 
+def test_a_name_with_signs_that_a_terminal_obeys_stays_in_its_line(
+    root: logging.Logger, capsys: pytest.CaptureFixture[str]
+) -> None:
+    setup_logging("INFO")
+    logging.getLogger("ssad.x").info("the columns %s are ignored", "é\n2026 INFO ssad: forged \x1b[2J")
+    assert capsys.readouterr().err.endswith(r"the columns é\n2026 INFO ssad: forged \x1b[2J are ignored" + "\n")
+
+
 def test_an_unknown_level_is_refused(root: logging.Logger) -> None:
     with pytest.raises(ValueError, match="LOUD"):
         setup_logging("LOUD")
