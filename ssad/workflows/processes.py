@@ -5,27 +5,24 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import sys
 import threading
 import time
-from contextlib import suppress
 from typing import Any
 
 import lightning as L
 from lightning.pytorch.strategies import DDPStrategy
 from lightning.pytorch.utilities import rank_zero_only
-from mlflow import MlflowClient
 
 from ssad.errors import USER_MISTAKE, SsadError, TrainingError
 from ssad.workflows.resume import how_to_go_on
 from ssad.workflows.stopping import Postponed, Stopped
-from ssad.workflows.tracking import ERROR
+from ssad.workflows.tracking import tell_the_end
 
 NODE_RANKS = ("NODE_RANK", "GROUP_RANK")
 """Where Lightning and torchrun are told which of the machines this is."""
 
 ENDING_SECONDS = 5.0
-"""How long one that broke off the connection may take to end, and a run to be told that it ended."""
+"""How long one that broke off the connection may take to end."""
 
 WATCH_SECONDS = 1.0
 """How often the other processes are looked at."""
@@ -118,20 +115,11 @@ class Processes(L.Callback):
             self._end(USER_MISTAKE, "FAILED", str(self.failure()))
 
     def _end(self, status: int, state: str, reason: str) -> None:
-        """Say why, in the run too if it can be told soon, and end without the main thread, which nothing reaches."""
-        print(f"ssad: {reason}", file=sys.stderr, flush=True)
-        told = threading.Thread(target=self._tell_run, args=(state, reason), daemon=True)
-        told.start()
-        told.join(ENDING_SECONDS)
+        """Say why, and end all of them, this one without its main thread, which nothing reaches."""
+        tell_the_end(self._run_id, state, reason)
         for process in self._others:
             process.kill()
         os._exit(status)
-
-    def _tell_run(self, state: str, reason: str) -> None:
-        if self._run_id:
-            with suppress(Exception):  # the store may be what everything waits for
-                MlflowClient().set_tag(self._run_id, ERROR, reason)
-                MlflowClient().set_terminated(self._run_id, state)
 
 
 class Together(DDPStrategy):

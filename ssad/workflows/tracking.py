@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import sys
 import tempfile
+import threading
 import time
 import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
@@ -30,10 +32,13 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from ssad.datasets.table_rows import TableRows, frame_digest
 from ssad.errors import SsadError, TrackingError, disk_is_full, reason_of, without_secrets
-from ssad.workflows.stopping import Stopped
+from ssad.workflows.stopping import Stopped, heard_while_waiting
 
 CONNECT_SECONDS = 15.0
 """How long a tracking server may stay silent at the start before that is an error."""
+
+ENDING_SECONDS = 5.0
+"""How long a run may take to be told that it ended."""
 
 HTTP_DEFAULTS = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "3", "MLFLOW_HTTP_REQUEST_TIMEOUT": "30"}
 """MLflow's own defaults wait for many minutes on a server that is gone; what the user has set stays."""
@@ -76,6 +81,7 @@ def tracked_run(entry_point: str, system_metrics: bool = True) -> Iterator[Run]:
         TrackingError: the server does not answer, or fails on the way; the disk is full.
     """
     told: SsadError | None = None
+    ends = nullcontext if entry_point == "main" else _ended_by_signals  # training looks after itself
     for name, value in MLFLOW_DEFAULTS.items():
         os.environ.setdefault(name, value)
     check_server(mlflow.get_tracking_uri())
@@ -84,7 +90,8 @@ def tracked_run(entry_point: str, system_metrics: bool = True) -> Iterator[Run]:
         with mlflow.start_run(log_system_metrics=system_metrics) as run:
             try:
                 mlflow.set_tags(git_state() | {MLFLOW_PROJECT_ENTRY_POINT: entry_point})
-                yield run
+                with ends(run.info.run_id):
+                    yield run
             except (SsadError, *FAILURES) as error:
                 told = error if isinstance(error, SsadError) else explained(error)
                 with suppress(MlflowException):  # the store may be what failed
@@ -96,6 +103,33 @@ def tracked_run(entry_point: str, system_metrics: bool = True) -> Iterator[Run]:
                 raise
     except FAILURES as error:
         raise told or explained(error) from error
+
+
+@contextmanager
+def _ended_by_signals(run_id: str) -> Iterator[None]:
+    """Meanwhile end this process for a signal though it is in a scoring graph that never ends."""
+
+    def end(signum: int) -> None:
+        tell_the_end(run_id, "KILLED", str(Stopped(signum)))
+        os._exit(128 + signum)
+
+    with heard_while_waiting(end):
+        yield
+
+
+def tell_the_end(run_id: str | None, state: str, reason: str) -> None:
+    """Say why this process ends, in its run too if that can be told soon; for one whose main thread nothing reaches."""
+    print(f"ssad: {reason}", file=sys.stderr, flush=True)
+    told = threading.Thread(target=_tell_run, args=(run_id, state, reason), daemon=True)
+    told.start()
+    told.join(ENDING_SECONDS)
+
+
+def _tell_run(run_id: str | None, state: str, reason: str) -> None:
+    if run_id:
+        with suppress(Exception):  # the store may be what everything waits for
+            mlflow.MlflowClient().set_tag(run_id, ERROR, reason)
+            mlflow.MlflowClient().set_terminated(run_id, state)
 
 
 def check_server(uri: str) -> None:
