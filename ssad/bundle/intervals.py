@@ -110,15 +110,17 @@ class ConfidenceCurve:
     def decision(self) -> float:
         """The threshold of a forced decision: above it confidence is negative; infinity if it never is.
 
-        Where confidence crosses 0 inside the unknown region, that score; else the end of a region.
+        Where confidence crosses 0 inside the unknown region, that score; else the last one before a region.
         """
         at, value = self.knots["unknown"]
         below = np.flatnonzero(value < 0)
+        normal, abnormal = self.thresholds.normal, self.thresholds.abnormal
         if not len(below):
-            return self.thresholds.abnormal
+            # The abnormal region holds its threshold, unless that is the highest normal score.
+            return float(np.nextafter(abnormal, -np.inf)) if normal < abnormal < np.inf else abnormal
         first = int(below[0])
         if first == 0:
-            return self.thresholds.normal
+            return normal
         drop = value[first - 1] - value[first]
         return float(at[first - 1] + (at[first] - at[first - 1]) * value[first - 1] / drop)
 

@@ -72,5 +72,5 @@ def _knots(scores: Floats, borders: list[float]) -> Floats:
     shares = np.linspace(0, 1, KNOTS_PER_REGION)
     quantiles = np.quantile(scores, shares, method="inverted_cdf") if len(scores) else np.empty(0)
     at = np.unique(np.concatenate([quantiles, np.asarray(borders)]))
-    finite: Floats = at[np.isfinite(at)]
+    finite: Floats = at[np.abs(at) < np.finfo(np.float64).max]  # nor what lies next to an infinite threshold
     return finite

@@ -12,7 +12,7 @@ from hypothesis import given
 
 from ssad import BinaryConfidence, ConfidenceIntervalsConfiguration, GradedConfidence
 from ssad.bundle import REGIONS, ConfidenceCurve, Thresholds
-from ssad.confidence_estimators import confidence_curve
+from ssad.confidence_estimators import confidence_curve, served_curve
 from tests.ssad.confidence_estimators.test_estimators import (
     SCORES,
     THRESHOLD,
@@ -21,6 +21,7 @@ from tests.ssad.confidence_estimators.test_estimators import (
     estimator,
     every_estimator,
 )
+from tests.ssad.confidence_estimators.test_intervals import around
 
 BETWEEN_KNOTS = 1 / 256
 
@@ -118,11 +119,33 @@ def test_above_a_forced_decision_confidence_is_negative_and_below_it_is_not(
     make: Make, training: list[float], scores: list[float], first: float, second: float
 ) -> None:
     curve = confidence_curve(estimator(make, training, first, second), np.asarray(training))
-    asked = np.asarray(training + scores)
-    confidence = curve(asked)
+    asked = np.asarray([*training, *scores, *around(first, second)])
+    confidence, regions, called = curve(asked), curve.thresholds.regions(asked), asked > curve.decision
     # The crossing is computed in rounded arithmetic: zero within rounding on either side of it is fine.
-    assert (confidence[asked > curve.decision] < 1e-9).all()
-    assert (confidence[asked < curve.decision] > -1e-9).all()
+    assert (confidence[called] < 1e-9).all()
+    assert (confidence[~called] > -1e-9).all()
+    assert called[regions == "abnormal"].all()
+    assert not called[regions == "normal"].any()
+
+
+@pytest.mark.parametrize(
+    ("normal", "abnormal", "decision"),
+    [
+        (1.0, 2.0, 1.0),
+        (1.0, 2.0, 2.0),
+        (1.0, math.nextafter(1.0, 2.0), None),
+        (2.0, 2.0, 2.0),
+        (-math.inf, 2.0, None),
+        (1.0, math.inf, None),
+    ],
+)
+def test_a_forced_decision_is_the_sign_of_confidence_at_the_thresholds_too(
+    normal: float, abnormal: float, decision: float | None
+) -> None:
+    configuration = ConfidenceIntervalsConfiguration.from_thresholds(normal, abnormal, decision)
+    curve = served_curve(configuration, np.linspace(0, 3, 100))
+    asked = np.asarray(around(normal, abnormal))
+    assert (asked > curve.decision).tolist() == (curve(asked) < 0).tolist()
 
 
 def test_nothing_is_decided_against_where_nothing_is_abnormal() -> None:
