@@ -6,13 +6,13 @@ import numpy as np
 import torch
 
 from ssad.bundle import REGIONS, ConfidenceCurve
-from ssad.bundle.intervals import Floats
+from ssad.bundle.intervals import Floats, beyond
 from ssad.confidence_estimators.estimators import GradedConfidence, SupportsConfidenceEstimation
 from ssad.confidence_estimators.intervals import ConfidenceIntervalsConfiguration
 
 KNOTS_PER_REGION = 257
 """Quantiles of the training scores at which the curve is exact: between, a graded confidence is off by at most what it
-changes over a 256th of a region's rows, or over one row where there are fewer."""
+changes over a 256th of a region's rows, rounded up to whole rows, and those that share the score below."""
 
 
 def confidence_curve(estimator: SupportsConfidenceEstimation, training_scores: Floats) -> ConfidenceCurve:
@@ -68,9 +68,12 @@ def served_curve(configuration: ConfidenceIntervalsConfiguration | None, trainin
 
 
 def _knots(scores: Floats, borders: list[float]) -> Floats:
-    """Ascending scores at which to sample a region: its borders and quantiles among its training scores."""
+    """Ascending scores at which to sample a region: its borders, quantiles among its training scores, and beyond them.
+
+    At the highest score itself not all rows lie below.
+    """
     shares = np.linspace(0, 1, KNOTS_PER_REGION)
     quantiles = np.quantile(scores, shares, method="inverted_cdf") if len(scores) else np.empty(0)
-    at = np.unique(np.concatenate([quantiles, np.asarray(borders)]))
+    at = np.unique(np.concatenate([quantiles, [beyond(score) for score in quantiles[-1:]], borders]))
     finite: Floats = at[np.abs(at) < np.finfo(np.float64).max]  # nor what lies next to an infinite threshold
     return finite

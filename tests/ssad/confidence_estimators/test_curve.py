@@ -13,6 +13,7 @@ from hypothesis import given
 from ssad import BinaryConfidence, ConfidenceIntervalsConfiguration, GradedConfidence
 from ssad.bundle import REGIONS, ConfidenceCurve, Thresholds
 from ssad.confidence_estimators import confidence_curve, served_curve
+from ssad.confidence_estimators.estimators import ABNORMAL_EDGE, ABNORMAL_END, NORMAL_EDGE
 from tests.ssad.confidence_estimators.test_estimators import (
     SCORES,
     THRESHOLD,
@@ -41,6 +42,25 @@ def test_the_curve_of_graded_confidence_is_within_its_bound_at_the_training_scor
     made = estimator(GradedConfidence, training.tolist(), *np.quantile(training, [0.8, 0.95]).tolist())
     expected = made.estimate_confidence(torch.from_numpy(training)).numpy()
     assert np.abs(confidence_curve(made, training)(training) - expected).max() <= BETWEEN_KNOTS
+
+
+@pytest.mark.parametrize("rows", [40, 600, 5000])
+def test_the_curve_is_off_by_what_confidence_changes_over_a_256th_of_the_rows_at_any_score(rows: int) -> None:
+    training = np.random.default_rng(rows).lognormal(size=rows)
+    made = estimator(GradedConfidence, training.tolist(), *np.quantile(training, [0.8, 0.95]).tolist())
+    curve, scores = confidence_curve(made, training), np.linspace(0, 2 * training.max(), 20_000)
+    off = np.abs(curve(scores) - made.estimate_confidence(torch.from_numpy(scores)).numpy())
+    known, regions = curve.thresholds.counts(training), curve.thresholds.regions(scores)
+    for region, change in (("normal", 1 - NORMAL_EDGE), ("abnormal", ABNORMAL_EDGE - ABNORMAL_END)):
+        steps = math.ceil(known[region] * BETWEEN_KNOTS)
+        assert off[regions == region].max() <= change * steps / known[region] + 1e-12
+
+
+@pytest.mark.parametrize("abnormal", [1, 2, 10, 1000])
+def test_confidence_ends_beyond_the_highest_training_score(abnormal: int) -> None:
+    training = np.concatenate([np.linspace(0, 1, 500), np.linspace(3, 4, abnormal)])
+    curve = served_curve(ConfidenceIntervalsConfiguration.from_thresholds(1.5, 2.5), training)
+    assert curve(np.asarray([4.1, 1e6])).tolist() == [ABNORMAL_END] * 2
 
 
 @every_estimator
