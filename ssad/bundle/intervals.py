@@ -47,8 +47,9 @@ class Thresholds:
                 f"the normal threshold must be at most the abnormal one, got {self.normal} and {self.abnormal}"
             )
 
-    def codes(self, scores: Floats) -> npt.NDArray[np.int8]:
+    def codes(self, scores: npt.ArrayLike) -> npt.NDArray[np.int8]:
         """Index into `REGIONS` for each score, shape (n,)."""
+        scores = np.asarray(scores, np.float64)  # in single precision a threshold would be rounded to the score
         above = ~(scores <= self.normal)  # NaN is unknown
         return np.add(above, above & (scores >= self.abnormal), dtype=np.int8)
 

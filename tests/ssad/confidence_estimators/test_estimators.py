@@ -65,6 +65,18 @@ def test_confidence_has_the_shape_and_the_dtype_of_the_scores(make: Make, dtype:
 
 
 @every_estimator
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("decision", [None, 0.1, 0.2])
+def test_scores_of_another_precision_have_the_confidence_of_the_same_numbers(
+    make: Make, dtype: torch.dtype, decision: float | None
+) -> None:
+    made, scores = estimator(make, [0.05, 0.15, 0.25], 0.1, 0.2), torch.tensor([0.05, 0.1, 0.15, 0.2, 0.3], dtype=dtype)
+    made.configuration = ConfidenceIntervalsConfiguration.from_thresholds(0.1, 0.2, decision)
+    expected = made.estimate_confidence(scores.double()).to(dtype)
+    torch.testing.assert_close(made.estimate_confidence(scores), expected)  # which no NaN is
+
+
+@every_estimator
 def test_whole_scores_have_the_confidence_of_the_same_numbers(make: Make) -> None:
     made, scores = estimator(make, [0.0, 1.0, 2.0], 1.0, 3.0), torch.arange(5)
     assert torch.equal(made.estimate_confidence(scores), made.estimate_confidence(scores.double()))

@@ -98,6 +98,15 @@ def test_thresholds_call_a_score_what_the_intervals_call_it(first: float, second
     assert codes.tolist() == holders(configuration, scores).int().argmax(dim=0).tolist()
 
 
+@given(border=st.floats(-1e6, 1e6))
+def test_thresholds_call_a_single_precision_score_what_the_intervals_call_it(border: float) -> None:
+    scores = np.asarray([border], np.float32)
+    for first, second in ((border, math.inf), (-math.inf, border), (border, border)):
+        configuration = ConfidenceIntervalsConfiguration.from_thresholds(first, second)
+        expected = holders(configuration, scores.tolist()).int().argmax(dim=0)
+        assert configuration.thresholds.codes(scores).tolist() == expected.tolist()
+
+
 @pytest.mark.parametrize(
     ("normal", "unknown", "abnormal"),
     [("right", "neither", "left"), ("neither", "both", "neither"), ("neither", "left", "left")],
