@@ -23,13 +23,13 @@ SCORE_BINS = 100
 COLUMN_BINS = 10
 """Bins of a column, and those that a score's stability index is taken over: deciles, the index's custom
 [Siddiqi 2006, Credit Risk Scorecards]. More bins would find drift in noise: over k bins the index of n rows
-that did not drift is about k / n."""
+that did not drift from N training rows is about k (1 / n + 1 / N)."""
 
 MAX_COUNTED_CATEGORIES = 20
 """Most frequent categories of a column that are counted each; the others are counted together."""
 
 EMPTY_CELL = 0.5
-"""Rows that a cell without rows counts as in the stability index, which knows no share of nothing."""
+"""Rows that a cell without rows counts as at most in the stability index, which knows no share of nothing."""
 
 
 def population_stability_index(expected_counts: npt.ArrayLike, observed_counts: npt.ArrayLike) -> float:
@@ -39,7 +39,8 @@ def population_stability_index(expected_counts: npt.ArrayLike, observed_counts: 
     Credit Risk Scorecards].
 
     Args:
-        expected_counts: shape (k,), at least 0; an empty cell counts as `EMPTY_CELL` rows.
+        expected_counts: shape (k,), at least 0; an empty cell counts as `EMPTY_CELL` rows, or as the share that the
+            other has there if that is less, as where a rare word does not come up among few rows.
         observed_counts: shape (k,), likewise.
 
     Returns:
@@ -48,10 +49,13 @@ def population_stability_index(expected_counts: npt.ArrayLike, observed_counts: 
     expected, observed = np.asarray(expected_counts, np.float64), np.asarray(observed_counts, np.float64)
     if not expected.sum() or not observed.sum():
         return 0.0
-    e = np.maximum(expected, EMPTY_CELL) / expected.sum()
-    o = np.maximum(observed, EMPTY_CELL) / observed.sum()
     used = (expected > 0) | (observed > 0)
-    return float(((o - e) * np.log(o / e))[used].sum())
+    e, o = expected[used] / expected.sum(), observed[used] / observed.sum()
+    e, o = (
+        np.where(e > 0, e, np.minimum(EMPTY_CELL / expected.sum(), o)),
+        np.where(o > 0, o, np.minimum(EMPTY_CELL / observed.sum(), e)),
+    )
+    return float(((o - e) * np.log(o / e)).sum())
 
 
 def kolmogorov_smirnov(expected_counts: npt.ArrayLike, observed_counts: npt.ArrayLike) -> float:

@@ -68,6 +68,12 @@ def test_an_empty_cell_counts_as_half_a_row() -> None:
     assert population_stability_index([5, 5], [0, 10]) == pytest.approx(expected)
 
 
+def test_rare_words_that_do_not_come_up_among_few_rows_are_no_drift_and_a_new_word_is() -> None:
+    words = [131_053, *[1] * 19]
+    assert population_stability_index(words, [200, *[0] * 19]) < 0.001
+    assert population_stability_index([*words, 0], [180, *[0] * 19, 20]) > 0.25
+
+
 @given(pairs)
 def test_the_stability_index_is_symmetric_and_not_negative(pair: tuple[list[int], list[int]]) -> None:
     forth, back = population_stability_index(*pair), population_stability_index(*pair[::-1])
