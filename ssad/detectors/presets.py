@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import pkgutil
 from collections.abc import Callable
@@ -21,6 +22,8 @@ from ssad.modules import (
     SelfSupervisionModule,
 )
 from ssad.modules.ensemble_module import PUSH
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -80,6 +83,9 @@ anomalies are learned before the first recalibration."""
 RADON_MIN_FEATURES = 2
 """All rows of one feature have the same direction."""
 
+RADON_ZERO_ROWS = 0.05
+"""Share of rows without a direction above which radon warns: so many are no anomalies, and it scores them as such."""
+
 
 def _radon(features: torch.Tensor, every_n_epochs: int, learning_rate: float) -> SelfSupervisionModule:
     """The paper's 784-400-200 in proportion [Najari et al., SIN 2021]."""
@@ -88,6 +94,13 @@ def _radon(features: torch.Tensor, every_n_epochs: int, learning_rate: float) ->
         raise DatasetError(
             f"radon compares the directions of rows and needs at least {RADON_MIN_FEATURES} features, got {input_dim} "
             "feature(s) from the table; use detector ssad or grand."
+        )
+    zeros = 1 - float(features.any(dim=1).float().mean())
+    if zeros > RADON_ZERO_ROWS:
+        logger.warning(
+            "radon compares the directions of rows, and %.0f%% of the training rows have none, as every number in them "
+            "is its column's least; they score 1 as if they were abnormal: use detector ssad or grand",
+            100 * zeros,
         )
     return CosineReconstructionModule(
         Autoencoder(input_dim, [max(2, input_dim // 2)], max(1, input_dim // 4)),

@@ -191,3 +191,15 @@ def test_rows_that_differ_are_ranked_where_most_are_alike(share: float) -> None:
     scores = AnomalyDetector(random_state=0).fit(values).anomaly_score(values)
     assert scores.max() < math.exp(LARGEST_LOG)
     assert roc_auc_score(others >= 1980, scores[others]) > 0.8
+
+
+@pytest.mark.parametrize(("rate", "warns"), [(0.15, True), (2.0, False)])
+def test_radon_says_which_share_of_the_rows_has_no_direction(
+    rate: float, warns: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    counts = np.random.default_rng(0).poisson(rate, (600, 6)).astype(float)
+    radon = AnomalyDetector("radon", random_state=0, max_epochs=1).fit(counts)
+    share = (counts == 0).all(axis=1).mean()
+    said = f"{share:.0%} of the training rows have none" in caplog.text and "use detector ssad or grand" in caplog.text
+    assert said == warns
+    assert radon.anomaly_score(np.zeros((1, 6)))[0] == 1
