@@ -94,8 +94,8 @@ class TriangularThresholding(HistogramPlotAnalyzer):
 def corner_right_of_peak(counts: Floats, edges: Floats) -> float:
     """Rosin's threshold: the histogram's corner right of its peak [Rosin 2001, section 2].
 
-    The corner is where the histogram is farthest below the line from the top of its highest bin to the
-    far end of its last bin that is not empty.
+    The corner is where the histogram is farthest below the line from the top of its highest bin to that of
+    its last bin that is not empty.
 
     Args:
         counts: rows in each bin, shape (m,), not all zero.

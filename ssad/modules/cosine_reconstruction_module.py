@@ -13,7 +13,7 @@ SHORTEST = 1e-8
 
 
 def cosine_similarity(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
-    """Of the rows of two tensors, shape (n,), in [-1, 1]; as torch's, which goes through the rows twice as often."""
+    """Of the rows of two tensors, shape (n,), in [-1, 1] to rounding; torch's goes through the rows twice as often."""
     squared = [(rows * rows).sum(dim=1).clamp_min(SHORTEST**2) for rows in (first, second)]
     return (first * second).sum(dim=1) * torch.rsqrt(squared[0] * squared[1])
 
@@ -28,7 +28,7 @@ class CosineReconstructionModule(ScoreLossModule):
 
     @property
     def criterion(self) -> Callable[[torch.Tensor, torch.Tensor], torch.Tensor]:
-        """Cosine similarity of rows, shape (n,), in [-1, 1]."""
+        """Cosine similarity of rows, shape (n,), in [-1, 1] to rounding."""
         return cosine_similarity
 
     def _prediction_score(self, data: torch.Tensor) -> torch.Tensor:

@@ -17,8 +17,9 @@ class FreeEnergyScoringModule(ScoreLossModule):
     """Scores rows by free energy, reconstruction error + KL [Najari et al., AINA 2022, section 3].
 
     Confident-normal rows lower their free energy; confident-abnormal ones are pushed up to a free energy
-    of `m`; undecided ones are pulled towards `m` with the weight of their rank: the empirical distribution
-    function of their free energy, taken within the batch, where the paper leaves the sample open.
+    of `m`; undecided ones are pulled towards `m` with the weight of their rank by free energy among those of the
+    batch, as a share, those that tie in any order: the paper's empirical distribution function, whose sample it leaves
+    open.
     """
 
     def __init__(
