@@ -84,7 +84,7 @@ def time_split_train_val_test(
             f"{val_percent}; 70 % is 0.7"
         )
     first = round(len(data) * train_percent)
-    second = first + round(len(data) * val_percent)
+    second = round(len(data) * (train_percent + val_percent))  # each share rounded would leave rows where none are left
     return data.iloc[:first], data.iloc[first:second], data.iloc[second:]
 
 

@@ -230,6 +230,12 @@ def test_a_split_in_time_keeps_the_order() -> None:
     assert [part["t"].tolist() for part in parts] == [[0, 1, 2, 3, 4], [5, 6], [7, 8, 9]]
 
 
+@pytest.mark.parametrize("rows", [3, 5, 10, 15])
+def test_a_split_in_time_leaves_no_row_where_the_shares_are_all(rows: int) -> None:
+    parts = time_split_train_val_test(pd.DataFrame({"t": range(rows)}), 0.5, 0.5)
+    assert [len(parts[0]) + len(parts[1]), len(parts[2])] == [rows, 0]
+
+
 def test_a_column_to_count_that_is_not_there_is_named() -> None:
     pipeline = create_preprocessing_pipeline(count_encode_cols=["wird"], scaler=None)
     with pytest.raises(ValueError, match="no column wird to count; the columns are word"):
