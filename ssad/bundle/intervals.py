@@ -154,9 +154,14 @@ class ConfidenceCurve:
         )
 
 
+LEAST_STEP = 1e-14
+"""What a score near 0 may differ by: it may be left of a difference of larger numbers, as RADON's of 1 and 1."""
+
+
 def beyond(score: float) -> float:
     """The least border that a row of this score does not reach on any runtime, which differ by rounding."""
-    return float(max(np.nextafter(score, np.inf), score + SCORE_TOLERANCE * abs(score)))
+    step = max(LEAST_STEP, SCORE_TOLERANCE * abs(score))
+    return float(max(np.nextafter(score, np.inf), score + step))
 
 
 def region_names(codes: npt.NDArray[np.int8]) -> npt.NDArray[np.str_]:

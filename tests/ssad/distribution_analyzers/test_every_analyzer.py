@@ -171,3 +171,10 @@ def test_rows_of_one_score_stay_in_one_region_as_a_runtime_rounds(make: Make, sh
     thresholds = make().analyze_distribution(torch.from_numpy(scores), None).thresholds
     rounded = np.asarray([1 - 1e-6, 1.0, 1 + 1e-6])
     assert thresholds.regions(rounded).tolist() == ["normal"] * 3
+
+
+@pytest.mark.parametrize("make", [ConsensusThresholding, EVTThresholding, ConformalThresholding])
+def test_rows_that_score_nothing_stay_in_one_region_as_a_runtime_rounds(make: Make) -> None:
+    scores = np.concatenate([np.zeros(1800), np.random.default_rng(0).lognormal(1, 1, 200)])
+    thresholds = make().analyze_distribution(torch.from_numpy(scores), None).thresholds
+    assert thresholds.regions(np.asarray([-1e-15, 0.0, 1e-15])).tolist() == ["normal"] * 3
