@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from ssad.bundle.intervals import Floats
@@ -36,12 +38,16 @@ class ConsensusThresholding(HistogramPlotAnalyzer):
 
 def four_cuts(scores: Floats) -> list[float]:
     """Where each of the four would cut ascending scores, shape (n,), that are not all equal."""
-    return [
+    # Squares of large or small scores leave the range; a power of two changes no digit.
+    power = int(np.frexp(max(-scores[0], scores[-1]))[1])
+    scores = np.ldexp(scores, -power)
+    cuts = [
         corner_right_of_peak(*score_histogram(scores, BIN_RULE)),
         otsu_threshold(scores),
         lower_spread_threshold(scores),
         float(scores.mean() + MEAN_SIGMAS * scores.std()),
     ]
+    return [math.ldexp(cut, power) for cut in cuts]
 
 
 def otsu_threshold(scores: Floats) -> float:

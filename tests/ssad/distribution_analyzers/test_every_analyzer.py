@@ -163,6 +163,12 @@ def test_the_consensus_is_what_all_four_cuts_say_and_a_forced_decision_what_most
     assert (scores > found.decision).tolist() == (votes >= 3).tolist()
 
 
+@pytest.mark.parametrize("power", [-600, -30, 1, 530])
+def test_the_four_cuts_scale_with_the_scores_whose_squares_leave_the_range(power: int) -> None:
+    scores = np.sort(np.random.default_rng(0).lognormal(0, 1, 300))
+    assert four_cuts(np.ldexp(scores, power)) == [math.ldexp(cut, power) for cut in four_cuts(scores)]
+
+
 @pytest.mark.parametrize("make", [ConsensusThresholding, EVTThresholding, ConformalThresholding])
 @pytest.mark.parametrize("share", [0.5, 0.6, 0.8, 0.95])
 def test_rows_of_one_score_stay_in_one_region_as_a_runtime_rounds(make: Make, share: float) -> None:
