@@ -52,7 +52,9 @@ def fit_pareto(excesses: Floats) -> tuple[float, float]:
     """Shape and scale of a generalized Pareto distribution by maximum likelihood, the location being 0.
 
     The excesses are divided by their mean first, which the fit's tolerances expect; where no maximum is
-    found, the moments give the answer [Hosking & Wallis 1987, eq. 4].
+    found, the moments give the answer [Hosking & Wallis 1987, eq. 4]. With shapes below -1 the likelihood is
+    unbounded, and the search stops where the tail ends at the highest excess; that is kept, as on tails with
+    such an end the moments' quantiles are several times as far off.
     """
     mean, variance = float(excesses.mean()), float(excesses.var())
     try:
