@@ -462,10 +462,15 @@ def _word(value: Any) -> str:
     return word
 
 
+def is_blank(value: Any) -> bool:
+    """Whether a value is text of nothing but blanks, which is missing in every column."""
+    return isinstance(value, str | bytes) and not value.strip()
+
+
 def _is_missing(value: Any) -> bool:
-    """None, NaN, NaT, pandas' NA or a blank string."""
-    if isinstance(value, str):
-        return not value.strip()
+    """None, NaN, NaT, pandas' NA or blank text."""
+    if isinstance(value, str | bytes):
+        return is_blank(value)
     return value is None or type(value).__name__ == "NAType" or bool(value != value)
 
 

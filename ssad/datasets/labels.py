@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from ssad.bundle.schema import is_blank
 from ssad.datasets.table_rows import TableRows
 from ssad.datasets.tables import LABEL, names_in
 from ssad.errors import DatasetError
@@ -99,7 +100,7 @@ def _anomalous(batches: Iterable[pd.Series], label: str, normal: str) -> npt.NDA
     for labels in batches:
         known = labels.dropna()
         values = _distinct(known, label)
-        blank = [value for value in values if isinstance(value, str | bytes) and not value.strip()]
+        blank = [value for value in values if is_blank(value)]
         known = known[~known.isin(blank)] if blank else known
         seen |= {value: _word(value) not in wanted for value in values if value not in seen and value not in blank}
         parts.append(known.map(seen).to_numpy(dtype=bool))

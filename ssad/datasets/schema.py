@@ -15,7 +15,7 @@ import pandas as pd
 from pandas.api import types
 
 from ssad.bundle import Column, TableSchema
-from ssad.bundle.schema import MISSING_CATEGORY, GraphInputs, Kind, unmarked
+from ssad.bundle.schema import MISSING_CATEGORY, GraphInputs, Kind, is_blank, unmarked
 from ssad.datasets.table_rows import TableRows
 from ssad.errors import DatasetError, RowsError
 
@@ -244,7 +244,7 @@ class _ColumnSurvey:
         if is_whole and (self.counts_rows or self._is_named_identifier(sample)):
             return "identifies rows: whole numbers without repeats"
         if self.kinds[0] == "categorical":
-            words = sample.dropna().astype(str).str.strip().value_counts()
+            words = _known(sample).astype(str).str.strip().value_counts()
             distinct = len(words)
             if (dates := _share(words, DATE)) > MOSTLY:
                 return f"holds words, but {dates:.1%} of its values are dates: write each as 2024-12-31 or empty"
@@ -255,7 +255,7 @@ class _ColumnSurvey:
         return None
 
     def _is_named_identifier(self, sample: pd.Series) -> bool:
-        return IDENTIFIER_NAME.search(self.name) is not None and bool(sample.dropna().is_unique)
+        return IDENTIFIER_NAME.search(self.name) is not None and bool(_known(sample).is_unique)
 
     def column(self) -> Column:
         """What the column is."""
@@ -279,7 +279,7 @@ def _kinds(values: pd.Series) -> tuple[Kind, ...]:
     for is_type, kinds in typed:
         if is_type(values):
             return kinds
-    known = values.dropna().astype(object)
+    known = _known(values)
     if not len(known):
         return KINDS
     if known.map(lambda value: isinstance(value, bool | np.bool_)).all():
@@ -291,6 +291,12 @@ def _kinds(values: pd.Series) -> tuple[Kind, ...]:
     if pd.to_numeric(words, errors="coerce").notna().all():
         return ("numeric", "categorical")
     return ("date", "categorical") if _are_dates(words) else ("categorical",)
+
+
+def _known(values: pd.Series) -> pd.Series:
+    """The values that are not missing, as objects."""
+    known = values.dropna().astype(object)
+    return known[[not is_blank(value) for value in known]]
 
 
 def _share(words: pd.Series, form: re.Pattern[str]) -> float:

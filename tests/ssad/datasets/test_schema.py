@@ -39,6 +39,9 @@ def kind(values: Any, name: str = "x") -> str | None:
         ([3, 1, 3, 1], "numeric"),
         ([None, 1.0, 2.0, 1.0], "numeric"),
         (["1", "2.5", "1", None], "numeric"),
+        (["1", "", "2.5", " "], "numeric"),
+        (["2020-01-01", "", "2020-02-01", "\t"], "date"),
+        (pd.Series([True, "", False, None], dtype=object), "boolean"),
         (pd.Series([1, None, 2, 2], dtype="Int64"), "numeric"),
         (pd.Series([1, 2, 2, 1], dtype="category"), "numeric"),
         ([True, False, True, True], "boolean"),
@@ -94,7 +97,14 @@ def test_whole_numbers_without_repeats_are_dropped_if_they_are_named_like_an_ide
 
 
 @pytest.mark.parametrize(
-    "values", [["907", "0013", "542", "88"], [907.0, 13.0, 542.0, 88.0], [907, None, 542, 88], [2**60, 2**60 + 1, 7, 9]]
+    "values",
+    [
+        ["907", "0013", "542", "88"],
+        ["907", "0013", "542", "88", "", ""],
+        [907.0, 13.0, 542.0, 88.0],
+        [907, None, 542, 88],
+        [2**60, 2**60 + 1, 7, 9],
+    ],
 )
 def test_an_identifier_is_one_however_it_is_written(values: list[Any]) -> None:
     assert column(pd.Series(values), "account_id") is None
