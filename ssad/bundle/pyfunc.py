@@ -6,10 +6,15 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from pandas.api.types import is_string_dtype
 
 from ssad.bundle.bundle import Bundle
 from ssad.bundle.explain import contributors
+from ssad.bundle.schema import TableSchema
 from ssad.errors import SettingsError
+
+NOTHING = str(pd.NA)
+"""What MLflow makes of a missing value of pandas' Arrow strings, which it casts to the signature's strings."""
 
 
 class PyFuncDetector:
@@ -30,11 +35,19 @@ class PyFuncDetector:
         explained = int((params or {}).get("explain", 0))
         if explained < 0:
             raise SettingsError(f"explain must be at least 0, got {explained}.")
-        inputs = self.bundle.schema.inputs(model_input)
+        inputs = self.bundle.schema.inputs(_with_gaps(model_input, self.bundle.schema))
         answer: dict[str, Any] = self.bundle.scores_of_inputs(inputs).columns()
         if explained:
             answer |= contributors(self.bundle, inputs, explained)
         return pd.DataFrame(answer, index=model_input.index)
+
+
+def _with_gaps(rows: pd.DataFrame, schema: TableSchema) -> pd.DataFrame:
+    """The rows with a gap where MLflow made `NOTHING` of it; a column in which training saw that word keeps it."""
+    names = [column.name for column in schema.columns if column.name in rows and NOTHING not in column.categories]
+    cast = [name for name in names if is_string_dtype(rows[name]) and rows[name].dtype == object]
+    found = {name: rows[name] == NOTHING for name in cast}
+    return rows.assign(**{name: rows[name].mask(gaps) for name, gaps in found.items() if gaps.any()})
 
 
 def _load_pyfunc(path: str) -> PyFuncDetector:

@@ -50,6 +50,8 @@ def columns() -> dict[str, pa.Array]:
         "any: for ever": pa.array([date(9999, 12, 31) if m.hour else m.date() for m in moments], "date32"),
         "string: text": pa.array([None if count is None else str(count % 5) + "th" for count in gaps]),
         "string: numbers": pa.array([str(count) for count in counts]),
+        "string: gaps among numbers": pa.array([None if count is None else str(count) for count in gaps]),
+        "string: <NA>": pa.array(["<NA>" if count > 90 else str(count % 2) + "st" for count in counts]),
         "string: dates": pa.array([m.isoformat() for m in moments], "large_string"),
         "string: words": pa.array([str(count % 3) + "rd" for count in counts]).dictionary_encode(),
         "string: bytes": pa.array([bytes([65 + count % 3]) for count in counts]),
@@ -75,6 +77,9 @@ def test_a_table_with_a_column_of_every_type_scores_as_it_is(table: str, trackin
     rows = read_table(table)
     expected = fetched.bundle.score(rows)
     pd.testing.assert_frame_equal(model.predict(rows), pd.DataFrame(expected.columns()))
+    words = ["string: text", "string: gaps among numbers", "string: numbers", "string: <NA>"]
+    arrow = rows.astype(dict.fromkeys(words, pd.ArrowDtype(pa.string())))
+    pd.testing.assert_frame_equal(model.predict(arrow), pd.DataFrame(expected.columns()))
     assert expected.score == pytest.approx(trained.detector.training_scores, rel=1e-5)
     example = model.predict(model.metadata.load_input_example(str(fetched.logged)))
     assert np.isin(example["score"], expected.score).all()
