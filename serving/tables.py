@@ -32,6 +32,9 @@ EMPTY = "Empty CSV"
 UNPACKED_BYTES = 16
 """A value of a Parquet body may unpack to so many bytes, the widest number; one word alone could else be gigabytes."""
 
+PERIOD = "pandas.period"
+"""What pandas calls its periods among Arrow's types; this process may know it by the column's metadata alone."""
+
 
 def csv_rows(body: bytes, schema: TableSchema, settings: Settings) -> Iterator[GraphInputs]:
     """Rows of a CSV body with a header, in UTF-8.
@@ -125,11 +128,20 @@ def arrow_rows(body: bytes, schema: TableSchema, settings: Settings) -> Iterator
 
     try:
         _refuse_compressed(body)
-        with pa.ipc.open_stream(pa.BufferReader(body)) as reader:
+        with _opened(body) as reader:
             check_names(reader.schema.names, schema)
             yield from _parts(reader, schema, settings)
     except (pa.ArrowException, OSError, EOFError, UnicodeDecodeError) as error:
         raise RowsError("the body is no Arrow stream, or a damaged one; write it again.") from error
+
+
+def _opened(body: bytes) -> Any:
+    import pyarrow as pa
+
+    try:
+        return pa.ipc.open_stream(pa.BufferReader(body))
+    except TypeError as error:  # where pandas is loaded, its intervals do not know themselves in a dictionary
+        raise RowsError("the Arrow stream has a column of a type that cannot be read; send it as text.") from error
 
 
 def _refuse_compressed(body: bytes) -> None:
@@ -166,11 +178,20 @@ def _parts(batches: Any, schema: TableSchema, settings: Settings) -> Iterator[Gr
 
 def _inputs(batch: pa.RecordBatch, schema: TableSchema) -> GraphInputs:
     kinds = {column.name: column.kind for column in schema.columns}
+    _refuse_periods(batch.schema.field(at) for at, name in enumerate(batch.schema.names) if name in kinds)
     table = {
         name: _values(batch.column(at), kinds[name], name) if name in kinds else ()
         for at, name in enumerate(batch.schema.names)
     }
     return schema.inputs(table, strict=True)
+
+
+def _refuse_periods(fields: Iterator[pa.Field]) -> None:
+    """Arrow has a period as a number that counts from 1970, in training it is none."""
+    for field in fields:
+        said = (field.metadata or {}).get(b"ARROW:extension:name", b"").decode()
+        if PERIOD in (said, getattr(field.type, "extension_name", "")):
+            raise RowsError(f"column {field.name!r} holds periods, which are numbers to others; send text or dates.")
 
 
 def _values(array: Any, kind: str, name: str) -> Any:

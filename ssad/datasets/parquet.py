@@ -27,6 +27,10 @@ SHOWN_COLUMNS = 20
 NO_NAME = re.compile(r"__index_level_\d+__")
 """What pandas calls a column that it makes of an index without a name."""
 
+PERIOD: str = pa.array(pd.PeriodIndex([], freq="D")).type.extension_name
+"""The name of pandas' periods among Arrow's types, which pandas registers as soon as it makes one. They are stored as
+numbers that count from 1970 in days or months, and would be taken for such."""
+
 BUFFER_BYTES = 1 << 16
 """Of a column that are read at once. A scan of the data set has a whole row group in memory: getting that from the
 system takes as long as reading it."""
@@ -229,4 +233,5 @@ def _plain_type(kind: pa.DataType) -> pa.DataType:
     """Of words that are stored once and numbered that of the words, of an extension type what it is stored as."""
     if pa.types.is_dictionary(kind):
         return kind.value_type
-    return kind.storage_type if isinstance(kind, pa.ExtensionType | pa.BaseExtensionType) else kind
+    stored = isinstance(kind, pa.BaseExtensionType) and kind.extension_name != PERIOD
+    return kind.storage_type if stored else kind

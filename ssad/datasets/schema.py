@@ -228,6 +228,8 @@ class _ColumnSurvey:
 
     def useless(self, sample: pd.Series) -> str | None:
         """Why the column cannot help to tell rows apart; None if it might. `sample` holds random rows of it."""
+        if isinstance(sample.dtype, pd.PeriodDtype):
+            return "holds periods: write each as text or as its first day"
         if not self.kinds:
             return "holds values that are neither numbers, dates nor text"
         if self.kinds[0] == "categorical":
@@ -273,6 +275,7 @@ def _kinds(values: pd.Series) -> tuple[Kind, ...]:
         (types.is_bool_dtype, ("boolean",)),
         (types.is_datetime64_any_dtype, ("date",)),
         (types.is_complex_dtype, ()),
+        (lambda column: isinstance(column.dtype, pd.PeriodDtype), ()),
         (types.is_timedelta64_dtype, ()),
         (types.is_numeric_dtype, ("numeric",)),
     ]

@@ -212,7 +212,12 @@ def score_batch(batch: pa.RecordBatch, start: int, settings: ScoreSettings, mode
 
 
 def _values(column: pa.Array, words: bool) -> Any:
-    """A column as NumPy has it; words as Python has them: NumPy's moments have no zone, its integers no gap."""
+    """A column as NumPy has it; words as Python has them: NumPy's moments have no zone, its integers no gap.
+
+    Periods, which are numbers to both, as pandas has them.
+    """
+    if isinstance(column.type, pa.BaseExtensionType):
+        return column.to_pandas()
     if words and not (pa.types.is_string(column.type) or pa.types.is_large_string(column.type)):
         return column.to_pylist()
     return column.to_numpy(zero_copy_only=False)

@@ -282,6 +282,34 @@ def test_a_column_of_an_extension_type_is_read_as_it_is_stored(
     assert found[0].json() == found[1].json()
 
 
+@pytest.fixture(params=[True, False], ids=["pandas' types known", "unknown"])
+def periods(request: pytest.FixtureRequest) -> Iterator[pa.Array]:
+    """Two periods; a service without pandas knows their type by what the column says of itself."""
+    months = pa.array(pd.period_range("2024-01", periods=2, freq="M"))
+    if not request.param:
+        pa.unregister_extension_type(months.type.extension_name)
+    yield months
+    if not request.param:
+        pa.register_extension_type(months.type)
+
+
+@pytest.mark.parametrize("name", ["amount", "kind"])
+@pytest.mark.parametrize("pack", [packed, arrow])
+def test_periods_are_no_numbers(
+    client: TestClient, rows: Rows, name: str, pack: Callable[[pa.Table], bytes], periods: pa.Array
+) -> None:
+    body = pack(table(rows[:2]).set_column(list(rows[0]).index(name), name, periods))
+    answer = post(client, body, PARQUET if pack is packed else ARROW)
+    assert answer.status_code == 422
+    assert f"column '{name}' holds periods" in answer.json()["detail"]
+
+
+def test_intervals_among_the_words_of_an_arrow_stream_are_refused(client: TestClient, rows: Rows) -> None:
+    answer = post(client, arrow(table(rows[:2]).append_column("band", pa.array(pd.cut([1, 2], 2)))), ARROW)
+    assert answer.status_code == 422
+    assert "a column of a type that cannot be read; send it as text" in answer.json()["detail"]
+
+
 def test_a_csv_that_ends_within_quotes_is_refused(client: TestClient, rows: Rows) -> None:
     text = pd.DataFrame(rows[:3]).assign(note="a").to_csv(index=False)
     assert len(post(client, text, "text/csv").json()["predictions"]) == 3

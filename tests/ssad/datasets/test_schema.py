@@ -80,6 +80,7 @@ def test_a_column_is_what_its_values_are(values: Any, expected: str) -> None:
         pytest.param([{"a": 1}, {}, {}, {}], id="dicts"),
         pytest.param([1j, 2j, 1j, 1j], id="complex numbers"),
         pytest.param(pd.to_timedelta([1, 2, 1, 1], unit="h"), id="time spans"),
+        pytest.param(pd.PeriodIndex(["2024-01", "2024-02", "2024-01", None], freq="M"), id="periods"),
         pytest.param([f"user-{i}" for i in range(IDENTIFIER_DISTINCT + 10)], id="names of rows"),
     ],
 )

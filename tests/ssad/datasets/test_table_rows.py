@@ -296,6 +296,14 @@ def test_a_column_of_an_extension_type_is_read_as_it_is_stored(tmp_path: Path) -
     assert open_rows(str(tmp_path / "t.parquet")).frame()["id"].tolist() == [b"0123456789abcdef"]
 
 
+def test_periods_are_left_out_of_files_as_they_are_of_a_table_in_memory(tmp_path: Path) -> None:
+    table = pd.DataFrame({"x": [0.5, 1.5, 9.0], "month": pd.PeriodIndex(["2024-01", None, "2024-03"], freq="M")})
+    table.to_parquet(tmp_path / "0.parquet")
+    table[["x"]].to_parquet(tmp_path / "1.parquet")
+    for rows in (table_rows.table_rows(table), open_rows(str(tmp_path))):
+        assert survey_rows(rows).schema.dropped == {"month": "holds periods: write each as text or as its first day"}
+
+
 def test_a_folder_whose_name_is_a_value_is_part_of_the_digest(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     for day in (1, 2, 4):
         (tmp_path / f"day={day}").mkdir()

@@ -598,6 +598,14 @@ def test_a_folder_without_a_file_holds_no_rows(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("champion")
+def test_periods_are_no_numbers(rows: pd.DataFrame, tmp_path: Path) -> None:
+    months = pd.period_range("2024-01", periods=len(rows), freq="M")
+    rows.assign(**{"mean radius": months}).to_parquet(tmp_path / "months.parquet")
+    with pytest.raises(RowsError, match="row 0, column 'mean radius': expected a number or null"):
+        score(settings(str(tmp_path / "months.parquet"), tmp_path), progress=False)
+
+
+@pytest.mark.usefixtures("champion")
 def test_a_word_among_the_numbers_leaves_no_partial_folder(rows: pd.DataFrame, tmp_path: Path) -> None:
     rows.assign(**{"mean radius": "wide"}).to_csv(tmp_path / "words.csv")
     with pytest.raises(RowsError, match="row 0, column 'mean radius': expected a number or null"):
