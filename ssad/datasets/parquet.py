@@ -119,14 +119,34 @@ class ParquetFiles:
                     ) from error
             skip = max(0, skip - rows)
 
-    def frame(self) -> pd.DataFrame:
-        """All of the table in memory.
+    def frames(self, columns: Sequence[str]) -> Iterator[pd.DataFrame]:
+        """Batches as pandas has them.
 
         Raises:
-            DatasetError: a file turns out to be damaged, or was changed since it was opened.
+            DatasetError: a file turns out to be damaged, or was changed since it was opened, or holds values that
+                pandas has not.
         """
         with unchanged(self.opened):
-            frame: pd.DataFrame = pa.Table.from_batches(self.read(self.columns), self.schema).to_pandas()
+            for batch in self.read(columns):
+                yield self._pandas(batch)
+
+    def frame(self) -> pd.DataFrame:
+        """All of the table in memory; raises as `frames` does."""
+        with unchanged(self.opened):
+            return self._pandas(pa.Table.from_batches(self.read(self.columns), self.schema))
+
+    def _pandas(self, rows: pa.RecordBatch | pa.Table) -> pd.DataFrame:
+        try:
+            frame: pd.DataFrame = rows.to_pandas(ignore_metadata=True)
+        except (pa.ArrowException, ValueError, OverflowError) as error:
+            if len(rows.schema) > 1:  # of one column alone it is told which
+                for name in rows.schema.names:
+                    self._pandas(rows.select([name]))
+            where = self.paths[0] if len(self.paths) == 1 else "the table"
+            raise DatasetError(
+                f"{where}: the column {', '.join(rows.schema.names)} "
+                f"holds values that pandas does not have ({reason_of(error)}); write it as text, or leave it out."
+            ) from error
         return frame
 
     @property

@@ -135,15 +135,10 @@ def open_rows(location: str, words: Collection[str] = ()) -> TableRows:
 
 
 def _parquet_rows(files: ParquetFiles) -> TableRows:
-    def read(columns: Sequence[str]) -> Iterator[pd.DataFrame]:
-        with unchanged(files.opened):
-            for batch in files.read(columns):
-                yield batch.to_pandas(ignore_metadata=True)
-
     @cache
     def source() -> str:
         with unchanged(files.opened):
             found = [file_digest(path) for path in files.paths]
         return hashlib.sha256(repr((found, files.partitions)).encode()).hexdigest()
 
-    return TableRows(tuple(files.columns), read, files.rows, source=source)
+    return TableRows(tuple(files.columns), files.frames, files.rows, source=source)

@@ -304,6 +304,23 @@ def test_periods_are_left_out_of_files_as_they_are_of_a_table_in_memory(tmp_path
         assert survey_rows(rows).schema.dropped == {"month": "holds periods: write each as text or as its first day"}
 
 
+@pytest.mark.parametrize(
+    "values",
+    [
+        pa.array([19_000, 2_932_928], pa.date32()),
+        pa.array([10**12, 7], pa.time64("ns")),
+        pa.array([10**15, 7], pa.timestamp("us", tz="Mars/Base")),
+    ],
+    ids=["beyond the year 9999", "time in nanoseconds", "unknown zone"],
+)
+def test_a_column_of_values_that_pandas_lacks_is_named(tmp_path: Path, values: pa.Array) -> None:
+    path = tmp_path / "t.parquet"
+    pq.write_table(pa.table({"x": [1.0, 2.0], "until": values}), path)
+    for read in (lambda: list(open_rows(str(path)).batches()), lambda: read_table(str(path))):
+        with pytest.raises(DatasetError, match=r"t\.parquet: the column until holds values that pandas does not have"):
+            read()
+
+
 def test_a_folder_whose_name_is_a_value_is_part_of_the_digest(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     for day in (1, 2, 4):
         (tmp_path / f"day={day}").mkdir()
