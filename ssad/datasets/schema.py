@@ -239,7 +239,9 @@ class _ColumnSurvey:
             one = self.numbers.low == self.numbers.high and not self.numbers.missing
         if not known:
             return "has no values"
-        return "has one value in every row" if one else self._identifies(sample)
+        if one:  # numbers that differ by less than double precision tells are one
+            return "has one value in every row" + (" in double precision" if _known(sample).nunique() > 1 else "")
+        return self._identifies(sample)
 
     def _identifies(self, sample: pd.Series) -> str | None:
         is_whole = self.kinds[0] == "numeric" and self.whole_numbers and self.rows - self.numbers.missing > 2

@@ -151,6 +151,11 @@ def test_a_dropped_column_has_its_reason() -> None:
     }
 
 
+def test_whole_numbers_that_are_one_in_double_precision_are_left_out_for_that() -> None:
+    table = pd.DataFrame({"count": [2**53, 2**53 + 1, 2**53, 2**53], "x": KEEP})
+    assert survey_rows(table_rows(table)).schema.dropped == {"count": "has one value in every row in double precision"}
+
+
 AMOUNTS = np.random.default_rng(0).integers(0, 1500, 99)
 
 
