@@ -228,6 +228,8 @@ class _ColumnSurvey:
 
     def useless(self, sample: pd.Series) -> str | None:
         """Why the column cannot help to tell rows apart; None if it might. `sample` holds random rows of it."""
+        if not self.name:
+            return "has no name"  # as an index that pandas wrote to CSV, in which it is refused
         if isinstance(sample.dtype, pd.PeriodDtype):
             return "holds periods: write each as text or as its first day"
         if not self.kinds:

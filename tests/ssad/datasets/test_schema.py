@@ -143,8 +143,9 @@ def test_one_value_with_gaps_is_kept_whatever_its_type(values: list[Any], dtype:
 
 
 def test_a_dropped_column_has_its_reason() -> None:
-    table = pd.DataFrame({"none": [None] * 4, "one": [1] * 4, "row": [0, 1, 2, 3], "x": KEEP})
+    table = pd.DataFrame({"": KEEP, "none": [None] * 4, "one": [1] * 4, "row": [0, 1, 2, 3], "x": KEEP})
     assert survey_rows(table_rows(table)).schema.dropped == {
+        "": "has no name",
         "none": "has no values",
         "one": "has one value in every row",
         "row": "identifies rows: whole numbers without repeats",
