@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -28,12 +29,14 @@ from ssad.modules import self_supervision_callback
 from ssad.workflows import resume
 from ssad.workflows.resume import HEARTBEAT, PROCESS, RESUMES, newest_checkpoint, process_name
 from ssad.workflows.tracking import log_dataset
-from ssad.workflows.train import TrainSettings, train
+from ssad.workflows.train import TrainSettings, prepare, train
 from tests.ssad.workflows.support import QUIET_LIBRARIES, environment
 
 pytestmark = QUIET_LIBRARIES
 
 DEADLINE_SECONDS = 200.0
+
+Begin = Callable[[TrainSettings], str]
 
 
 class CutOff(L.Callback):
@@ -45,6 +48,23 @@ class CutOff(L.Callback):
     def on_train_batch_end(self, trainer: L.Trainer, *_: object) -> None:
         if (trainer.current_epoch, trainer.global_step % 3) == (self.epoch, 2):
             raise RuntimeError("cut off")
+
+
+@pytest.fixture
+def begun(monkeypatch: pytest.MonkeyPatch) -> Begin:
+    """Begins a run and cuts it off where it would train: its plan and its rows are logged by then."""
+
+    def cut_off(*_: object, **__: object) -> None:
+        raise TrainingError("it trains.")
+
+    def begin(settings: TrainSettings) -> str:
+        monkeypatch.setattr("ssad.workflows.train.fit_detector", cut_off)
+        with pytest.raises(TrainingError, match="it trains"):
+            train(settings, progress=False)
+        (newest,) = MlflowClient().search_runs(["0"], order_by=["start_time DESC"], max_results=1)
+        return str(newest.info.run_id)
+
+    return begin
 
 
 def bytes_of(detector: FittedDetector) -> dict[str, bytes]:
@@ -163,27 +183,28 @@ def wait_for_checkpoint(client: MlflowClient, process: subprocess.Popen[bytes], 
 
 
 def test_a_finished_run_an_unknown_one_and_one_of_another_plan_or_table_are_refused(
-    small: Path, tracking: str, tmp_path: Path
+    small: Path, tracking: str, tmp_path: Path, begun: Begin
 ) -> None:
     fit = FitSettings("radon", max_epochs=2)
-    done = train(TrainSettings(str(small), fit=fit), progress=False)
+    run_id = begun(TrainSettings(str(small), fit=fit))
+    MlflowClient(tracking).update_run(run_id, "FINISHED")
     with pytest.raises(SettingsError, match="came to its end"):
-        train(TrainSettings(str(small), resume=done.run_id, fit=fit), progress=False)
+        train(TrainSettings(str(small), resume=run_id, fit=fit), progress=False)
     with pytest.raises(SettingsError, match="no run 'none'"):
         train(TrainSettings(str(small), resume="none", fit=fit), progress=False)
-    MlflowClient(tracking).update_run(done.run_id, "RUNNING")
+    MlflowClient(tracking).update_run(run_id, "FAILED")
     with pytest.raises(SettingsError, match=r"plan\.max_epochs was 2, is 3"):
-        train(TrainSettings(str(small), resume=done.run_id, fit=FitSettings("radon", max_epochs=3)), progress=False)
+        train(TrainSettings(str(small), resume=run_id, fit=FitSettings("radon", max_epochs=3)), progress=False)
     table = pd.read_csv(small)
     table["x"] = np.arange(len(table)) * 0.5
     table.to_csv(tmp_path / "changed.csv", index=False)
     with pytest.raises(DatasetError, match="other rows"):
-        train(TrainSettings(str(tmp_path / "changed.csv"), resume=done.run_id, fit=fit), progress=False)
+        train(TrainSettings(str(tmp_path / "changed.csv"), resume=run_id, fit=fit), progress=False)
 
 
-def test_a_run_is_resumed_when_its_process_is_gone_and_not_before(small: Path, tracking: str) -> None:
+def test_a_run_is_resumed_when_its_process_is_gone_and_not_before(small: Path, tracking: str, begun: Begin) -> None:
     settings = TrainSettings(str(small), fit=FitSettings("radon", max_epochs=2))
-    run_id = train(settings, progress=False).run_id
+    run_id = begun(settings)
     MlflowClient(tracking).update_run(run_id, "RUNNING")
     with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as process:
         MlflowClient(tracking).set_tag(run_id, PROCESS, process_name(process.pid))
@@ -191,21 +212,21 @@ def test_a_run_is_resumed_when_its_process_is_gone_and_not_before(small: Path, t
             train(replace(settings, resume=run_id), progress=False)
         process.kill()
         os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)  # which leaves a zombie
-        train(replace(settings, resume=run_id), progress=False)
+        begun(replace(settings, resume=run_id))
 
 
 def test_a_run_on_another_machine_is_resumed_when_it_is_silent_and_not_before(
-    small: Path, tracking: str, monkeypatch: pytest.MonkeyPatch
+    small: Path, tracking: str, monkeypatch: pytest.MonkeyPatch, begun: Begin
 ) -> None:
     settings = TrainSettings(str(small), fit=FitSettings("radon", max_epochs=2))
-    run_id, client = train(settings, progress=False).run_id, MlflowClient(tracking)
+    run_id, client = begun(settings), MlflowClient(tracking)
     client.update_run(run_id, "RUNNING")
     client.set_tag(run_id, PROCESS, "elsewhere 1 0")
     client.log_metric(run_id, HEARTBEAT, 1.0)
     with pytest.raises(SettingsError, match=r"logged something \d+ s ago, from a process that cannot be seen here"):
         train(replace(settings, resume=run_id), progress=False)
     monkeypatch.setattr(resume, "SILENT_SECONDS", 0.0)
-    train(replace(settings, resume=run_id), progress=False)
+    begun(replace(settings, resume=run_id))
 
 
 def test_a_run_that_was_cut_off_after_its_last_checkpoint_does_not_train_longer_than_the_whole_one(
@@ -250,11 +271,12 @@ def test_a_run_that_went_on_and_left_no_checkpoint_of_its_own_goes_on_from_the_f
     assert found.read_bytes() == Path(client.download_artifacts(str(logger.run_id), CHECKPOINTS[0])).read_bytes()
 
 
-def test_another_promise_precision_or_first_confidence_than_the_run_had_is_refused(small: Path, tracking: str) -> None:
+def test_another_promise_precision_or_first_confidence_than_the_run_had_is_refused(
+    small: Path, tracking: str, begun: Begin
+) -> None:
     pd.DataFrame({"confidence": np.ones(140)}).to_csv("confidence.csv", index=False)
     settings = TrainSettings(str(small), fit=FitSettings("radon", max_epochs=2))
-    done = train(settings, progress=False)
-    MlflowClient(tracking).update_run(done.run_id, "RUNNING")
+    run_id = begun(settings)
     changes: list[tuple[dict[str, Any], str]] = [
         ({"fit": FitSettings("radon", max_epochs=2, alpha=0.2)}, r"plan\.alpha was None, is 0\.2"),
         ({"hardware": Hardware(precision="bf16-mixed")}, "precision was 32-true, is bf16-mixed"),
@@ -262,15 +284,15 @@ def test_another_promise_precision_or_first_confidence_than_the_run_had_is_refus
     ]
     for changed, difference in changes:
         with pytest.raises(SettingsError, match=difference):
-            train(replace(settings, resume=done.run_id, **changed), progress=False)
+            train(replace(settings, resume=run_id, **changed), progress=False)
 
 
-def test_the_plan_of_a_run_counts_no_rows_that_are_held_back(small: Path, tracking: str) -> None:
-    done = train(TrainSettings(str(small), fit=FitSettings("radon", max_epochs=1, alpha=0.2)), progress=False)
-    logged = MlflowClient(tracking).get_run(done.run_id).data.params
-    assert {name: logged[f"plan.{name}"] for name in vars(done.detector.plan)} == {
-        name: str(value) for name, value in vars(done.detector.plan).items()
-    }
+def test_the_plan_of_a_run_counts_no_rows_that_are_held_back(small: Path, tracking: str, begun: Begin) -> None:
+    settings = TrainSettings(str(small), fit=FitSettings("radon", max_epochs=1, alpha=0.2))
+    trained = fit_detector(prepare(settings).train, settings.fit)
+    logged = MlflowClient(tracking).get_run(begun(settings)).data.params
+    plan = {name: str(value) for name, value in vars(trained.plan).items()}
+    assert {name: logged[f"plan.{name}"] for name in plan} == plan
 
 
 def test_a_digest_sees_the_last_of_many_rows(tracking: str) -> None:
