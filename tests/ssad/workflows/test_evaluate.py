@@ -44,7 +44,6 @@ def artifact(own_store: MlflowClient, result: EvaluateResult, name: str, tmp_pat
     return json.loads(Path(own_store.download_artifacts(result.run_id, name, str(tmp_path))).read_text())
 
 
-@pytest.mark.every_back_end
 def test_a_labelled_table_is_measured_and_the_metrics_are_at_the_model_too(
     own_store: MlflowClient, champion: Bundle, labelled: str, tmp_path: Path
 ) -> None:

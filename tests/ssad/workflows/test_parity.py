@@ -83,7 +83,6 @@ def test_the_module_scores_encoded_rows_as_the_network(
     assert single == pytest.approx(expected["score"].to_numpy(), rel=1e-3)  # in the precision it was trained in
 
 
-@pytest.mark.every_back_end
 def test_the_pyfunc_scores_as_the_network(client: MlflowClient, rows: pd.DataFrame, expected: pd.DataFrame) -> None:
     model = mlflow.pyfunc.load_model(CHAMPION)
     assert_same(model.predict(rows), expected)
@@ -163,7 +162,6 @@ def service(store: Store, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
         yield url
 
 
-@pytest.mark.every_back_end
 @pytest.mark.slow
 def test_the_service_scores_as_the_network(service: str, rows: pd.DataFrame, expected: pd.DataFrame) -> None:
     answer = httpx.post(f"{service}/v1/score", json={"records": rows.to_dict("records")}, timeout=60)

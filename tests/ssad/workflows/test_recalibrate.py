@@ -27,7 +27,7 @@ from ssad.errors import BundleError, RefusedError, SettingsError, TrackingError
 from ssad.workflows.recalibrate import RecalibrateSettings, check_rows, new_curve, recalibrate
 from ssad.workflows.registry import fetch_model, register
 from ssad.workflows.stopping import stop_by_signals
-from ssad.workflows.train import TrainSettings, prepare, train
+from ssad.workflows.train import TrainSettings, prepare
 from tests.ssad.workflows.support import QUIET_LIBRARIES
 
 pytestmark = [*QUIET_LIBRARIES, pytest.mark.filterwarnings("ignore::ResourceWarning")]
@@ -162,12 +162,11 @@ def test_the_same_rows_a_month_later_are_no_other_population(tracking: str, tmp_
     generator = np.random.default_rng(0)
     table = pd.DataFrame(generator.normal(size=(600, 3)), columns=["a", "b", "c"])
     table["at"] = pd.Timestamp("2026-01-01") + pd.to_timedelta(generator.uniform(0, 31 * 86_400, 600), unit="s")
-    table.to_parquet(tmp_path / "january.parquet")
     table.assign(at=table["at"] + pd.Timedelta(days=31)).to_parquet(tmp_path / "february.parquet")
-    mlflow.set_tracking_uri(tracking)
-    train(TrainSettings(str(tmp_path / "january.parquet"), model_name="dated", fit=FitSettings("radon", max_epochs=1)))
-    settings = RecalibrateSettings("models:/dated@champion", str(tmp_path / "february.parquet"), max_abnormal=1.0)
-    assert recalibrate(settings).registered.version == "2"
+    fit_detector(table, FitSettings("radon", max_epochs=1)).write_bundle(tmp_path / "bundle")
+    february = str(tmp_path / "february.parquet")
+    settings = RecalibrateSettings(str(tmp_path / "bundle"), february, max_abnormal=1.0, model_name="dated")
+    assert recalibrate(settings).registered.version == "1"
 
 
 @pytest.mark.parametrize(

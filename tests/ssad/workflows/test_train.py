@@ -136,7 +136,6 @@ def test_the_summary_says_what_a_person_wants_to_know(store: Store, first_run: R
         assert re.search(pattern, store.output), pattern
 
 
-@pytest.mark.every_back_end
 def test_a_second_training_is_challenger_and_the_champion_stays(
     small: Path, own_store: MlflowClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
