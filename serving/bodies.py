@@ -13,7 +13,7 @@ from serving.problems import RefusalError
 from serving.settings import Settings
 from ssad.bundle import TableSchema
 from ssad.bundle.schema import MAX_REPORTED_PROBLEMS, GraphInputs
-from ssad.errors import CellProblem, RowsError
+from ssad.errors import CellProblem, RowsError, listed
 
 SCORE_LAYOUTS = 'expected {"records": [{column: value}]} or {"columns": [...], "rows": [[...]]}'
 INVOCATION_KEYS = ("dataframe_split", "dataframe_records", "instances", "inputs")
@@ -177,10 +177,9 @@ def from_rows(names: Any, rows: Any, schema: TableSchema, settings: Settings) ->
         raise RowsError("the rows must be a list of lists, one a row.")
     check_rows(len(rows), settings)
     width = len(names)
-    uneven = [str(row) for row, values in enumerate(rows) if len(values) != width]
+    uneven = [row for row, values in enumerate(rows) if len(values) != width]
     if uneven:
-        named = ", ".join(uneven[:MAX_REPORTED_PROBLEMS])
-        raise RowsError(f"expected {width} values a row, got another number in row {named}.")
+        raise RowsError(f"expected {width} values a row, got another number in row {listed(uneven)}.")
     return schema.row_inputs(rows, {name: at for at, name in enumerate(names)}, strict=True)
 
 
@@ -209,7 +208,7 @@ def check_names(names: list[str], schema: TableSchema) -> None:
     """Refuse names that come twice; one that the model does not know may be a value, where a header was left out."""
     if len(set(names)) < len(names):
         twice = [name for name, times in Counter(names).items() if times > 1 and name in schema.graph_order]
-        named = ", ".join(twice[:MAX_REPORTED_PROBLEMS]) or "another column"
+        named = listed(twice) or "another column"
         raise RowsError(f"the columns name {named} more than once; send each column once, with its name.")
 
 

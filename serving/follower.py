@@ -16,7 +16,7 @@ from serving.state import Service
 from serving.store import KEPT, Store
 from ssad.bundle import Bundle, TableSchema
 from ssad.bundle.bundle import MANIFEST, copy_bundle
-from ssad.errors import BundleError, SettingsError, SsadError, TrackingError, disk_is_full, reason_of
+from ssad.errors import BundleError, SettingsError, SsadError, TrackingError, disk_is_full, listed, reason_of
 from ssad.model_uri import LATEST, ModelUri
 
 logger = logging.getLogger(__name__)
@@ -246,7 +246,7 @@ def check_columns(bundle: Bundle, sent: TableSchema | None) -> None:
     other = [column.name for column in bundle.schema.not_in(sent)] if sent is not None else []
     if other:
         raise BundleError(
-            f"it needs columns that the served version does not, or of another kind: {', '.join(other[:20])}; "
+            f"it needs columns that the served version does not, or of another kind: {listed(other)}; "
             "set SSAD_SERVE_ALLOW_NEW_COLUMNS once every client sends them."
         )
 

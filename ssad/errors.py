@@ -108,6 +108,17 @@ class TrackingError(SsadError):
     """The tracking server or the registry cannot do what was asked."""
 
 
+SHOWN = 20
+"""Names that one sentence has room for."""
+
+
+def listed(names: Iterable[object], most: int = SHOWN, separator: str = ", ") -> str:
+    """Names for a sentence, and how many more there are than it has room for."""
+    words = [str(name) for name in names]
+    more = f" and {len(words) - most} more" if len(words) > most else ""
+    return separator.join(words[:most]) + more
+
+
 REASON_LENGTH = 200
 """Characters of another library's words that one sentence has room for."""
 

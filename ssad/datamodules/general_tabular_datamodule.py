@@ -22,7 +22,7 @@ from ssad.datamodules.preprocessing import create_preprocessing_pipeline, mean_i
 from ssad.datamodules.splits import Positions, Split, controlled_split
 from ssad.datasets.rows import DataFrameWithLabels, RowBatches, RowLoader
 from ssad.datasets.tables import check_fields
-from ssad.errors import DatasetError
+from ssad.errors import DatasetError, listed
 
 logger = logging.getLogger(__name__)
 
@@ -163,7 +163,7 @@ class GeneralTabularDataModule(L.LightningDataModule):
         strange = labels[~(normal | anomalous)].unique()
         if len(strange):
             raise DatasetError(
-                f"labels {', '.join(map(str, strange[:5]))} of column {self.label_column!r} are neither in "
+                f"labels {listed(strange)} of column {self.label_column!r} are neither in "
                 "normal_labels nor in anomaly_labels; name them in one of the two."
             )
         df[self.label_column] = anomalous.astype(int)

@@ -13,7 +13,7 @@ import pandas as pd
 from ssad.bundle.schema import is_blank
 from ssad.datasets.table_rows import TableRows
 from ssad.datasets.tables import LABEL, names_in
-from ssad.errors import DatasetError
+from ssad.errors import DatasetError, listed
 
 logger = logging.getLogger(__name__)
 
@@ -88,7 +88,7 @@ def _is_labelled(columns: Sequence[str], label: str) -> bool:
     if label in (LABEL, ""):
         return False
     raise DatasetError(
-        f"there is no label column {label!r}; the columns are {', '.join(columns[:20])}; "
+        f"there is no label column {label!r}; the columns are {listed(columns)}; "
         "leave label out if the table is unlabelled."
     )
 

@@ -15,14 +15,12 @@ import pyarrow.parquet as pq
 from pyarrow.fs import FileSelector, FileType, LocalFileSystem
 
 from ssad.datasets.stamps import Stamp, stamps, unchanged
-from ssad.errors import DatasetError, reason_of
+from ssad.errors import DatasetError, listed, reason_of
 
 logger = logging.getLogger(__name__)
 
 BATCH_ROWS = 65_536
 """Rows of every batch but the last: 15 MiB of thirty numbers, small beside a row group's million rows."""
-
-SHOWN_COLUMNS = 20
 
 NO_NAME = re.compile(r"__index_level_\d+__")
 """What pandas calls a column that it makes of an index without a name."""
@@ -240,8 +238,8 @@ def _tell_of_gaps(schema: pa.Schema, files: Sequence[pads.ParquetFileFragment]) 
     missing = [name for name in schema.names if any(name not in names for names in held)]
     if missing:
         first = next(file.path for file, names in zip(files, held, strict=True) if not names.issuperset(missing))
-        shown = ", ".join(missing[:SHOWN_COLUMNS]) + (", ..." if len(missing) > SHOWN_COLUMNS else "")
-        logger.warning("not every file has the columns %s (the first without: %s): they have gaps there", shown, first)
+        told = "not every file has the columns %s (the first without: %s): they have gaps there"
+        logger.warning(told, listed(missing), first)
 
 
 def _plain(schema: pa.Schema) -> pa.Schema:

@@ -17,7 +17,7 @@ from pandas.api import types
 from ssad.bundle import Column, TableSchema
 from ssad.bundle.schema import MISSING_CATEGORY, GraphInputs, Kind, is_blank, unmarked
 from ssad.datasets.table_rows import TableRows
-from ssad.errors import DatasetError, RowsError
+from ssad.errors import DatasetError, RowsError, listed
 
 logger = logging.getLogger(__name__)
 
@@ -106,7 +106,7 @@ def survey_rows(rows: TableRows) -> Survey:
     dropped = {name: reason for name, reason in reasons.items() if reason}
     columns = tuple(survey.column() for name, survey in surveys.items() if name not in dropped)
     if not columns:
-        why = "; ".join(f"{name} {reason}" for name, reason in list(dropped.items())[:10])
+        why = listed((f"{name} {reason}" for name, reason in dropped.items()), separator="; ")
         raise DatasetError(
             f"no numeric or categorical column is left to learn from ({why}); bring columns whose values differ."
         )

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from ssad.errors import DatasetError
+from ssad.errors import DatasetError, listed
 
 Stamp = tuple[int, int]
 """Size and time of the last change of a file."""
@@ -39,8 +39,8 @@ def unchanged(opened: Mapping[Path, Stamp | None]) -> Iterator[None]:
 
 def _check_unchanged(opened: Mapping[Path, Stamp | None]) -> None:
     now = stamps(opened)
-    changed = [str(path) for path in opened if now.get(path) != opened[path]]
+    changed = [path for path in opened if now.get(path) != opened[path]]
     if changed:
         raise DatasetError(
-            f"{', '.join(changed[:10])} changed while it was being read; wait until it is written, and run again."
+            f"{listed(changed)} changed while it was being read; wait until it is written, and run again."
         )

@@ -25,7 +25,7 @@ from ssad.datasets.tables import (
     open_text,
     read_table,
 )
-from ssad.errors import DatasetError, reason_of
+from ssad.errors import DatasetError, listed, reason_of
 
 PARQUET = (".parquet", ".pq")
 BLOCK_BYTES = 1 << 24
@@ -99,7 +99,7 @@ def open_stream(location: str, schema: TableSchema, keep: Sequence[str] = ()) ->
     if twice or lost:
         problems = [f"columns of the same name ({', '.join(twice)})"] if twice else []
         problems += [f"no column {', '.join(map(repr, lost))} to keep"] if lost else []
-        raise DatasetError(f"{location} has {' and '.join(problems)}; its columns are {', '.join(stream.names[:20])}.")
+        raise DatasetError(f"{location} has {' and '.join(problems)}; its columns are {listed(stream.names)}.")
     return stream
 
 

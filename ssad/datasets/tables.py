@@ -24,7 +24,7 @@ import requests
 from ssad.bundle.delimited import other_separator
 from ssad.datasets import catalogue
 from ssad.datasets.parquet import parquet_files
-from ssad.errors import DatasetError, SsadError, reason_of, without_secrets
+from ssad.errors import DatasetError, SsadError, listed, reason_of, without_secrets
 
 LABEL = "label"
 """The label column of tables that this project makes itself."""
@@ -145,7 +145,7 @@ def _read_text(path: Path, separator: str, words: Collection[str]) -> pd.DataFra
     unnamed = [str(at) for at, name in enumerate(header, start=1) if not name]
     if unnamed:
         raise DatasetError(
-            f"{path} has no name for column {', '.join(unnamed[:10])}; name it, or leave it out, as pandas does by "
+            f"{path} has no name for column {listed(unnamed)}; name it, or leave it out, as pandas does by "
             "to_csv(index=False)."
         )
     table = pd.read_csv(_opened(path), sep=separator, low_memory=False, dtype=dict.fromkeys(words, str))

@@ -28,7 +28,7 @@ from ssad.bundle.bundle import FILES, MANIFEST, copy_bundle
 from ssad.bundle.intervals import Floats
 from ssad.detectors.fit import FittedDetector, fit_detector
 from ssad.detectors.plan import FitSettings
-from ssad.errors import BundleError, DatasetError, SettingsError, reason_of
+from ssad.errors import BundleError, DatasetError, SettingsError, listed, reason_of
 
 logger = logging.getLogger(__name__)
 
@@ -325,9 +325,7 @@ def _check_frame(frame: pd.DataFrame, min_rows: int) -> None:
     """What `validate_data` checks of an array, for columns of any kind."""
     repeated = frame.columns[frame.columns.map(str).duplicated()]
     if len(repeated):
-        raise DatasetError(
-            f"{len(repeated)} column names are not unique ({', '.join(map(str, repeated[:10]))}); rename them."
-        )
+        raise DatasetError(f"{len(repeated)} column names are not unique ({listed(repeated)}); rename them.")
     if len(frame) < min_rows or not frame.shape[1]:
         raise DatasetError(
             f"the table has {len(frame)} row(s) and {frame.shape[1]} column(s), expected at least {min_rows} and 1; "

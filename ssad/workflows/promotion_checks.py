@@ -15,7 +15,7 @@ from sklearn import metrics as sk
 from ssad.bundle import REGIONS, Bundle, Drift
 from ssad.bundle.intervals import Floats
 from ssad.datasets.labels import check_two_classes
-from ssad.errors import BundleError
+from ssad.errors import BundleError, listed
 from ssad.metrics import Labels
 from ssad.workflows.scored_table import MIN_UNLABELLED_ROWS, ScoredTable, log_drift
 from ssad.workflows.tracking import log_dataset
@@ -140,7 +140,7 @@ def _schema(candidate: Bundle, champion: Bundle) -> Check:
         f"{column.name} is {column.kind}" if column.name in known else f"{column.name} is new"
         for column in candidate.schema.not_in(champion.schema)
     ]
-    return Check("columns", ", ".join(problems[:20]) or "compatible", "the champion's, of the same kinds", not problems)
+    return Check("columns", listed(problems) or "compatible", "the champion's, of the same kinds", not problems)
 
 
 def _latency(candidate: Bundle, champion: Bundle) -> Check:

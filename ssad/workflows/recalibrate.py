@@ -21,7 +21,7 @@ from ssad.datasets.tables import read_table
 from ssad.detectors.presets import preset
 from ssad.distribution_analyzers import ConformalThresholding
 from ssad.distribution_analyzers.conformal import rows_to_promise
-from ssad.errors import RefusedError, SettingsError, check_settings, without_secrets
+from ssad.errors import RefusedError, SettingsError, check_settings, listed, without_secrets
 from ssad.loggers.comparison import score_distributions_figure
 from ssad.workflows.registry import FetchedModel, Registered, fetch_model, log_bundle, name_problems, register
 from ssad.workflows.scored_table import MIN_UNLABELLED_ROWS, limit_problems, log_drift
@@ -29,8 +29,8 @@ from ssad.workflows.signature import DescribedRows, describe_rows
 from ssad.workflows.stopping import too_late_to_stop
 from ssad.workflows.tracking import log_dataset, log_new_params, tracked_run
 
-SHOWN_COLUMNS = 5
-"""Columns that are named of those that moved beyond the limit, the farthest first."""
+SHOWN = 6
+"""What is named of what moved beyond the limit: the scores, and the columns that moved farthest."""
 
 
 @dataclass(frozen=True)
@@ -188,12 +188,12 @@ def check_rows(drift: Drift, settings: RecalibrateSettings, alpha: float | None)
         raise RefusedError(
             f"{drift.rows} rows are too few to find intervals by, expected at least {at_least}; bring more."
         )
-    columns = sorted(drift.column_psi.items(), key=lambda column: -column[1])[:SHOWN_COLUMNS]
+    columns = sorted(drift.column_psi.items(), key=lambda column: -column[1])
     moved = [("the scores", drift.score_psi), *((f"column {name}", index) for name, index in columns)]
     far = [f"{what} by {index:.3g}" for what, index in moved if index > settings.max_drift]
     if far and not settings.force:
         raise RefusedError(
-            f"the rows are another population than the detector's: {', '.join(far)} in stability index, the limit "
+            f"the rows are another population than the detector's: {listed(far, SHOWN)} in stability index, the limit "
             f"is {settings.max_drift:g}; train on them, or set force if the detector still fits them."
         )
 

@@ -24,7 +24,7 @@ from ssad.bundle.schema import MISSING_WORDS
 from ssad.datasets.parquet import parquet_files
 from ssad.datasets.stream import PARQUET, open_stream, suffix
 from ssad.datasets.tables import FETCHED_SCHEMES, SEPARATORS, check_shape, fetched, local_path, no_rows, read_table
-from ssad.errors import DatasetError, SettingsError, SsadError
+from ssad.errors import DatasetError, SettingsError, SsadError, listed
 from ssad.workflows.output_folder import check_free, partial_folder, region_counts
 from ssad.workflows.registry import copy_of_ssad
 
@@ -156,7 +156,7 @@ def _scored(spark: SparkSession, settings: ScoreSettings, model: FetchedModel, l
     wanted = model.bundle.schema.names
     missing = [name for name in dict.fromkeys([*wanted, *settings.kept]) if name not in frame.columns]
     if missing:
-        raise DatasetError(f"{settings.dataset} lacks columns {', '.join(missing[:20])}; bring every one of them.")
+        raise DatasetError(f"{settings.dataset} lacks columns {listed(missing)}; bring every one of them.")
     udf = mlflow.pyfunc.spark_udf(
         spark,
         str(logged),

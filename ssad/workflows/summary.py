@@ -9,7 +9,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from ssad.errors import on_one_line, without_secrets
+from ssad.errors import listed, on_one_line, without_secrets
 from ssad.workflows.registry import CHALLENGER, CHAMPION, Registered
 from ssad.workflows.train import TrainResult, TrainSettings
 
@@ -64,9 +64,7 @@ def _lines(settings: TrainSettings, result: TrainResult) -> list[tuple[str, str]
     ]
     if detector.schema.dropped:
         reasons = [f"{name} ({reason})" for name, reason in detector.schema.dropped.items()]
-        more = len(reasons) - SHOWN_DROPPED
-        dropped = "; ".join(reasons[:SHOWN_DROPPED]) + (f"; and {more} more" if more > 0 else "")
-        lines.insert(3, ("left out", dropped))
+        lines.insert(3, ("left out", listed(reasons, SHOWN_DROPPED, "; ")))
     return lines
 
 

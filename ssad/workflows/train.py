@@ -25,7 +25,7 @@ from ssad.datasets.schema import survey_rows
 from ssad.datasets.table_rows import TableRows, open_rows
 from ssad.datasets.tables import LABEL, fetched
 from ssad.detectors import FitSettings, FittedDetector, Hardware, Plan, fit_detector
-from ssad.errors import DatasetError, RowsError, SettingsError, TrainingError, check_settings, without_secrets
+from ssad.errors import DatasetError, RowsError, SettingsError, TrainingError, check_settings, listed, without_secrets
 from ssad.loggers import mlflow_logger as to_mlflow
 from ssad.metrics import threshold_metrics
 from ssad.workflows.processes import Processes, Together, trains_along
@@ -162,7 +162,7 @@ def _check_test_columns(train: TableRows, test: TableRows, name: str) -> None:
     lacking = [column.name for column in survey_rows(train).schema.columns if column.name in missing] if missing else []
     if lacking:
         raise DatasetError(
-            f"the test table {name} lacks columns {', '.join(lacking[:20])}; bring every one that is trained on."
+            f"the test table {name} lacks columns {listed(lacking)}; bring every one that is trained on."
         )
 
 
