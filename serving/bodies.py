@@ -129,12 +129,12 @@ def from_records(records: Any, schema: TableSchema, settings: Settings) -> Graph
     """
     keys = _keys_of(records, settings)
     _check_complete(records, keys, schema)
-    return schema.row_inputs(records, keys, strict=True)
+    return schema.row_inputs(records, keys)
 
 
 def from_padded_records(records: Any, schema: TableSchema, settings: Settings) -> GraphInputs:
     """What `from_records` does, but as MLflow has it: a column that only some records lack is missing there."""
-    return schema.row_inputs(records, _keys_of(records, settings), strict=True)
+    return schema.row_inputs(records, _keys_of(records, settings))
 
 
 def _keys_of(records: Any, settings: Settings) -> dict[str, str]:
@@ -180,7 +180,7 @@ def from_rows(names: Any, rows: Any, schema: TableSchema, settings: Settings) ->
     uneven = [row for row, values in enumerate(rows) if len(values) != width]
     if uneven:
         raise RowsError(f"expected {width} values a row, got another number in row {listed(uneven)}.")
-    return schema.row_inputs(rows, {name: at for at, name in enumerate(names)}, strict=True)
+    return schema.row_inputs(rows, {name: at for at, name in enumerate(names)})
 
 
 def from_columns(columns: dict[str, Any], schema: TableSchema, settings: Settings) -> GraphInputs:

@@ -22,7 +22,7 @@ app = typer.Typer(
     help="From an unlabelled table to a registered detector that answers over REST.",
 )
 
-CHAMPION = "models:/ssad@champion"
+CHAMPION_URI = "models:/ssad@champion"
 
 Dataset = Annotated[str, typer.Option(help="A name of the catalogue, a path or a URI.")]
 Model = Annotated[str, typer.Option(help="A model URI of MLflow, or a bundle's folder.")]
@@ -127,7 +127,7 @@ def train(
 @app.command()
 def evaluate(
     dataset: Dataset,
-    model: Model = CHAMPION,
+    model: Model = CHAMPION_URI,
     label: Label = "label",
     normal: Normal = "auto",
 ) -> None:
@@ -144,7 +144,7 @@ def evaluate(
 @app.command()
 def recalibrate(
     dataset: Annotated[str, typer.Option(help="New rows: a name of the catalogue, a path or a URI.")],
-    model: Model = CHAMPION,
+    model: Model = CHAMPION_URI,
     max_drift: Annotated[float, typer.Option(help="Stability index beyond which rows are refused.")] = 1.0,
     max_abnormal: Annotated[float, typer.Option(help="Share of the rows that may be abnormal.")] = 0.25,
     force: Annotated[str, typer.Option(metavar="true|false", help="Go on beyond max_drift.")] = "false",
@@ -198,7 +198,7 @@ def promote(
 def score(
     dataset: Dataset,
     output: Annotated[str, typer.Option(help="Folder of Parquet to write; must not exist.")],
-    model: Model = CHAMPION,
+    model: Model = CHAMPION_URI,
     engine: Annotated[str, typer.Option(help="local or spark.")] = "local",
     explain: Annotated[int, typer.Option(help="Write this many of the columns that contribute most.")] = 0,
     keep: Annotated[str, typer.Option(help="Columns to copy into the output, separated by commas.")] = "",
@@ -249,7 +249,9 @@ class ServeCommand(TyperCommand):
 
 @app.command(cls=ServeCommand)
 def serve(
-    model: Annotated[str, typer.Option(envvar="SSAD_SERVE_MODEL", help="Model URI, or a bundle's folder.")] = CHAMPION,
+    model: Annotated[
+        str, typer.Option(envvar="SSAD_SERVE_MODEL", help="Model URI, or a bundle's folder.")
+    ] = CHAMPION_URI,
     host: Annotated[str, typer.Option(envvar="SSAD_SERVE_HOST", help="Address to listen at.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(envvar="SSAD_SERVE_PORT", min=0, max=65535, help="Port to listen at.")] = 8000,
 ) -> None:

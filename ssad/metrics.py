@@ -42,6 +42,11 @@ def threshold_metrics(scores: Floats, labels: Labels, threshold: float) -> dict[
     return {"threshold": threshold} | decision_metrics(scores > threshold, labels) | ranking
 
 
+def anomaly_probability(confidence: Floats) -> Floats:
+    """Probability of an anomaly that a confidence claims: (1 - confidence) / 2, shape (n,), in [0, 1]."""
+    return (1 - confidence) / 2
+
+
 CALIBRATION_BINS = 15
 """Of equal mass: the number most papers on calibration use since [Guo et al., ICML 2017]."""
 

@@ -7,7 +7,8 @@ from dataclasses import replace
 from typing import Any
 
 import orjson
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Request
+from fastapi.responses import JSONResponse
 from starlette.routing import Route
 from starlette.types import Scope
 
@@ -43,12 +44,10 @@ async def live() -> dict[str, bool]:
 
 
 @router.get("/health/ready")
-async def ready(request: Request) -> Response:
+async def ready(request: Request) -> JSONResponse:
     """A model is loaded and the process is not about to end."""
     service: Service = request.app.state.service
-    return Response(
-        orjson.dumps({"ready": service.ready}), 200 if service.ready else 503, media_type="application/json"
-    )
+    return JSONResponse({"ready": service.ready}, 200 if service.ready else 503)
 
 
 @router.get("/models/{name}")

@@ -193,13 +193,12 @@ class TableSchema:
         self._check_names(table)
         return self._read_columns(table, {}, strict)
 
-    def row_inputs(self, rows: Sequence[Any], keys: dict[str, Any], strict: bool = False) -> GraphInputs:
-        """Read rows into the arrays the scoring graph takes: what `inputs` does for columns, sooner for few rows.
+    def row_inputs(self, rows: Sequence[Any], keys: dict[str, Any]) -> GraphInputs:
+        """Read rows into the arrays the scoring graph takes: what strict `inputs` does, sooner for few rows.
 
         Args:
             rows: dicts or lists, at least one.
             keys: name of each column of the rows -> its key or index there; a dict may lack some.
-            strict: as for `inputs`.
 
         Raises:
             RowsError: as for `inputs`.
@@ -214,7 +213,7 @@ class TableSchema:
             return GraphInputs(read, np.empty((len(rows), 0), dtype=object))
         done = {} if read is None else dict(zip(names, read.T, strict=True))
         rest = [column.name for column in self.columns if column.name not in done]
-        return self._read_columns({name: _column_of(rows, keys[name]) for name in rest}, done, strict)
+        return self._read_columns({name: _column_of(rows, keys[name]) for name in rest}, done, strict=True)
 
     def plain_values(self, inputs: GraphInputs) -> dict[str, list[Any]]:
         """Graph inputs as columns of plain JSON values, which read back as the same inputs."""

@@ -206,7 +206,7 @@ def fit_detector(
     with _interruptible(), notes, _same_network(checkpoint):
         fit = lightning_trainer(plan, callbacks, **trainer)
         fit.fit(module, datamodule=datamodule, ckpt_path=checkpoint, weights_only=True)
-    module._trainer = None  # which holds all features
+    module.trainer = None  # which holds all features
     return FittedDetector(plan, survey, encoder, module)
 
 

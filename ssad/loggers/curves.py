@@ -7,7 +7,7 @@ from sklearn import metrics as sk
 
 from ssad.bundle.intervals import Floats
 from ssad.loggers.colors import BLUE, GREY, ORANGE
-from ssad.metrics import Labels, calibration_bins, calibration_error, risk_coverage
+from ssad.metrics import Labels, anomaly_probability, calibration_bins, calibration_error, risk_coverage
 
 
 def risk_coverage_figure(confidence: Floats, labels: Labels) -> Figure:
@@ -26,7 +26,7 @@ def risk_coverage_figure(confidence: Floats, labels: Labels) -> Figure:
 
 def reliability_figure(confidence: Floats, labels: Labels) -> Figure:
     """How often rows are anomalies, against the probability (1 - confidence) / 2 that their confidence gives."""
-    probability = (1 - confidence) / 2
+    probability = anomaly_probability(confidence)
     name = f"expected calibration error {calibration_error(probability, labels):.3f}"
     return reliability_curves_figure({name: calibration_bins(probability, labels)})
 

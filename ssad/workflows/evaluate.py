@@ -27,6 +27,7 @@ from ssad.loggers.comparison import column_drift_figure, score_distributions_fig
 from ssad.loggers.curves import precision_recall_figure, reliability_figure, risk_coverage_figure, roc_figure
 from ssad.metrics import (
     Labels,
+    anomaly_probability,
     calibration_error,
     decision_metrics,
     has_both_classes,
@@ -162,7 +163,8 @@ def _log_quality(
 ) -> dict[str, float]:
     """Log what labels tell, through MLflow's evaluation where that carries it."""
     metrics = _evaluated(table.scores.score, labels, model, dataset)
-    more = {"decided_error": decided_error(regions), "calibration_error": _calibration_error(table, labels)}
+    error = calibration_error(anomaly_probability(table.scores.confidence), labels)
+    more = {"decided_error": decided_error(regions), "calibration_error": error}
     assert table.classes is not None
     recalls = _class_recalls(table.classes, labels, model.bundle, table.scores.score)
     if len(recalls):
@@ -221,11 +223,6 @@ def _ranking(name: str) -> EvalFn:
         return ranking_metrics(predictions.to_numpy(), targets.to_numpy())[name]
 
     return eval_fn
-
-
-def _calibration_error(table: ScoredTable, labels: Labels) -> float:
-    """Expected calibration error of (1 - confidence) / 2 as the probability that a row is an anomaly."""
-    return calibration_error((1 - table.scores.confidence) / 2, labels)
 
 
 def _class_recalls(classes: pd.Series, labels: Labels, bundle: Bundle, scores: Floats) -> pd.DataFrame:

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from ssad.bundle import REGIONS
-from ssad.metrics import calibration_error, risk_at_coverage
+from ssad.metrics import anomaly_probability, calibration_error, risk_at_coverage
 from ssad.workflows.benchmark.measurements import Measurement
 from ssad.workflows.benchmark.ranking import KEYS, Measured
 
@@ -81,7 +81,7 @@ def summarize_calibration(table: pd.DataFrame) -> pd.DataFrame:
 
 def probabilities(one: Measurement, with_peers: bool) -> dict[str, np.ndarray[tuple[int], np.dtype[np.float64]]]:
     """Probability that each test row is an anomaly, by each way there is."""
-    ways = {"confidence": (1 - one.confidence) / 2}
+    ways = {"confidence": anomaly_probability(one.confidence)}
     if with_peers:
         from ssad.workflows.benchmark.pyod_probability import pyod_probabilities
 

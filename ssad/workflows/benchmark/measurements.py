@@ -18,6 +18,8 @@ from ssad.metrics import Labels
 from ssad.workflows.benchmark.competitors import fit
 from ssad.workflows.benchmark.suites import Rows, Task
 
+logger = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True)
 class Measurement:
@@ -69,7 +71,7 @@ def measure(detector: str, rows: Rows, seed: int) -> Measurement:
         return Measurement(**_fit_and_score(detector, rows, seed), **task, failure="")
     except (ValueError, RuntimeError) as error:
         failure = f"{type(error).__name__}: {error}"
-        logging.getLogger(__name__).warning("%s failed: %s", detector, failure)
+        logger.warning("%s failed: %s", detector, failure)
     nothing = np.empty(0)
     return Measurement(
         train=np.zeros(len(rows.train)),

@@ -25,6 +25,8 @@ from ssad.distribution_analyzers import (
 )
 from ssad.metrics import Labels
 
+logger = logging.getLogger(__name__)
+
 ANALYZERS = {
     kind.__name__: kind
     for kind in (ConsensusThresholding, TriangularThresholding, EVTThresholding, ConformalThresholding)
@@ -70,7 +72,7 @@ def threshold(method: str, scores: Floats) -> Calls:
         called = _called(method, scores)
     except Exception as error:
         failure = f"{type(error).__name__}: {error}"
-        logging.getLogger(__name__).warning("%s failed: %s", method, failure)
+        logger.warning("%s failed: %s", method, failure)
     return Calls(called, time.perf_counter() - start, failure)
 
 
