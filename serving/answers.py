@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from serving.problems import RefusalError
-from serving.state import Served
+from serving.served import Served
 from ssad.bundle import REGIONS, Scores
 
 if TYPE_CHECKING:

@@ -10,8 +10,8 @@ from collections import OrderedDict
 from dataclasses import replace
 from pathlib import Path
 
-from serving.registry import Fetched, Registry
-from serving.source import Source, Version
+from serving.registry import Registry
+from serving.source import Fetched, Source, Version
 from serving.state import Service
 from serving.store import KEPT, Store
 from ssad.bundle import Bundle, TableSchema

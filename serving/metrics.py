@@ -9,18 +9,16 @@ from collections import Counter as Tally
 from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 import numpy as np
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 
+from serving.served import Served
 from serving.settings import MULTIPROCESS
 from ssad.bundle import REGIONS, Drift, Scores
 from ssad.bundle.intervals import Floats
-
-if TYPE_CHECKING:
-    from serving.state import Served
 
 Item = TypeVar("Item")
 

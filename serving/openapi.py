@@ -15,7 +15,8 @@ from serving.gate import ADMIN, HOOK, OPEN, PROBES, UNLIMITED
 from serving.problems import PROBLEM
 from serving.routers.inference_protocol import DATATYPES, UNNAMED
 from serving.routers.scoring import NDJSON_TYPES
-from serving.state import Served, Service
+from serving.served import Served
+from serving.state import Service
 from ssad.bundle import REGIONS, Bundle, Column
 from ssad.bundle.schema import MISSING_CATEGORY, GraphInputs
 

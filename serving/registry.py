@@ -17,13 +17,13 @@ import sys
 import threading
 import time
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import IO, Any
 from urllib.parse import urlparse
 
 from serving.settings import Settings
-from serving.source import Source, Version
+from serving.source import Fetched, Source, Version
 from ssad.bundle.bundle import LOADER, check_registered
 from ssad.errors import BundleError, TrackingError, disk_is_full, reason_of, without_secrets
 from ssad.model_uri import ModelUri
@@ -34,19 +34,6 @@ CHILD_ENVIRONMENT = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
 }
 """The next poll tries again: MLflow's own retries would last for minutes."""
-
-
-@dataclass(frozen=True)
-class Fetched:
-    """A model that was downloaded.
-
-    Attributes:
-        source: where it came from, its version resolved.
-        path: its bundle.
-    """
-
-    source: Source
-    path: Path
 
 
 class Registry:

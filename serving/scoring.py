@@ -20,8 +20,9 @@ from serving.bodies import MOST_EXPLAINED, Decoder
 from serving.deadline import Deadline
 from serving.drift import DriftWindow
 from serving.problems import RefusalError, busy
+from serving.served import Served
 from serving.settings import Settings
-from serving.state import Served, Service
+from serving.state import Service
 from ssad.bundle import Bundle, Scores
 from ssad.bundle.explain import explain
 from ssad.bundle.intervals import Floats

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 
 
 @dataclass(frozen=True)
@@ -48,3 +49,16 @@ class Source:
     def registered(self) -> Version:
         """The version; of a model that is not registered, one without a number."""
         return Version(self.version or "", self.identity)
+
+
+@dataclass(frozen=True)
+class Fetched:
+    """A model that was downloaded.
+
+    Attributes:
+        source: where it came from, its version resolved.
+        path: its bundle.
+    """
+
+    source: Source
+    path: Path

@@ -5,63 +5,20 @@ from __future__ import annotations
 import os
 import time
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
-from functools import cached_property
 from typing import Any
-
-import orjson
 
 from serving.deadline import Deadline
 from serving.drift import DriftWindow
-from serving.gathering import Gathering
 from serving.keys import Keys
 from serving.metrics import Metrics
 from serving.problems import busy
+from serving.served import Served
 from serving.settings import Settings
 from serving.source import Source, Version
 from ssad.bundle import Bundle
 
 POOL_THREADS = 2
 """Large bodies that are decoded at once: each may take its limit of memory."""
-
-
-@dataclass
-class Served:
-    """A bundle and where it came from: one reference, so that a request never mixes two versions.
-
-    Attributes:
-        bundle: what scores.
-        source: where it came from.
-        window: the last rows it scored.
-        loaded_at: when it was loaded, seconds since 1970.
-    """
-
-    bundle: Bundle
-    source: Source
-    window: DriftWindow
-    loaded_at: float = field(default_factory=time.time)
-
-    @property
-    def label(self) -> tuple[str, str, str, str]:
-        """Name, version, alias and run; empty where there is none."""
-        s = self.source
-        return (s.name or "", s.version or "", s.alias or "", s.run_id or "")
-
-    @cached_property
-    def gathering(self) -> Gathering:
-        """Scores rows of several requests together."""
-        return Gathering(self.bundle)
-
-    @cached_property
-    def headers(self) -> list[tuple[bytes, bytes]]:
-        """Response headers that name the version."""
-        named = zip((b"x-model-name", b"x-model-version", b"x-model-alias"), self.label, strict=False)
-        return [(name, value.encode()) for name, value in named if value]
-
-    @cached_property
-    def named(self) -> bytes:
-        """Name and version as JSON."""
-        return orjson.dumps({"name": self.source.name, "version": self.source.version})
 
 
 class Service:

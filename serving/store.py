@@ -13,9 +13,8 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
 
-from serving.registry import Fetched
 from serving.settings import Settings
-from serving.source import Source, Version
+from serving.source import Fetched, Source, Version
 from ssad.errors import SettingsError
 
 KEPT = 2

@@ -14,8 +14,9 @@ from starlette.types import Scope
 
 from serving import answers, bodies, scoring
 from serving.problems import RefusalError
+from serving.served import Served
 from serving.settings import Settings
-from serving.state import Served, Service
+from serving.state import Service
 from ssad import __version__
 from ssad.bundle import TableSchema
 from ssad.bundle.schema import GraphInputs

@@ -9,7 +9,8 @@ from typing import Any
 from fastapi import APIRouter, Request, Response
 from starlette.concurrency import run_in_threadpool
 
-from serving.state import Served, Service
+from serving.served import Served
+from serving.state import Service
 
 router = APIRouter(tags=["state"])
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import mlflow
 import numpy as np
@@ -14,14 +13,12 @@ from sklearn import metrics as sk
 
 from ssad.bundle import REGIONS, Bundle, Drift
 from ssad.bundle.intervals import Floats
-from ssad.datasets.labels import check_two_classes
-from ssad.errors import BundleError, listed
+from ssad.datasets.labels import AUTO, check_two_classes
+from ssad.datasets.tables import LABEL
+from ssad.errors import BundleError, check_settings, listed
 from ssad.metrics import Labels
-from ssad.workflows.scored_table import MIN_UNLABELLED_ROWS, ScoredTable, log_drift
+from ssad.workflows.scored_table import ANOTHER_POPULATION, MIN_UNLABELLED_ROWS, ScoredTable, limit_problems, log_drift
 from ssad.workflows.tracking import log_dataset
-
-if TYPE_CHECKING:
-    from ssad.workflows.promote import PromoteSettings
 
 RESAMPLES = 500
 CONFIDENCE_LEVEL = 0.95
@@ -51,6 +48,39 @@ MIN_RANK_CORRELATION = 0.5
 LATENCY_ROUNDS = 30
 MAX_SLOWDOWN = 3.0
 """How many times slower than the champion; smaller factors are noise on a busy machine."""
+
+
+@dataclass(frozen=True)
+class PromoteSettings:
+    """What `promote` takes.
+
+    Attributes:
+        candidate: URI of a registered version; with `rollback` its name alone is used.
+        dataset: rows to compare on, labelled or not; empty compares what needs none.
+        label: name of the label column.
+        normal: label values that mean normal.
+        min_gain: least gain in average precision; the lower end of its interval must reach it.
+        max_drift: stability index up to which unlabelled rows are those the candidate was made for.
+        max_abnormal: share of unlabelled rows that the candidate may call abnormal.
+        dry_run: only tell.
+        rollback: give the alias back to the previous champion.
+    """
+
+    candidate: str = "models:/ssad@challenger"
+    dataset: str = ""
+    label: str = LABEL
+    normal: str = AUTO
+    min_gain: float = 0.0
+    max_drift: float = ANOTHER_POPULATION
+    max_abnormal: float = 0.25
+    dry_run: bool = False
+    rollback: bool = False
+
+    def __post_init__(self) -> None:
+        problems = []
+        if not -1 <= self.min_gain <= 1:
+            problems.append(f"min_gain must be in [-1, 1], got {self.min_gain}")
+        check_settings(problems + limit_problems(self.max_drift, self.max_abnormal))
 
 
 @dataclass(frozen=True)
