@@ -183,6 +183,11 @@ class Running:
         found: str = self.client.get("/v1/model").json()["version"]
         return found
 
+    @property
+    def refused_version(self) -> str | None:
+        found: str | None = self.client.get("/readyz").json()["refused_version"]
+        return found
+
     def metric(self, name: str) -> float:
         """The sum of a metric's samples whose name and labels begin so."""
         lines = self.client.get("/metrics").text.splitlines()
