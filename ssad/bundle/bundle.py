@@ -203,7 +203,7 @@ def check_files(path: Path, manifest: dict[str, Any]) -> None:
     for name in FILES:
         if not (path / name).is_file():
             raise BundleError(f"the bundle {path} lacks {name}; fetch it again.")
-        if digest(path / name) != digests.get(name):
+        if file_digest(path / name) != digests.get(name):
             raise BundleError(f"{name} of the bundle {path} does not match its digest; fetch it again.")
 
 
@@ -241,7 +241,7 @@ def copy_bundle(source: Path, folder: Path) -> Path:
     return folder
 
 
-def digest(path: Path) -> str:
+def file_digest(path: Path) -> str:
     """SHA-256 of a file, in hexadecimal."""
     with path.open("rb") as file:
         hasher = hashlib.sha256()

@@ -55,7 +55,7 @@ def write_bundle(
         **facts,
         "versions": {"python": platform.python_version(), "ssad": __version__}
         | {name: metadata.version(name) for name in RECORDED_PACKAGES},
-        "files": {name: files.digest(path / name) for name in files.FILES},
+        "files": {name: files.file_digest(path / name) for name in files.FILES},
     }
     _write_json(path / files.MANIFEST, manifest)
 

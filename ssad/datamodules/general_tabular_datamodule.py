@@ -17,7 +17,7 @@ from pandas.api.types import is_bool_dtype, is_list_like, is_numeric_dtype
 from sklearn.base import BaseEstimator
 from torch.utils.data import DataLoader
 
-from ssad.bundle.bundle import digest
+from ssad.bundle.bundle import file_digest
 from ssad.datamodules.preprocessing import create_preprocessing_pipeline, mean_imputer, min_max_scaler
 from ssad.datamodules.splits import Positions, Split, controlled_split
 from ssad.datasets.rows import DataFrameWithLabels, RowBatches, RowLoader
@@ -208,7 +208,7 @@ class GeneralTabularDataModule(L.LightningDataModule):
         if options is None:
             return {}
         try:
-            content = digest(self.dataset_path)
+            content = file_digest(self.dataset_path)
         except OSError as error:
             raise DatasetError(f"{self.dataset_path} cannot be read ({error}); give a CSV file.") from error
         split = f"n={self.n_rows}_train={self.pa_train}-{self.p_train}_val={self.pa_val}-{self.p_val}"

@@ -12,7 +12,7 @@ import numpy.typing as npt
 import pandas as pd
 from pandas.api import types
 
-from ssad.bundle.bundle import digest as file_digest
+from ssad.bundle.bundle import file_digest
 from ssad.datasets.parquet import BATCH_ROWS, ParquetFiles, parquet_files
 from ssad.datasets.stamps import unchanged
 from ssad.datasets.stream import PARQUET, suffix

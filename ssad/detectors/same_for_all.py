@@ -7,7 +7,7 @@ from pathlib import Path
 import lightning as L
 from torch import distributed
 
-from ssad.bundle.bundle import digest as file_digest
+from ssad.bundle.bundle import file_digest
 from ssad.datasets.table_rows import TableRows, frame_digest
 from ssad.detectors.plan import Plan
 from ssad.errors import DatasetError

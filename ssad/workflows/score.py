@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from ssad.bundle import REGIONS, Bundle
-from ssad.bundle.bundle import digest
+from ssad.bundle.bundle import file_digest
 from ssad.bundle.explain import CONTRIBUTOR_SHARES, CONTRIBUTORS, contributors
 from ssad.bundle.intervals import Floats
 from ssad.datasets.parquet import BATCH_ROWS
@@ -281,7 +281,7 @@ def _job(settings: ScoreSettings, model: FetchedModel, table: str) -> dict[str, 
     if table == settings.dataset:
         known = [[str(file), file.stat().st_size, file.stat().st_mtime_ns] for file in files]
     else:  # a copy, whose path and time are new each time
-        known = [[str(file.relative_to(table)), digest(file)] for file in files if file.is_file()]
+        known = [[str(file.relative_to(table)), file_digest(file)] for file in files if file.is_file()]
     return {
         "dataset": without_secrets(settings.dataset),
         "files": known,

@@ -17,7 +17,7 @@ from lightning.pytorch.callbacks import TQDMProgressBar
 from lightning.pytorch.loggers import MLFlowLogger
 
 from ssad.bundle import Bundle
-from ssad.bundle.bundle import digest, registered_tag
+from ssad.bundle.bundle import file_digest, registered_tag
 from ssad.bundle.intervals import same_scores
 from ssad.datamodules.splits import MIN_PART_ROWS, holdout_split, thin_anomalies
 from ssad.datasets.labels import AUTO, check_normal, check_two_classes, split_row_labels
@@ -280,7 +280,7 @@ def _plan_params(settings: TrainSettings, rows: int) -> dict[str, object]:
     """What must be the same to resume, with the first confidence by its digest: its file may change."""
     plan = {f"plan.{name}": value for name, value in vars(Plan.of(settings.fit, rows)).items()}
     path = Path(settings.confidence)
-    return plan | ({"plan.confidence": digest(path)} if path.is_file() else {})
+    return plan | ({"plan.confidence": file_digest(path)} if path.is_file() else {})
 
 
 def _check_bundle(bundle: Bundle, detector: FittedDetector, rows: pd.DataFrame) -> None:

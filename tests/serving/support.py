@@ -19,7 +19,7 @@ from mlflow import MlflowClient
 from mlflow.models import Model
 
 from ssad.bundle import Bundle
-from ssad.bundle.bundle import COLUMNS, GOLDEN, GRAPH, INTERVALS, MANIFEST, digest
+from ssad.bundle.bundle import COLUMNS, GOLDEN, GRAPH, INTERVALS, MANIFEST, file_digest
 from tests.back_ends import BackEnd
 from tests.ssad.workflows.support import environment, free_port, real_server, tracking_server
 
@@ -108,7 +108,7 @@ def change(folder: Path, name: str, edit: Callable[[Any], None]) -> None:
     edit(document)
     path.write_text(json.dumps(document))
     manifest = json.loads((folder / MANIFEST).read_text())
-    manifest["files"][name] = digest(path)
+    manifest["files"][name] = file_digest(path)
     (folder / MANIFEST).write_text(json.dumps(manifest))
 
 
