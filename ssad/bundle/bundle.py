@@ -209,7 +209,7 @@ def check_files(path: Path, manifest: dict[str, Any]) -> None:
 
 def registered_tag(path: Path) -> dict[str, str]:
     """What a version is told of the bundle in a folder when it is registered."""
-    return {REGISTERED: digest(path / MANIFEST)}
+    return {REGISTERED: file_digest(path / MANIFEST)}
 
 
 def check_registered(path: Path, tags: Mapping[str, str], uri: str) -> None:
@@ -219,7 +219,7 @@ def check_registered(path: Path, tags: Mapping[str, str], uri: str) -> None:
         BundleError: it is not what was registered.
     """
     expected = tags.get(REGISTERED)
-    if expected and not ((path / MANIFEST).is_file() and digest(path / MANIFEST) == expected):
+    if expected and not ((path / MANIFEST).is_file() and file_digest(path / MANIFEST) == expected):
         raise BundleError(
             f"the files of {uri} are not those that were registered; find out who changed them, and restore them or "
             "train again."
