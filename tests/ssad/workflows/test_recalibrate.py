@@ -20,7 +20,7 @@ from mlflow.exceptions import MlflowException
 
 from serving.registry import _answer as answer_of_the_child
 from ssad.bundle import Bundle
-from ssad.bundle.bundle import digest
+from ssad.bundle.bundle import file_digest
 from ssad.datasets.tables import read_table
 from ssad.detectors import FitSettings, fit_detector
 from ssad.errors import BundleError, RefusedError, SettingsError, TrackingError
@@ -114,7 +114,7 @@ def test_files_that_changed_since_they_were_registered_are_neither_loaded_nor_se
     champion: Bundle, own_store: MlflowClient, tmp_path: Path
 ) -> None:
     told = own_store.get_model_version("ssad", "1").tags
-    assert told["ssad.manifest"] == digest(champion.path / "manifest.json")
+    assert told["ssad.manifest"] == file_digest(champion.path / "manifest.json")
 
     recalibrate(RecalibrateSettings(CHAMPION, moved(tmp_path, 1.3)))
     uri = "models:/ssad/2"
@@ -123,7 +123,7 @@ def test_files_that_changed_since_they_were_registered_are_neither_loaded_nor_se
     files = Path(own_store.get_logged_model(model_id).artifact_location.removeprefix("file://")) / "data" / "bundle"
     golden, manifest = (json.loads((files / name).read_text()) for name in ("golden.json", "manifest.json"))
     (files / "golden.json").write_text(json.dumps(golden))  # the same rows and scores, in other bytes
-    manifest["files"]["golden.json"] = digest(files / "golden.json")
+    manifest["files"]["golden.json"] = file_digest(files / "golden.json")
     (files / "manifest.json").write_text(json.dumps(manifest))
     for fetch in (fetch_model, fetched_by_a_service):
         with pytest.raises(BundleError, match=f"the files of {uri} are not those that were registered"):

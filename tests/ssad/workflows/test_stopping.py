@@ -20,7 +20,7 @@ from mlflow import MlflowClient
 from onnx import helper, numpy_helper
 
 from ssad import AnomalyDetector
-from ssad.bundle.bundle import GRAPH, MANIFEST, digest
+from ssad.bundle.bundle import GRAPH, MANIFEST, file_digest
 from ssad.workflows.tracking import make_database
 from tests.conftest import CommandLine, small_table
 from tests.ssad.workflows.support import PROCESS_SECONDS, QUIET_LIBRARIES, environment, free_port
@@ -151,7 +151,7 @@ def test_a_signal_ends_a_command_whose_graph_never_ends(small: Path, tracking: s
     AnomalyDetector("radon", max_epochs=1).fit(small_table().drop(columns="label")).save(folder)
     (folder / GRAPH).write_bytes(endless(onnx.load(folder / GRAPH).graph))
     manifest = json.loads((folder / MANIFEST).read_text())
-    manifest["files"][GRAPH] = digest(folder / GRAPH)
+    manifest["files"][GRAPH] = file_digest(folder / GRAPH)
     (folder / MANIFEST).write_text(json.dumps(manifest))
     make_database(tracking)
     command = [sys.executable, "-c", ANNOUNCED, "evaluate", "--model", str(folder), "--dataset", str(small)]
