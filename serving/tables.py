@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from serving.bodies import check_names, check_rows
+from serving.bodies import check_names, check_rows, longest_word, shortened
 from serving.problems import RefusalError
 from serving.settings import Settings
 from ssad.bundle import TableSchema
@@ -34,6 +34,9 @@ UNPACKED_BYTES = 16
 
 PERIOD = "pandas.period"
 """What pandas calls its periods among Arrow's types; this process may know it by the column's metadata alone."""
+
+LONGEST_NUMBER = 2000
+"""Bytes of a number, truth value or date that is text: the longest exact double has 1,077 digits."""
 
 
 def csv_rows(body: bytes, schema: TableSchema, settings: Settings) -> Iterator[GraphInputs]:
@@ -99,11 +102,11 @@ def parquet_rows(body: bytes, schema: TableSchema, settings: Settings) -> Iterat
     try:
         metadata = parquet.read_metadata(pa.BufferReader(body))
         _check_parquet(metadata, settings)
-        held = {metadata.schema.column(at).path for at in range(metadata.num_columns)}
-        words = [column.name for column in schema.categorical if column.name in held]
-        # Words stay as they are packed: one of a megabyte in each row would else be copied for each.
-        file = parquet.ParquetFile(pa.BufferReader(body), metadata=metadata, read_dictionary=words, pre_buffer=False)
+        # Text stays as it is packed: a word of a megabyte in each row would else be copied for each.
+        texts = [column.path for column in _columns(metadata) if column.physical_type == "BYTE_ARRAY"]
+        file = parquet.ParquetFile(pa.BufferReader(body), metadata=metadata, read_dictionary=texts, pre_buffer=False)
         check_names(file.schema_arrow.names, schema)
+        _check_types(file.schema_arrow, schema, texts)
         known = [name for name in file.schema_arrow.names if name in schema.graph_order]
         yield from _parts(file.iter_batches(PART_ROWS, columns=known, use_threads=False), schema, settings)
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
@@ -113,8 +116,14 @@ def parquet_rows(body: bytes, schema: TableSchema, settings: Settings) -> Iterat
 def _check_parquet(metadata: Any, settings: Settings) -> None:
     check_rows(metadata.num_rows, settings)
     most = max(settings.max_body_bytes, UNPACKED_BYTES * metadata.num_rows * metadata.num_columns)
-    if sum(metadata.row_group(at).total_byte_size for at in range(metadata.num_row_groups)) > most:
+    told = sum(metadata.row_group(at).total_byte_size for at in range(metadata.num_row_groups))
+    fixed = metadata.num_rows * sum(column.length for column in _columns(metadata))  # in every row; 0 for other types
+    if max(told, fixed) > most:
         raise RefusalError(413, f"the body unpacks to more than {most} bytes; send less at a time.", "expansion")
+
+
+def _columns(metadata: Any) -> list[Any]:
+    return [metadata.schema.column(at) for at in range(metadata.num_columns)]
 
 
 def arrow_rows(body: bytes, schema: TableSchema, settings: Settings) -> Iterator[GraphInputs]:
@@ -130,6 +139,7 @@ def arrow_rows(body: bytes, schema: TableSchema, settings: Settings) -> Iterator
         _refuse_compressed(body)
         with _opened(body) as reader:
             check_names(reader.schema.names, schema)
+            _check_types(reader.schema, schema)
             yield from _parts(reader, schema, settings)
     except (pa.ArrowException, OSError, EOFError, UnicodeDecodeError) as error:
         raise RowsError("the body is no Arrow stream, or a damaged one; write it again.") from error
@@ -161,12 +171,54 @@ def _refuse_compressed(body: bytes) -> None:
             raise RefusalError(415, "the Arrow stream is compressed; send it uncompressed, or Parquet.", "compressed")
 
 
+def _check_types(given: pa.Schema, schema: TableSchema, texts: Sequence[str] = ()) -> None:
+    """Refuse lists and the like, and text that would take its room in every row, though it is in the body once.
+
+    Periods too: Arrow has one as a number that counts from 1970, and in training it is none.
+
+    Args:
+        given: the columns that come; one that the schema does not know is not read, whatever it is.
+        schema: the columns that are known.
+        texts: those that must come as dictionaries.
+    """
+    import pyarrow as pa
+
+    for column in given:
+        if column.name not in schema.graph_order:
+            continue
+        said = (column.metadata or {}).get(b"ARROW:extension:name", b"").decode()
+        if PERIOD in (said, getattr(column.type, "extension_name", "")):
+            raise RowsError(f"column {column.name!r} holds periods, which are numbers to others; send text or dates.")
+        kind = column.type.storage_type if isinstance(column.type, pa.BaseExtensionType) else column.type
+        packed = pa.types.is_dictionary(kind)
+        flat = _is_flat(kind.value_type if packed else kind) and (packed or column.name not in texts)
+        if not flat:
+            raise _of_another_type(column.name)
+
+
+def _is_flat(kind: Any) -> bool:
+    """Whether each row has its own value: a word of views or run ends is in memory once, and may be every row's."""
+    import pyarrow as pa
+
+    types = pa.types
+    return _is_text(kind) or types.is_primitive(kind) or types.is_decimal(kind) or types.is_null(kind)
+
+
+def _is_text(kind: Any) -> bool:
+    import pyarrow as pa
+
+    types = pa.types
+    of_any_length = types.is_string(kind) or types.is_large_string(kind) or types.is_binary(kind)
+    return bool(of_any_length or types.is_large_binary(kind) or types.is_fixed_size_binary(kind))
+
+
 def _parts(batches: Any, schema: TableSchema, settings: Settings) -> Iterator[GraphInputs]:
     """Graph inputs of record batches, `PART_ROWS` rows at most in each."""
     done = 0
     for whole in batches:
         check_rows(max(1, done + whole.num_rows), settings)
-        whole.validate(full=True)
+        whole.validate()
+        whole.select([name for name in whole.schema.names if name in schema.graph_order]).validate(full=True)
         for start in range(0, whole.num_rows, PART_ROWS):
             part = whole.slice(start, PART_ROWS)
             with rows_from(done):
@@ -177,68 +229,82 @@ def _parts(batches: Any, schema: TableSchema, settings: Settings) -> Iterator[Gr
 
 
 def _inputs(batch: pa.RecordBatch, schema: TableSchema) -> GraphInputs:
-    kinds = {column.name: column.kind for column in schema.columns}
-    _refuse_periods(batch.schema.field(at) for at, name in enumerate(batch.schema.names) if name in kinds)
+    kinds, longest = {column.name: column.kind for column in schema.columns}, longest_word(schema)
     table = {
-        name: _values(batch.column(at), kinds[name], name) if name in kinds else ()
+        name: _values(batch.column(at), kinds[name], name, longest) if name in kinds else ()
         for at, name in enumerate(batch.schema.names)
     }
     return schema.inputs(table, strict=True)
 
 
-def _refuse_periods(fields: Iterator[pa.Field]) -> None:
-    """Arrow has a period as a number that counts from 1970, in training it is none."""
-    for field in fields:
-        said = (field.metadata or {}).get(b"ARROW:extension:name", b"").decode()
-        if PERIOD in (said, getattr(field.type, "extension_name", "")):
-            raise RowsError(f"column {field.name!r} holds periods, which are numbers to others; send text or dates.")
+def _values(array: Any, kind: str, name: str, longest: int) -> Any:
+    """One column as an array: of numbers or moments where its type, or all of its text, says so, else of objects.
 
-
-def _values(array: Any, kind: str, name: str) -> Any:
-    """One column as an array where its type says what it holds; else as the values it holds."""
+    What a dictionary holds is read once, however many rows have it.
+    """
     import pyarrow as pa
     import pyarrow.compute as pc
 
     if isinstance(array, pa.ExtensionArray):
         array = array.storage  # as in training
+    places: Any = slice(None)
+    if pa.types.is_dictionary(array.type):
+        used = array.indices.dictionary_encode("encode")  # of a large dictionary only what is used here
+        array, places = array.dictionary.take(used.dictionary), used.indices.to_numpy()
     if kind == "categorical":
-        return _words(array, name)
-    if pa.types.is_temporal(array.type) != (kind == "date"):
-        if pa.types.is_floating(array.type):
-            _refuse_nan(pc.is_nan(array), name)
-        return _listed(array, name)
-    try:
-        read = array.cast(pa.timestamp("us") if kind == "date" else pa.float64())
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
-        return _listed(array, name)
-    if kind != "date":
-        _refuse_nan(pc.is_nan(read), name)  # a word for it too
-    return read.to_numpy(zero_copy_only=False)
+        return _words(array, name, longest)[places]
+    read = _cast(array, kind)
+    known = array if read is None else read
+    if pa.types.is_floating(known.type):
+        _refuse(pc.is_nan(known), places, name, "a number or null")  # a word for it too
+    if read is not None:
+        return read.to_numpy(zero_copy_only=False)[places]
+    if _is_text(array.type):
+        _refuse(
+            pc.greater(pc.binary_length(array), LONGEST_NUMBER), places, name, f"{LONGEST_NUMBER} bytes of text at most"
+        )
+    return _objects(array, name)[places]
 
 
-def _words(array: Any, name: str) -> Any:
+def _cast(array: Any, kind: str) -> Any:
+    """Numbers, or moments of a date; None where there is anything else."""
     import pyarrow as pa
 
-    if not pa.types.is_dictionary(array.type):
-        return _listed(array, name)
-    words = np.asarray([*_listed(array.dictionary, name), None], dtype=object)
-    places = array.indices.fill_null(len(words) - 1) if array.indices.null_count else array.indices
-    return words[places.to_numpy(zero_copy_only=False)]
+    if pa.types.is_temporal(array.type) != (kind == "date"):
+        return None
+    try:
+        return array.cast(pa.timestamp("us") if kind == "date" else pa.float64())
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
+        return None
 
 
-def _listed(array: Any, name: str) -> list[Any]:
+def _words(array: Any, name: str, longest: int) -> Any:
+    """Categories; one longer than any that is known is cut: each row's is copied into the graph."""
+    import pyarrow.compute as pc
+
+    words = _objects(array, name)
+    if _is_text(array.type) and (pc.max(pc.binary_length(array)).as_py() or 0) > longest:
+        words[:] = [shortened(word, longest) for word in words]
+    return words
+
+
+def _objects(array: Any, name: str) -> Any:
     """The values as Python has them; not every moment or text that Arrow can hold is one."""
     import pyarrow as pa
 
     try:
-        values: list[Any] = array.to_pylist()
+        return np.asarray(array.to_pylist(), dtype=object)
     except (OverflowError, ValueError, pa.ArrowException) as error:
-        raise RowsError(f"column {name!r} holds values of another type; see /docs for the columns.") from error
-    return values
+        raise _of_another_type(name) from error
 
 
-def _refuse_nan(is_nan: Any, name: str) -> None:
-    rows = np.flatnonzero(is_nan.fill_null(False).to_numpy(zero_copy_only=False)).tolist()
+def _of_another_type(name: str) -> RowsError:
+    return RowsError(f"column {name!r} holds values of another type; see /docs for the columns.")
+
+
+def _refuse(wrong: Any, places: Any, name: str, expected: str) -> None:
+    """Refuse the rows whose values are wrong."""
+    rows = np.flatnonzero(wrong.fill_null(False).to_numpy(zero_copy_only=False)[places]).tolist()
     if rows:
-        cells = [CellProblem(row, name, "a number or null") for row in rows[:MAX_REPORTED_PROBLEMS]]
+        cells = [CellProblem(row, name, expected) for row in rows[:MAX_REPORTED_PROBLEMS]]
         raise RowsError.of_cells(cells, more=len(rows) > len(cells))

@@ -28,6 +28,7 @@ from serving.routers.admin import MAX_AGE_SECONDS, MAX_DELIVERY_BYTES, sign
 from serving.settings import listing, read_settings
 from serving.source import Source
 from serving.state import Service
+from serving.tables import LONGEST_NUMBER
 from ssad.bundle import Bundle
 from ssad.bundle.pyfunc import PyFuncDetector
 from ssad.bundle.schema import MISSING_WORDS
@@ -403,6 +404,84 @@ def test_one_long_word_in_every_row_is_held_once(client: TestClient, rows: Rows)
     words = pa.array(["x" * 2**20] * len(wide))
     answer = post(client, packed(wide.set_column(wide.schema.get_field_index("kind"), "kind", words)), PARQUET)
     assert answer.status_code == 200, answer.text
+
+
+def with_column(whole: pa.Table, name: str, values: Any) -> pa.Table:
+    return whole.set_column(whole.schema.get_field_index(name), name, values)
+
+
+def in_format(rows: pa.Table, content_type: str) -> bytes:
+    return packed(rows) if content_type == PARQUET else arrow(rows)
+
+
+@pytest.mark.parametrize("content_type", [PARQUET, ARROW])
+@pytest.mark.parametrize("name", ["amount", "paid", "day"])
+def test_text_too_long_for_any_number_is_refused_by_its_length(
+    client: TestClient, rows: Rows, name: str, content_type: str
+) -> None:
+    words = pa.array(["x" * (LONGEST_NUMBER + 1)] * len(rows)).dictionary_encode()
+    answer = post(client, in_format(with_column(table(rows), name, words), content_type), content_type)
+    assert answer.status_code == 422
+    told = {"row": 0, "column": name, "detail": f"expected {LONGEST_NUMBER} bytes of text at most"}
+    assert answer.json()["errors"][0] == told
+
+
+@pytest.mark.parametrize("content_type", [PARQUET, ARROW])
+@pytest.mark.parametrize("text", [str, lambda number: f" {number} "], ids=["as written", "with blanks"])
+def test_what_a_dictionary_holds_is_read_once_and_means_the_same(
+    client: TestClient, rows: Rows, content_type: str, text: Callable[[Any], str]
+) -> None:
+    whole = table(rows)
+    for name in ("amount", "count", "paid", "day", "kind"):
+        words = [None if row[name] is None else text(row[name]) if name == "amount" else str(row[name]) for row in rows]
+        whole = with_column(whole, name, pa.array(words).dictionary_encode())
+    answer = post(client, in_format(whole, content_type), content_type)
+    assert answer.json() == client.post("/v1/score", json={"records": rows}).json()
+
+
+def views(words: list[str]) -> pa.Array:
+    return pa.array(words, pa.string_view())
+
+
+def run_ends(words: list[str]) -> pa.Array:
+    return pa.RunEndEncodedArray.from_arrays(pa.array([len(words)], pa.int32()), pa.array(words[:1]))
+
+
+def lists(words: list[str]) -> pa.Array:
+    return pa.array([[word] for word in words])
+
+
+@pytest.mark.parametrize("name", ["amount", "kind"])
+@pytest.mark.parametrize("build", [views, run_ends, lists])
+def test_a_word_that_is_in_the_body_once_and_would_be_in_every_row_is_refused(
+    client: TestClient, rows: Rows, name: str, build: Callable[[list[str]], pa.Array]
+) -> None:
+    odd = build(["1"] * len(rows))
+    answer = post(client, arrow(with_column(table(rows), name, odd)), ARROW)
+    assert answer.status_code == 422
+    assert f"column {name!r} holds values of another type" in answer.json()["detail"]
+    assert post(client, arrow(table(rows).append_column("unknown", odd)), ARROW).status_code == 200
+
+
+@pytest.mark.parametrize("name", ["amount", "kind"])
+def test_text_of_a_fixed_length_counts_in_every_row(client_of: Client, rows: Rows, name: str) -> None:
+    wide = with_column(table(rows), name, pa.array([b"1" * 10_000] * len(rows), pa.binary(10_000)))
+    body = packed(wide)
+    assert len(body) < 20_000
+    assert post(client_of(max_body_bytes=100_000), body, PARQUET).status_code == 413
+
+
+@pytest.mark.parametrize("content_type", ["application/json", "application/x-ndjson", "text/csv", PARQUET, ARROW])
+def test_a_long_word_scores_as_any_unknown_one_and_is_not_kept(
+    client: TestClient, rows: Rows, content_type: str
+) -> None:
+    for word, short in (("x" * 5000, "x"), (" " * 5000, None)):
+        long, same = ([{**row, "kind": kind} for row in rows] for kind in (word, short))
+        body = bodies(long).get(content_type, json.dumps({"records": long}).encode())
+        answer = post(client, body, content_type)
+        assert answer.json() == client.post("/v1/score", json={"records": same}).json()
+    _, kept = service_of(client).current().window.recent()
+    assert max(map(len, kept.categorical.ravel())) < 1000
 
 
 @pytest.mark.parametrize(
