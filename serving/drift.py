@@ -7,6 +7,7 @@ from collections import deque
 
 import numpy as np
 
+from serving.bodies import longest_word, shortened
 from ssad.bundle import Bundle, Drift
 from ssad.bundle.drift import RowCounts
 from ssad.bundle.intervals import Floats
@@ -26,6 +27,7 @@ class DriftWindow:
     def __init__(self, bundle: Bundle, rows: int) -> None:
         self._bundle = bundle
         self._most = rows
+        self._longest = longest_word(bundle.schema)
         self._held = 0
         self._recent: deque[Part] = deque()
         self._fresh: list[Part] = []
@@ -37,11 +39,19 @@ class DriftWindow:
         if len(scores) > self._most:
             chosen = spread(len(scores), self._most)
             scores, inputs = scores[chosen], inputs[chosen]
+        inputs = self._shortened(inputs)
         with self._lock:
             self._fresh.append((scores, inputs))
             self._fresh_rows += len(scores)
             if self._fresh_rows >= FRESH:
                 self._settle()
+
+    def _shortened(self, inputs: GraphInputs) -> GraphInputs:
+        """The rows without clients' long words: they are counted as unknown, and would stay for as long as the rows."""
+        words = inputs.categorical
+        if max(map(len, words.ravel().tolist()), default=0) <= self._longest:
+            return inputs
+        return GraphInputs(inputs.numeric, np.frompyfunc(shortened, 2, 1)(words, self._longest))
 
     def _settle(self) -> None:
         """Join what is fresh to one part; drop the oldest ones while there are rows enough without them."""
