@@ -10,13 +10,14 @@ from collections import OrderedDict
 from dataclasses import replace
 from pathlib import Path
 
+from serving.checking import check_columns, load_checked
 from serving.registry import Registry
 from serving.source import Fetched, Source, Version
 from serving.state import Service
 from serving.store import KEPT, Store
 from ssad.bundle import Bundle, TableSchema
 from ssad.bundle.bundle import MANIFEST, copy_bundle
-from ssad.errors import BundleError, SettingsError, SsadError, TrackingError, disk_is_full, listed, reason_of
+from ssad.errors import BundleError, SettingsError, SsadError, TrackingError, disk_is_full
 from ssad.model_uri import LATEST, ModelUri
 
 logger = logging.getLogger(__name__)
@@ -67,6 +68,7 @@ class Follower:
         """Serve what the registry has now."""
         if self._uri is None:
             self._swap(*self._fetch(self._settings.model, "", None))
+            self._registry.close()  # nobody is asked again
         else:
             self._serve_version(self._resolve())
 
@@ -172,7 +174,7 @@ class Follower:
         if fetched is None:
             return None
         try:
-            return fetched, load_checked(fetched)
+            return fetched, load_checked(fetched.path)
         except BundleError as error:
             logger.error("a bundle that was kept cannot be used: %s", error)
             self._store.forget(fetched.source.registered)
@@ -194,10 +196,14 @@ class Follower:
     def _fetch(self, uri: str, identity: str, needed: TableSchema | None) -> tuple[Fetched, Bundle]:
         """Get a bundle into a folder aside, check it, and keep it where it may be kept."""
         with self._store.incoming() as scratch:
-            fetched = _copied(uri, scratch) or self._registry.fetch(uri, scratch)
+            try:
+                fetched = _copied(uri, scratch) or self._registry.fetch(uri, scratch)
+                self._registry.check(fetched.path)
+            finally:
+                self._registry.rest()
             source = replace(fetched.source, uri=self._settings.model, alias=self._alias, identity=identity)
             fetched = Fetched(source, fetched.path)
-            bundle = load_checked(fetched)
+            bundle = load_checked(fetched.path)
             check_columns(bundle, needed)
             return (self._store.keep(fetched, scratch) if self._uri else fetched), bundle
 
@@ -216,39 +222,6 @@ class Follower:
         except OSError as error:
             cache, told = self._settings.cache, error.strerror
             logger.error("the last good version cannot be remembered in %s (%s); %s", cache, told, _mend(error))
-
-
-def load_checked(fetched: Fetched) -> Bundle:
-    """Load a bundle and check that it is whole and scores as it did.
-
-    Raises:
-        BundleError: a file is missing or damaged, or the golden rows score differently.
-    """
-    try:
-        bundle = Bundle(fetched.path)
-        bundle.check_golden()
-        bundle.errors(bundle.golden["rows"])  # the graph that explains is read now: the folder is about to move
-    except BundleError:
-        raise
-    except Exception as error:  # a graph and a schema that do not fit each other fail in many ways
-        raise BundleError(
-            f"the bundle {fetched.path} cannot score its golden rows ({reason_of(error)}); train again."
-        ) from error
-    return bundle
-
-
-def check_columns(bundle: Bundle, sent: TableSchema | None) -> None:
-    """Check that a bundle needs no columns but those that clients send; None: it may need others.
-
-    Raises:
-        BundleError: it does.
-    """
-    other = [column.name for column in bundle.schema.not_in(sent)] if sent is not None else []
-    if other:
-        raise BundleError(
-            f"it needs columns that the served version does not, or of another kind: {listed(other)}; "
-            "set SSAD_SERVE_ALLOW_NEW_COLUMNS once every client sends them."
-        )
 
 
 def _mend(error: OSError) -> str:

@@ -22,10 +22,12 @@ from pathlib import Path
 from typing import IO, Any
 from urllib.parse import urlparse
 
+from serving.checking import load_checked
 from serving.settings import Settings
 from serving.source import Fetched, Source, Version
 from ssad.bundle.bundle import LOADER, check_registered
 from ssad.errors import BundleError, TrackingError, disk_is_full, reason_of, without_secrets
+from ssad.logged_model import bundle_in
 from ssad.model_uri import ModelUri
 
 CHILD_ENVIRONMENT = {
@@ -64,12 +66,27 @@ class Registry:
             TrackingError: there is none, or the registry is away.
         """
         question = {"do": "fetch", "uri": uri, "folder": str(folder)}
-        try:
-            found = self._child.ask(question, self._settings.fetch_timeout_seconds)
-        finally:
-            if self._over_http:
-                self._child.stop()  # the next alias is read without it
+        found = self._child.ask(question, self._settings.fetch_timeout_seconds)
         return Fetched(Source(**found["source"]), Path(found["path"]))
+
+    def check(self, path: Path) -> None:
+        """Score a bundle's golden rows in the child process: a graph that never ends is ended with it.
+
+        Raises:
+            BundleError: they cannot be scored, score differently from training time, or take too long.
+        """
+        seconds = self._settings.fetch_timeout_seconds
+        try:
+            self._child.ask({"do": "check", "uri": str(path)}, seconds)
+        except TrackingError:
+            raise BundleError(
+                f"the bundle {path} did not score its golden rows within {seconds:.0f} s; train again."
+            ) from None
+
+    def rest(self) -> None:
+        """End the child process where the next alias is read without it."""
+        if self._over_http:
+            self._child.stop()
 
     def close(self) -> None:
         """End the child process."""
@@ -185,6 +202,9 @@ def _read_line(stream: IO[bytes], seconds: float) -> bytes:
 
 def _answer(question: dict[str, Any]) -> Any:
     """What the child does with a question."""
+    if question["do"] == "check":
+        load_checked(Path(question["uri"]))
+        return None
     from mlflow import MlflowClient
 
     if question["do"] == "resolve":
@@ -205,18 +225,18 @@ def _fetch(uri: str, folder: Path) -> dict[str, Any]:
         name, version, run_id, tags = found.name, str(found.version), found.run_id, found.tags
         pinned = str(ModelUri(name, version=version))
     local = Path(mlflow.artifacts.download_artifacts(artifact_uri=pinned, dst_path=str(folder)))
-    data, logged_by = _described(local, uri)
-    check_registered(local / data, tags, uri)
+    bundle, logged_by = _described(local, uri)
+    check_registered(bundle, tags, uri)
     run_id = run_id or logged_by
     source = Source(uri, name, version, None, run_id, **_run_facts(client, run_id))
-    return {"source": asdict(source), "path": str(local / data)}
+    return {"source": asdict(source), "path": str(bundle)}
 
 
-def _described(folder: Path, uri: str) -> tuple[str, str | None]:
+def _described(folder: Path, uri: str) -> tuple[Path, str | None]:
     """The folder of the bundle in a model's folder, and the run that logged it, if it is known.
 
     Raises:
-        BundleError: its MLmodel is none of this project.
+        BundleError: its MLmodel is none of this project, or names a folder elsewhere.
     """
     import yaml  # type: ignore[import-untyped]  # MLflow brings it
 
@@ -225,7 +245,7 @@ def _described(folder: Path, uri: str) -> tuple[str, str | None]:
         model = yaml.safe_load((folder / "MLmodel").read_text(encoding="utf-8"))
         flavor = model["flavors"]["python_function"]
         if flavor["loader_module"] == LOADER:
-            return flavor["data"], model.get("run_id")
+            return bundle_in(folder, flavor["data"]), model.get("run_id")
     raise BundleError(f"{uri} is no model of this project, its MLmodel does not say how to load one; train again.")
 
 

@@ -37,7 +37,7 @@ class Store:
             SettingsError: it cannot be made.
         """
         what = f"{absolute(settings.registry_uri)} {settings.model}"
-        self._abandoned = 2 * settings.fetch_timeout_seconds  # fetching a version may take half of it
+        self._abandoned = 3 * settings.fetch_timeout_seconds  # fetching a version, and checking it, may take a third
         self._root = settings.cache.expanduser() / hashlib.sha256(what.encode()).hexdigest()[:16]
         try:
             self._root.mkdir(parents=True, exist_ok=True)

@@ -31,6 +31,7 @@ from ssad.errors import (
     reason_of,
     without_secrets,
 )
+from ssad.logged_model import bundle_in
 from ssad.model_uri import ModelUri
 from ssad.workflows.signature import DescribedRows
 
@@ -119,8 +120,9 @@ def fetch_model(uri: str, folder: Path) -> FetchedModel:
     flavor = model.flavors.get("python_function", {})
     if flavor.get("loader_module") != LOADER:
         raise BundleError(f"the model {shown} is not one of this project; name one that ssad registered.")
-    check_registered(logged / flavor["data"], version.tags if version else {}, shown)
-    bundle = Bundle(logged / flavor["data"])
+    path = bundle_in(logged, flavor["data"])
+    check_registered(path, version.tags if version else {}, shown)
+    bundle = Bundle(path)
     name, number = (version.name, str(version.version)) if version else (None, None)
     return FetchedModel(without_secrets(pinned), name, number, _known_model(model.model_id), logged, bundle)
 

@@ -124,5 +124,6 @@ def registry(back_end: BackEnd, bundle_folder: Path, tmp_path_factory: pytest.Te
 @pytest.fixture(scope="session")
 def following(registry: Registry, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     """A service that follows the registry."""
-    with running_service(registry.uri, tmp_path_factory.mktemp("following")) as running:
+    folder = tmp_path_factory.mktemp("following")
+    with running_service(registry.uri, folder, SSAD_SERVE_FETCH_TIMEOUT_SECONDS="20") as running:  # one never ends
         yield running

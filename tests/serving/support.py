@@ -14,9 +14,12 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import numpy as np
+import onnx
 import trustme
 from mlflow import MlflowClient
 from mlflow.models import Model
+from onnx import TensorProto, helper, numpy_helper
 
 from ssad.bundle import Bundle
 from ssad.bundle.bundle import COLUMNS, GOLDEN, GRAPH, INTERVALS, MANIFEST, file_digest
@@ -107,8 +110,13 @@ def change(folder: Path, name: str, edit: Callable[[Any], None]) -> None:
     document = json.loads(path.read_text())
     edit(document)
     path.write_text(json.dumps(document))
+    sign(folder, name)
+
+
+def sign(folder: Path, name: str) -> None:
+    """Write a file's digest into its bundle's manifest."""
     manifest = json.loads((folder / MANIFEST).read_text())
-    manifest["files"][name] = file_digest(path)
+    manifest["files"][name] = file_digest(folder / name)
     (folder / MANIFEST).write_text(json.dumps(manifest))
 
 
@@ -147,6 +155,36 @@ def wrong_digest(folder: Path) -> None:
     (folder / MANIFEST).write_text(json.dumps(manifest))
 
 
+def no_end(folder: Path) -> None:
+    """A graph that counts for ever: a loop of ONNX whose condition stays true, and which has no other limit."""
+    node, info, real = helper.make_node, helper.make_tensor_value_info, TensorProto.DOUBLE
+    graph = onnx.load(folder / GRAPH).graph
+    takes, truth = list(graph.input), info("go", TensorProto.BOOL, [])
+    turn = helper.make_graph(
+        [node("Identity", ["go"], ["still"]), node("Identity", ["was"], ["is"])],
+        "turn",
+        [info("turns", TensorProto.INT64, []), truth, info("was", real, ["n"])],
+        [info("still", TensorProto.BOOL, []), info("is", real, ["n"])],
+    )
+    first = [numpy_helper.from_array(np.array(value), name) for name, value in (("true", True), ("axis", [1]))]
+    nodes = [
+        node("ReduceSum", ["numeric", "axis"], ["sum"], keepdims=0),
+        node("Loop", ["", "true", "sum"], ["score"], body=turn),
+    ]
+    whole = helper.make_graph(nodes, "endless", takes, [info("score", real, ["n"])], first)
+    model = helper.make_model(whole, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    (folder / GRAPH).write_bytes(model.SerializeToString())
+    sign(folder, GRAPH)
+
+
+def bundle_elsewhere(folder: Path) -> None:
+    """The model's description names a good bundle that lies outside of the model."""
+    elsewhere = folder.parents[1] / "first" / "bundle"
+    Model().add_flavor("python_function", loader_module="ssad.bundle.pyfunc", data=str(elsewhere)).save(
+        folder.parent / "MLmodel"
+    )
+
+
 def empty_description(folder: Path) -> None:
     (folder.parent / "MLmodel").write_text("")
 
@@ -160,6 +198,8 @@ DAMAGES: dict[str, Callable[[Path], None]] = {
     "other-columns": needs_another_column,
     "other-scores": lambda folder: change(folder, GOLDEN, shift_golden_scores),
     "no-description": empty_description,
+    "no-end": no_end,
+    "bundle-elsewhere": bundle_elsewhere,
     "graph-of-another-schema": lambda folder: change(folder, COLUMNS, lambda document: document["columns"].pop()),
 }
 
