@@ -45,6 +45,8 @@ REFUSALS = {
 LIMITED, KEYED = ("401", "429", "503"), ("401",)
 """How what has a limit, and what needs a key alone, can refuse."""
 
+UNREAD = "Too many deliveries come at once; see Retry-After."
+
 UNSIGNED = "The delivery is not signed with this service's secret, or is too old."
 
 UNREADY = "No model is loaded, or the process is about to end."
@@ -95,7 +97,7 @@ def _refusals(path: str) -> dict[str, Any]:
     if path.startswith(ADMIN):
         return _described({"403": "The admin key is needed."})
     if path == HOOK:
-        return _described({"401": UNSIGNED, "408": REFUSALS["408"], "413": REFUSALS["413"]})
+        return _described({"401": UNSIGNED, "408": REFUSALS["408"], "413": REFUSALS["413"], "503": UNREAD})
     if path in READY:
         return _described({"503": UNREADY})
     keyed = KEYED if path in UNLIMITED else LIMITED

@@ -5,12 +5,15 @@ from __future__ import annotations
 import base64
 import hashlib
 import hmac
+import re
 import time
 from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from fastapi import APIRouter, Request, Response
 
-from serving.problems import RefusalError
+from serving.problems import RefusalError, busy
 from serving.scoring import read_body
 
 MAX_AGE_SECONDS = 300
@@ -19,8 +22,13 @@ MAX_AGE_SECONDS = 300
 STAMP_DIGITS = 12
 """Of a time in seconds, at most: 30,000 years."""
 
-MAX_DELIVERY_BYTES = 2**20
+SIGNATURE = re.compile(r"v1,[A-Za-z0-9+/]{43}=")
+
+MAX_DELIVERY_BYTES = 2**16
 """Anybody may send to the hook, and its signature is known when all has been read; MLflow's deliveries are small."""
+
+MOST_READ = 8
+"""Deliveries that are read at once, for the same reason."""
 
 REMEMBERED = 1000
 """Deliveries whose repetition is noticed."""
@@ -38,18 +46,19 @@ async def reload(request: Request) -> Response:
 @router.post("/hooks/mlflow", status_code=202)
 async def hook(request: Request) -> Response:
     """Look at the alias now, because MLflow says that something has changed; what it says is not relied on."""
-    service = request.app.state.service
+    service, deliveries = request.app.state.service, request.app.state.deliveries
     secret = service.settings.webhook_secret
-    if not secret or "x-mlflow-signature" not in request.headers:
+    names = ("signature", "delivery-id", "timestamp")
+    signature, delivery, stamp = (request.headers.get(f"x-mlflow-{name}", "") for name in names)
+    if not secret or not SIGNATURE.fullmatch(signature):
         raise RefusalError(401, "the delivery is not signed, or this service has no webhook secret.", "webhook")
-    body = await read_body(request.receive, dict(request.scope["headers"]), service.deadline, MAX_DELIVERY_BYTES)
-    delivery, stamp = request.headers.get("x-mlflow-delivery-id", ""), request.headers.get("x-mlflow-timestamp", "")
-    signature = request.headers["x-mlflow-signature"]
-    if not hmac.compare_digest(signature.encode(), sign(secret, delivery, stamp, body).encode()):
-        raise RefusalError(401, "the delivery is not signed with this service's webhook secret.", "webhook")
     if not stamp.isdecimal() or len(stamp) > STAMP_DIGITS or abs(time.time() - int(stamp)) > MAX_AGE_SECONDS:
         raise RefusalError(401, f"the delivery was not signed within the last {MAX_AGE_SECONDS} s.", "webhook")
-    if request.app.state.deliveries.first(delivery):
+    with deliveries.reading():
+        body = await read_body(request.receive, dict(request.scope["headers"]), service.deadline, MAX_DELIVERY_BYTES)
+    if not hmac.compare_digest(signature.encode(), sign(secret, delivery, stamp, body).encode()):
+        raise RefusalError(401, "the delivery is not signed with this service's webhook secret.", "webhook")
+    if deliveries.first(delivery):
         request.app.state.follower.wake()
     return Response(status_code=202)
 
@@ -65,6 +74,22 @@ class Deliveries:
 
     def __init__(self) -> None:
         self._seen: OrderedDict[str, None] = OrderedDict()
+        self._read = 0
+
+    @contextmanager
+    def reading(self) -> Iterator[None]:
+        """Read one more meanwhile.
+
+        Raises:
+            RefusalError: `MOST_READ` are being read.
+        """
+        if self._read >= MOST_READ:
+            raise busy("too many deliveries at once; try again soon.", "concurrency")
+        self._read += 1
+        try:
+            yield
+        finally:
+            self._read -= 1
 
     def first(self, delivery: str) -> bool:
         """Whether this one has not come before."""

@@ -649,7 +649,9 @@ def test_a_hook_is_heeded_if_it_is_signed_and_fresh(client_of: Client, secret: s
 
 def test_a_delivery_that_is_too_large_to_be_one_is_not_read(client_of: Client) -> None:
     client, body = client_of(webhook_secret="right"), [b"x" * MAX_DELIVERY_BYTES] * 2
-    assert client.post("/hooks/mlflow", content=iter(body), headers=delivery("right", 0)).status_code == 413
+    assert (
+        client.post("/hooks/mlflow", content=iter(body), headers=delivery("right", int(time.time()))).status_code == 413
+    )
 
 
 def test_bodies_that_anybody_may_send_take_no_clients_place(client_of: Client) -> None:
@@ -666,14 +668,41 @@ def test_bodies_that_anybody_may_send_take_no_clients_place(client_of: Client) -
     assert sent.status_code == 401
 
 
-def status_while_nothing_comes(client: TestClient) -> int:
-    """Of a delivery without a signature, whose body never comes."""
+@pytest.mark.parametrize(
+    "headers",
+    [
+        delivery("right", 0),
+        delivery("right", int(time.time())) | {"X-MLflow-Signature": "v1,x"},
+        delivery("right", int(time.time())) | {"X-MLflow-Timestamp": ""},
+    ],
+    ids=["old", "no signature", "no time"],
+)
+def test_a_delivery_that_cannot_be_right_is_not_read(client_of: Client, headers: dict[str, str]) -> None:
+    assert status_while_nothing_comes(client_of(webhook_secret="right"), headers) == 401
+
+
+def test_more_deliveries_than_come_at_once_are_not_read(client_of: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("serving.routers.admin.MOST_READ", 1)
+    client, headers = client_of(webhook_secret="right"), delivery("right", int(time.time()))
+
+    def sending() -> Iterator[bytes]:
+        yield b"{"
+        answer = client.post("/hooks/mlflow", content=b"{}", headers=headers)
+        assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
+        yield b"}"
+
+    for _ in range(2):  # there is room again
+        assert client.post("/hooks/mlflow", content=sending(), headers=headers).status_code == 202
+
+
+def status_while_nothing_comes(client: TestClient, headers: dict[str, str] | None = None) -> int:
+    """Of a delivery whose body never comes; without a signature, unless it has these headers."""
 
     def nothing() -> Iterator[bytes]:
         raise AssertionError("the body is read")
         yield b""
 
-    return client.post("/hooks/mlflow", content=nothing()).status_code
+    return client.post("/hooks/mlflow", content=nothing(), headers=headers).status_code
 
 
 def test_a_clock_that_jumps_makes_nothing_stale(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -879,7 +908,7 @@ def test_every_format_and_what_a_refusal_looks_like_is_documented(client: TestCl
     assert set(post_score["responses"]["422"]["content"][told]["schema"]["properties"]) <= set(refusal.json())
     assert {"401", "429", "503"} <= set(paths["/v1/model"]["get"]["responses"])
     assert set(paths["/metrics"]["get"]["responses"]) == {"200", "401"}
-    assert set(paths["/hooks/mlflow"]["post"]["responses"]) == {"202", "401", "408", "413"}
+    assert set(paths["/hooks/mlflow"]["post"]["responses"]) == {"202", "401", "408", "413", "503"}
     assert "sign" in paths["/hooks/mlflow"]["post"]["responses"]["401"]["description"]
     assert set(paths["/admin/reload"]["post"]["responses"]) == {"202", "403"}
     assert set(paths["/livez"]["get"]["responses"]) == {"200"}
