@@ -41,7 +41,7 @@ def create_app(settings: Settings) -> ASGIApp:
 def app_around(service: Service, follower: Follower) -> Gate:
     """The application of a service that has a bundle, or will have one."""
     app = FastAPI(
-        title=f"ssad: {service.settings.model}",
+        title=f"ssad: {service.settings.told_model}",
         description="Score, confidence and region (normal, unknown, abnormal) for every row.",
         version=__version__,
         lifespan=_following,

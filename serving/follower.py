@@ -12,6 +12,7 @@ from pathlib import Path
 
 from serving.checking import check_columns, load_checked
 from serving.registry import Registry
+from serving.settings import Settings
 from serving.source import Fetched, Source, Version
 from serving.state import Service
 from serving.store import KEPT, Store
@@ -51,7 +52,7 @@ class Follower:
         Raises:
             SsadError: there is neither.
         """
-        _check_allowed(self._settings.model, self._settings.allowed_models)
+        _check_allowed(self._settings)
         kept = self._kept(self._store.last_good())
         if kept is not None:
             self._swap(*kept)
@@ -201,7 +202,7 @@ class Follower:
                 self._registry.check(fetched.path)
             finally:
                 self._registry.rest()
-            source = replace(fetched.source, uri=self._settings.model, alias=self._alias, identity=identity)
+            source = replace(fetched.source, uri=self._settings.told_model, alias=self._alias, identity=identity)
             fetched = Fetched(source, fetched.path)
             bundle = load_checked(fetched.path)
             check_columns(bundle, needed)
@@ -236,9 +237,12 @@ def _copied(path: str, folder: Path) -> Fetched | None:
     return Fetched(Source(path), copy_bundle(Path(path), folder / "bundle"))
 
 
-def _check_allowed(model: str, allowed: tuple[str, ...]) -> None:
+def _check_allowed(settings: Settings) -> None:
+    allowed = settings.allowed_models
     if not allowed:
         return
-    uri = ModelUri.of(model)
+    uri = ModelUri.of(settings.model)
     if uri is None or uri.name not in allowed:
-        raise SettingsError(f"{model} may not be served; SSAD_SERVE_ALLOWED_MODELS names {', '.join(allowed)}.")
+        raise SettingsError(
+            f"{settings.told_model} may not be served; SSAD_SERVE_ALLOWED_MODELS names {', '.join(allowed)}."
+        )

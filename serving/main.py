@@ -47,6 +47,7 @@ def run(model: str, host: str, port: int) -> None:
 
 def _run_workers(settings: Settings, listener: socket.socket) -> None:
     """Several processes at one port: the first bundle is fetched before they start, each follows by itself."""
+    os.environ.setdefault("PYTHONSAFEPATH", "1")  # as for the child that has MLflow
     given = {"MODEL": settings.model, "HOST": settings.host, "PORT": str(settings.port)}
     os.environ.update({f"{PREFIX}{name}": value for name, value in given.items()})
     with tempfile.TemporaryDirectory(prefix="ssad-metrics-") as folder:
@@ -87,7 +88,7 @@ def listen(bound: socket.socket, settings: Settings) -> None:
         raise _taken(settings, error) from error
     scheme = "https" if settings.tls_certificate else "http"
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
-    print(f"serving {settings.model} at {scheme}://{host}:{bound.getsockname()[1]}/docs", flush=True)
+    print(f"serving {settings.told_model} at {scheme}://{host}:{bound.getsockname()[1]}/docs", flush=True)
 
 
 def _taken(settings: Settings, error: OSError) -> SettingsError:

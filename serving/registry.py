@@ -246,7 +246,9 @@ def _described(folder: Path, uri: str) -> tuple[Path, str | None]:
         flavor = model["flavors"]["python_function"]
         if flavor["loader_module"] == LOADER:
             return bundle_in(folder, flavor["data"]), model.get("run_id")
-    raise BundleError(f"{uri} is no model of this project, its MLmodel does not say how to load one; train again.")
+    raise BundleError(
+        f"{without_secrets(uri)} is no model of this project, its MLmodel does not say how to load one; train again."
+    )
 
 
 def _run_facts(client: Any, run_id: str | None) -> dict[str, Any]:
@@ -288,7 +290,7 @@ def _serve_questions() -> None:
             full = disk_is_full(error)
             advice = "make room for its cache" if full else "train first, or name a version that is there"
             reason = "the disk is full" if full else without_secrets(reason_of(error, 300))
-            answer = {"error": f"{question['uri']} cannot be loaded ({reason}); {advice}."}
+            answer = {"error": f"{without_secrets(question['uri'])} cannot be loaded ({reason}); {advice}."}
         print(json.dumps(answer), file=answers, flush=True)
 
 

@@ -10,7 +10,7 @@ from typing import Annotated
 from pydantic import AliasChoices, Field, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from ssad.errors import SettingsError
+from ssad.errors import SettingsError, without_secrets
 
 MULTIPROCESS = "PROMETHEUS_MULTIPROC_DIR"
 """The folder by which worker processes share their metrics; prometheus_client reads it when it is imported."""
@@ -81,6 +81,11 @@ class Settings(BaseSettings):
     threads: int = Field(0, ge=0, description="cores that score large bodies; 0: all")
     log_level: str = Field("INFO", description="DEBUG, INFO, WARNING or ERROR")
     traces_endpoint: str = Field("", description="where traces go, by OTLP over HTTP; empty: none are made")
+
+    @property
+    def told_model(self) -> str:
+        """The model URI as anybody may read it: without user, password and query."""
+        return without_secrets(self.model)
 
     @field_validator("allowed_models", "api_keys", mode="before")
     @classmethod
