@@ -40,7 +40,8 @@ class Store:
         self._abandoned = 3 * settings.fetch_timeout_seconds  # fetching a version, and checking it, may take a third
         self._root = settings.cache.expanduser() / hashlib.sha256(what.encode()).hexdigest()[:16]
         try:
-            self._root.mkdir(parents=True, exist_ok=True)
+            self._root.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._root.mkdir(mode=0o700, exist_ok=True)
         except OSError as error:
             raise SettingsError(
                 f"the folder {settings.cache} cannot be written; set SSAD_SERVE_CACHE to one that can."

@@ -48,13 +48,15 @@ for path in FILES:
 @router.get("/docs", include_in_schema=False)
 async def documentation(request: Request) -> HTMLResponse:
     """Swagger UI over `/openapi.json`, by addresses that hold behind a proxy's prefix too."""
-    return get_swagger_ui_html(
+    page = get_swagger_ui_html(
         openapi_url="openapi.json",
         title=request.app.title,
         swagger_css_url="docs/swagger-ui.css",
         swagger_js_url="docs/swagger-ui-bundle.js",
         swagger_favicon_url="data:,",
     )
+    page.headers.update(HEADERS | {"Content-Security-Policy": "frame-ancestors 'none'"})  # its script is in the page
+    return page
 
 
 @router.get("/v1/histogram")

@@ -7,6 +7,7 @@ import io
 import json
 import math
 import os
+import stat
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -921,6 +922,28 @@ def test_every_format_and_what_a_refusal_looks_like_is_documented(client: TestCl
 def _json(operation: dict[str, Any]) -> dict[str, Any]:
     schema: dict[str, Any] = operation["requestBody"]["content"]["application/json"]["schema"]
     return schema
+
+
+def test_the_secrets_of_a_models_address_are_told_to_nobody(bundle_folder: Path, tmp_path: Path) -> None:
+    address = "http://bob:secret@registry/model?token=secret"
+    service = Service(read_settings(cache=tmp_path, model=address, allowed_models=("another",)))
+    client = TestClient(app_around(service, Follower(service)))
+    for path in ("/openapi.json", "/docs"):
+        assert "ssad: http://registry/model" in client.get(path).text
+        assert "secret" not in client.get(path).text
+    with pytest.raises(SettingsError, match=r"^http://registry/model may not be served"):
+        Follower(service).load_first()
+
+
+def test_the_documentation_is_framed_by_nobody(client: TestClient) -> None:
+    headers = client.get("/docs").headers
+    assert headers["content-security-policy"] == "frame-ancestors 'none'"
+    assert headers["x-content-type-options"] == "nosniff"
+
+
+def test_the_cache_is_for_its_owner_alone(tmp_path: Path) -> None:
+    Follower(Service(read_settings(cache=tmp_path / "cache", model="models:/payments@champion")))
+    assert {stat.S_IMODE(folder.stat().st_mode) for folder in tmp_path.glob("cache/**")} == {0o700}
 
 
 def test_what_needs_no_key_is_documented_so(client_of: Client) -> None:
