@@ -12,14 +12,16 @@ RUN /opt/ssad/bin/pip install --no-cache-dir --no-deps . \
 
 FROM python:3.11.14-slim-bookworm
 RUN useradd --system --uid 10001 --home-dir /nonexistent --shell /usr/sbin/nologin ssad \
-    && install --directory --owner ssad /var/cache/ssad
+    && install --directory --mode 700 --owner ssad /var/cache/ssad
 COPY --from=build /opt/ssad /opt/ssad
 ENV PATH=/opt/ssad/bin:$PATH \
     PYTHONDONTWRITEBYTECODE=1 \
     PYTHONUNBUFFERED=1 \
+    PYTHONSAFEPATH=1 \
     SSAD_SERVE_CACHE=/var/cache/ssad
 USER 10001
-WORKDIR /var/cache/ssad
+# Not the cache: it can be written, and Python may look for modules where it starts.
+WORKDIR /
 VOLUME /var/cache/ssad
 EXPOSE 8000
 STOPSIGNAL SIGTERM

@@ -31,6 +31,7 @@ from ssad.logged_model import bundle_in
 from ssad.model_uri import ModelUri
 
 CHILD_ENVIRONMENT = {
+    "PYTHONSAFEPATH": "1",  # no module of the current folder is taken for a library's; Python 3.10 does not know it
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",

@@ -596,6 +596,19 @@ def test_a_child_is_ended_once_whoever_ends_it(tmp_path: Path, monkeypatch: pyte
     assert process.wait(60) == -signal.SIGKILL
 
 
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="Python 3.10 looks for modules where it starts")
+def test_the_child_takes_no_module_of_the_folder_it_starts_in(
+    bundle_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "numpy.py").write_text("raise SystemExit('this is not NumPy')")
+    monkeypatch.chdir(tmp_path)
+    child = Child()
+    try:
+        assert child.ask({"do": "check", "uri": str(bundle_folder)}, SECONDS) is None
+    finally:
+        child.stop()
+
+
 def test_the_child_that_has_mlflow_ends_with_its_parent(registry: Registry) -> None:
     pipe = subprocess.PIPE
     command = [sys.executable, "-m", "serving.registry"]
