@@ -270,4 +270,5 @@ def _session(path: Path) -> onnxruntime.InferenceSession:
     try:
         return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime raises its own types, not exported by name
-        raise BundleError(f"onnxruntime cannot load {path} ({error}); fetch the bundle again.") from error
+        remedy = "upgrade onnxruntime" if "NOT_IMPLEMENTED" in str(error) else "fetch the bundle again"
+        raise BundleError(f"onnxruntime cannot load {path} ({error}); {remedy}.") from error

@@ -136,9 +136,10 @@ class TableEncoder(nn.Module):
         for period in DATE_PERIODS:
             # A tensor, as a number of Python's is exported in single precision: at 6:00 the cosine would be 4e-8
             # in place of 0, and scoring takes its root.
-            turn = seconds.new_tensor(2 * math.pi / period)
+            turn, quarter = seconds.new_tensor([2 * math.pi / period, math.pi / 2])
             angle = torch.remainder(seconds, period) * turn
-            parts += [torch.sin(angle).float(), torch.cos(angle).float()]
+            # onnxruntime has had no cosine in double precision before 1.29.
+            parts += [torch.sin(angle).float(), torch.sin(angle + quarter).float()]
         return [torch.where(torch.isnan(part), 0.0, part) for part in parts]
 
 

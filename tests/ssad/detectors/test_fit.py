@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pandas as pd
 import pytest
 import torch
@@ -16,7 +17,7 @@ from lightning.pytorch.callbacks import StochasticWeightAveraging
 from torch import nn
 
 from ssad.bundle import REGIONS, Bundle
-from ssad.bundle.bundle import FILES, FORMAT_VERSION, MANIFEST
+from ssad.bundle.bundle import ERRORS_GRAPH, ERRORS_OUTPUT, FILES, FORMAT_VERSION, GRAPH, MANIFEST, _session
 from ssad.confidence_estimators import BinaryConfidence
 from ssad.datamodules import features
 from ssad.datasets import table_rows as table_rows_module
@@ -254,6 +255,23 @@ def test_a_layer_that_the_runtime_lacks_is_told_with_its_remedy(blobs: pd.DataFr
     with pytest.raises(SettingsError, match=r"LeakyRelu.*; set scoring_dtype = torch\.float32"):
         fitted(blobs, f"{__name__}:LEAKY").write_bundle(tmp_path / "bundle")
     assert not (tmp_path / "bundle").exists()
+
+
+def test_graphs_hold_nothing_that_onnxruntime_has_in_double_precision_only_lately(tmp_path: Path) -> None:
+    fitted(with_dates(np.random.default_rng(0))).write_bundle(tmp_path)
+    nodes = onnx.load(tmp_path / ERRORS_GRAPH).graph.node
+    made_by = {output: node.op_type for node in nodes for output in node.output}
+    assert "Cos" not in made_by.values()
+    assert made_by[ERRORS_OUTPUT] == "Gemm"
+
+
+def test_a_graph_with_an_operator_that_the_runtime_lacks_asks_for_another_runtime(tmp_path: Path) -> None:
+    values = [onnx.helper.make_tensor_value_info(name, onnx.TensorProto.DOUBLE, [1]) for name in ("x", "y")]
+    lacking = onnx.helper.make_graph([onnx.helper.make_node("LeakyRelu", ["x"], ["y"])], "g", values[:1], values[1:])
+    opset = [onnx.helper.make_opsetid("", 18)]
+    onnx.save(onnx.helper.make_model(lacking, opset_imports=opset, ir_version=10), tmp_path / GRAPH)
+    with pytest.raises(BundleError, match=r"NOT_IMPLEMENTED.*; upgrade onnxruntime\."):
+        _session(tmp_path / GRAPH)
 
 
 def test_another_seed_gives_other_scores(  # that the same one gives the same bytes, every detector's contract says
