@@ -67,8 +67,8 @@ class ScoringGraph(nn.Module):
         """Score (n,) and errors by column (n, columns) of rows; see `TableEncoder.forward`."""
         features = self.encoder(numeric, codes).to(self.module.scoring_dtype)
         errors = self.module.feature_errors(features)
-        # A sum with nothing, so that it is a Gemm: of a transpose and a MatMul onnxruntime makes an operator of its own,
-        # which it has had in double precision since 1.26.
+        # A sum with nothing, so that it is a Gemm: of a transpose and a MatMul onnxruntime makes an operator
+        # of its own, which it has had in double precision since 1.26.
         by_column = torch.addmm(self.columns.new_zeros(()), errors.double(), self.columns)
         return self.module.score(features).double(), by_column
 

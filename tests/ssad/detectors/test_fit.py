@@ -266,8 +266,8 @@ def test_graphs_hold_nothing_that_onnxruntime_has_in_double_precision_only_latel
 
 
 def test_a_graph_with_an_operator_that_the_runtime_lacks_asks_for_another_runtime(tmp_path: Path) -> None:
-    values = [onnx.helper.make_tensor_value_info(name, onnx.TensorProto.DOUBLE, [1]) for name in ("x", "y")]
-    lacking = onnx.helper.make_graph([onnx.helper.make_node("LeakyRelu", ["x"], ["y"])], "g", values[:1], values[1:])
+    values = [onnx.helper.make_tensor_value_info(name, onnx.TensorProto.DOUBLE, 4 * [1]) for name in ("x", "y")]
+    lacking = onnx.helper.make_graph([onnx.helper.make_node("LRN", ["x"], ["y"], size=1)], "g", values[:1], values[1:])
     opset = [onnx.helper.make_opsetid("", 18)]
     onnx.save(onnx.helper.make_model(lacking, opset_imports=opset, ir_version=10), tmp_path / GRAPH)
     with pytest.raises(BundleError, match=r"NOT_IMPLEMENTED.*; upgrade onnxruntime\."):
