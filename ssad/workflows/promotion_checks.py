@@ -247,4 +247,4 @@ def _at_least(name: str, value: float, limit: float, told: str = "") -> Check:
 
 
 def _interval(gain: float, low: float, high: float) -> str:
-    return f"{gain:+.4f} ({CONFIDENCE_LEVEL:.0%}: {low:+.4f} to {high:+.4f})"
+    return f"{gain:+.4g} ({CONFIDENCE_LEVEL:.0%}: {low:+.4g} to {high:+.4g})"

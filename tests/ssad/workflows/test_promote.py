@@ -108,7 +108,7 @@ def test_a_challenger_as_good_becomes_champion_and_the_former_one_previous(
     assert aliases(own_store) == {"champion": version, "challenger": version, "previous": "1"}
     told = own_store.get_model_version("ssad", version)
     assert str(told.description).startswith("from a test\n\n### Promotion checks")
-    assert "gain in average precision | +0.0000 (95%: +0.0000 to +0.0000) | at least 0 | yes" in str(told.description)
+    assert "gain in average precision | +0 (95%: +0 to +0) | at least 0 | yes" in str(told.description)
     assert told.tags["promotion"] == "passed"
     run = own_store.get_run(told.tags["promotion_run"])
     assert run.info.status == "FINISHED"
