@@ -121,10 +121,12 @@ def local_path(location: str) -> Path | None:
     """The path of a table on this machine; None for a name of the catalogue.
 
     Raises:
-        DatasetError: no table is named, or there is none there.
+        DatasetError: no table is named, by a name that is no text, or there is none there.
     """
     if not location:
         raise DatasetError("no dataset was named; give a path, a URI or one of " + ", ".join(catalogue.names()) + ".")
+    if any("\ud800" <= letter <= "\udfff" for letter in location):  # what Python makes of other bytes
+        raise DatasetError(f"the name of {location!a} is not UTF-8; rename it, or set a UTF-8 locale.")
     if location in catalogue.names():
         return None
     is_uri = location.startswith("file://")
