@@ -274,6 +274,21 @@ def main() -> None:
     except Stopped as stop:
         typer.echo(f"ssad: {stop}", err=True)
         raise
+    except OSError as error:
+        if not _output_fails():
+            raise
+        typer.echo(f"ssad: standard output cannot be written ({error.strerror}).", err=True)
+        sys.exit(USER_MISTAKE)
+
+
+def _output_fails() -> bool:
+    """Whether standard output is what cannot be written; nothing is written to it any more if so."""
+    try:
+        print(flush=True)
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return True
+    return False
 
 
 if __name__ == "__main__":

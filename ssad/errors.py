@@ -124,8 +124,12 @@ REASON_LENGTH = 200
 
 
 def reason_of(error: Exception, length: int = REASON_LENGTH) -> str:
-    """What an exception of another library says, on one line of at most so many characters."""
-    return " ".join(str(error).split())[:length]
+    """What an exception of another library says, on one line; words beyond so many characters are left out."""
+    words = " ".join(str(error).split())
+    if len(words) <= length:
+        return words
+    whole, _, begun = words[:length].rpartition(" ")
+    return f"{whole or begun} …"
 
 
 FULL_DISK = ("disk is full", "No space left")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -11,7 +12,7 @@ import threading
 import time
 import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import contextmanager, nullcontext, redirect_stdout, suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
@@ -39,6 +40,15 @@ CONNECT_SECONDS = 15.0
 
 ENDING_SECONDS = 5.0
 """How long a run may take to be told that it ended."""
+
+LEAST_SERVER = 3
+"""Major version of MLflow that a server must have: before it none knew logged models."""
+
+REMEDIES = {
+    401: "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD",
+    403: "this account may not write runs there",
+}
+"""What to do about a status of the server's; of others its words tell."""
 
 HTTP_DEFAULTS = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "3", "MLFLOW_HTTP_REQUEST_TIMEOUT": "30"}
 """MLflow's own defaults wait for many minutes on a server that is gone; what the user has set stays."""
@@ -87,7 +97,8 @@ def tracked_run(entry_point: str, system_metrics: bool = True) -> Iterator[Run]:
     check_server(mlflow.get_tracking_uri())
     try:
         make_database(mlflow.get_tracking_uri())
-        with mlflow.start_run(log_system_metrics=system_metrics) as run:
+        # Progress and MLflow's own words go to standard error: a pipe that nobody reads ends no training.
+        with redirect_stdout(sys.stderr), mlflow.start_run(log_system_metrics=system_metrics) as run:
             try:
                 mlflow.set_tags(git_state() | {MLFLOW_PROJECT_ENTRY_POINT: entry_point})
                 with ends(run.info.run_id):
@@ -136,7 +147,7 @@ def check_server(uri: str) -> None:
     """Wait for a tracking server, up to `CONNECT_SECONDS`.
 
     Raises:
-        TrackingError: it did not answer.
+        TrackingError: it did not answer, or is of an older MLflow than `LEAST_SERVER`.
     """
     if urlparse(uri).scheme not in ("http", "https"):
         return
@@ -144,7 +155,8 @@ def check_server(uri: str) -> None:
     while True:
         try:
             requests.get(f"{uri.rstrip('/')}/health", timeout=5)
-            return
+            answer = requests.get(f"{uri.rstrip('/')}/version", timeout=5)
+            break
         except requests.RequestException as error:
             if time.monotonic() > deadline:
                 raise TrackingError(
@@ -152,6 +164,11 @@ def check_server(uri: str) -> None:
                     "start it, or set MLFLOW_TRACKING_URI to one that runs."
                 ) from error
         time.sleep(0.5)
+    version = re.match(r"(\d+)\.\d[\w.]*", answer.text)  # what stands before the server may answer by a page
+    if answer.ok and version and int(version[1]) < LEAST_SERVER:
+        raise TrackingError(
+            f"the tracking server at {without_secrets(uri)} is MLflow {version[0]}; ssad needs {LEAST_SERVER} or newer."
+        )
 
 
 def make_database(uri: str) -> None:
@@ -260,6 +277,6 @@ def explained(error: Exception) -> SsadError:
             f"MLflow keeps no runs in a folder of files any more, as {uri} is; set MLFLOW_TRACKING_URI to a database "
             "(sqlite:///mlruns.db) or a server."
         )
-    return TrackingError(
-        f"logging to {uri} failed ({without_secrets(reason_of(error))}); see what is wrong there, and run again."
-    )
+    status = error.get_http_status_code() if isinstance(error, MlflowException) else 0
+    remedy = REMEDIES.get(status, "see what is wrong there, and run again")
+    return TrackingError(f"logging to {uri} failed ({without_secrets(reason_of(error))}); {remedy}.")

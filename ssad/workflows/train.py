@@ -33,7 +33,15 @@ from ssad.workflows.registry import Registered, log_bundle, name_problems, regis
 from ssad.workflows.resume import newest_checkpoint, resumable, take_over
 from ssad.workflows.signature import describe_rows
 from ssad.workflows.stopping import heard_while_waiting, too_late_to_stop
-from ssad.workflows.tracking import FAILURES, explained, log_new_params, log_rows, make_database, tracked_run
+from ssad.workflows.tracking import (
+    FAILURES,
+    check_server,
+    explained,
+    log_new_params,
+    log_rows,
+    make_database,
+    tracked_run,
+)
 
 TEST_SHARE = 0.3
 """Share of a labelled table that is held out for test: ADBench's [Han et al., NeurIPS 2022]."""
@@ -174,6 +182,7 @@ def train(settings: TrainSettings, progress: bool = True) -> TrainResult:
     Raises:
         SsadError: a mistake of the user, or a server or disk that fails; then nothing is registered.
     """
+    check_server(mlflow.get_tracking_uri())
     with fetched(settings.dataset) as dataset, fetched(settings.test_dataset) as test_dataset:
         tables = prepare(replace(settings, dataset=dataset, test_dataset=test_dataset))
         return _train(settings, tables, progress)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import logging
 import sqlite3
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +19,7 @@ from ssad import cli
 from ssad.datamodules import features
 from ssad.workflows.train import TrainSettings, prepare
 from tests.conftest import CommandLine, default_store, small_disk, small_table
-from tests.ssad.workflows.support import QUIET_LIBRARIES, environment, free_port, run_python
+from tests.ssad.workflows.support import QUIET_LIBRARIES, environment, free_port, run_python, web_server
 
 pytestmark = QUIET_LIBRARIES
 
@@ -336,6 +338,45 @@ def test_a_tracking_server_that_does_not_answer_is_named_after_a_bounded_wait(
     mlflow.set_tracking_uri(uri)
     monkeypatch.setattr("ssad.workflows.tracking.CONNECT_SECONDS", 1.0)  # as bounded as the real wait
     assert uri in refusal("train", "--dataset", str(small), "--max-epochs", "1")
+
+
+class OldServer(BaseHTTPRequestHandler):
+    """What a tracking server of MLflow 2 says."""
+
+    def do_GET(self) -> None:  # the name that http.server asks for
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(b"2.22.0" if self.path == "/version" else b"OK")
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+def test_a_tracking_server_of_an_older_mlflow_is_refused_before_anything_is_read(
+    refusal: Refusal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import mlflow
+
+    with web_server(OldServer) as uri:
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+        before = mlflow.get_tracking_uri()
+        mlflow.set_tracking_uri(uri)
+        sentence = refusal("train", "--dataset", "nothing.csv")
+        mlflow.set_tracking_uri(before)
+    assert f"the tracking server at {uri} is MLflow 2.22.0; ssad needs 3 or newer" in sentence
+
+
+def test_a_name_that_is_not_utf8_is_refused(refusal: Refusal) -> None:
+    assert r"the name of 'caf\udce9.csv' is not UTF-8" in refusal("train", "--dataset", "caf\udce9.csv")
+
+
+def test_standard_output_that_cannot_be_written_is_told_as_such() -> None:
+    with Path("/dev/full").open("w") as full:
+        told = subprocess.run(
+            [sys.executable, "-m", "ssad.cli", "--help"], stdout=full, stderr=subprocess.PIPE, text=True, check=False
+        )
+    assert told.returncode == 2
+    assert told.stderr == "ssad: standard output cannot be written (No space left on device).\n"
 
 
 @pytest.mark.parametrize(
