@@ -45,10 +45,10 @@ LEAST_SERVER = 3
 """Major version of MLflow that a server must have: before it none knew logged models."""
 
 REMEDIES = {
-    401: "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD",
-    403: "this account may not write runs there",
+    "UNAUTHENTICATED": "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD",
+    "PERMISSION_DENIED": "this account may not write runs there",
 }
-"""What to do about a status of the server's; of others its words tell."""
+"""What to do about a refusal of the server's, by MLflow's code; of others its words tell."""
 
 HTTP_DEFAULTS = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "3", "MLFLOW_HTTP_REQUEST_TIMEOUT": "30"}
 """MLflow's own defaults wait for many minutes on a server that is gone; what the user has set stays."""
@@ -277,6 +277,6 @@ def explained(error: Exception) -> SsadError:
             f"MLflow keeps no runs in a folder of files any more, as {uri} is; set MLFLOW_TRACKING_URI to a database "
             "(sqlite:///mlruns.db) or a server."
         )
-    status = error.get_http_status_code() if isinstance(error, MlflowException) else 0
-    remedy = REMEDIES.get(status, "see what is wrong there, and run again")
+    code = error.error_code if isinstance(error, MlflowException) else ""
+    remedy = REMEDIES.get(code, "see what is wrong there, and run again")
     return TrackingError(f"logging to {uri} failed ({without_secrets(reason_of(error))}); {remedy}.")
