@@ -284,7 +284,7 @@ def main() -> None:
 def _output_fails() -> bool:
     """Whether standard output is what cannot be written; nothing is written to it any more if so."""
     try:
-        print(flush=True)
+        print(flush=True)  # what failed is no longer held, so that a flush alone would say nothing
     except OSError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return True
