@@ -47,7 +47,6 @@ def run(model: str, host: str, port: int) -> None:
 
 def _run_workers(settings: Settings, listener: socket.socket) -> None:
     """Several processes at one port: the first bundle is fetched before they start, each follows by itself."""
-    os.environ.setdefault("PYTHONSAFEPATH", "1")  # as for the child that has MLflow
     given = {"MODEL": settings.model, "HOST": settings.host, "PORT": str(settings.port)}
     os.environ.update({f"{PREFIX}{name}": value for name, value in given.items()})
     with tempfile.TemporaryDirectory(prefix="ssad-metrics-") as folder:

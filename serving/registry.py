@@ -31,7 +31,6 @@ from ssad.logged_model import bundle_in
 from ssad.model_uri import ModelUri
 
 CHILD_ENVIRONMENT = {
-    "PYTHONSAFEPATH": "1",  # no module of the current folder is taken for a library's; Python 3.10 does not know it
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
@@ -74,14 +73,15 @@ class Registry:
         """Score a bundle's golden rows in the child process: a graph that never ends is ended with it.
 
         Raises:
-            BundleError: they cannot be scored, score differently from training time, or take too long.
+            BundleError: they cannot be scored, score differently from training time, take too long, or end the process.
         """
         seconds = self._settings.fetch_timeout_seconds
         try:
             self._child.ask({"do": "check", "uri": str(path)}, seconds)
         except TrackingError:
             raise BundleError(
-                f"the bundle {path} did not score its golden rows within {seconds:.0f} s; train again."
+                f"the process that scores the golden rows of the bundle {path} ended, or took longer than "
+                f"{seconds:.0f} s; see this service's log, give it more memory, or train again."
             ) from None
 
     def rest(self) -> None:

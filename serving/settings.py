@@ -55,7 +55,9 @@ class Settings(BaseSettings):
     allow_new_columns: bool = Field(False, description="accept a version that needs columns the served one does not")
     poll_seconds: float = Field(5.0, gt=0, le=DAY, description="time between two looks at the alias, +-20 %")
     registry_timeout_seconds: float = Field(3.0, gt=0, le=DAY, description="how long the registry may take to answer")
-    fetch_timeout_seconds: float = Field(120.0, gt=0, le=DAY, description="how long fetching a version may take")
+    fetch_timeout_seconds: float = Field(
+        120.0, gt=0, le=DAY, description="how long fetching a version may take, or checking it"
+    )
     webhook_secret: str = Field("", repr=False, description="secret of MLflow's registry webhook; empty: no webhook")
     api_keys: Words = Field(
         (), repr=False, description="SHA-256 of each API key, separated by commas; none here and no file: open"

@@ -451,8 +451,8 @@ def _strings(values: npt.NDArray[Any]) -> npt.NDArray[np.object_]:
 
 def _word(value: Any) -> str:
     """A category as text; a whole number is the same one whether its column was of integers or not."""
-    if isinstance(value, dict | list | tuple | set | np.ndarray):
-        raise TypeError("no single value")
+    if isinstance(value, dict | list | tuple | set | np.ndarray) or type(value).__name__ == "Period":
+        raise TypeError("no single value, or one that files have as a number")
     if isinstance(value, bytes):  # text of a Parquet file that does not say so
         return value.decode()
     word = str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)

@@ -67,9 +67,8 @@ class BaseConfidenceEstimator(ABC, SupportsConfidenceEstimation):
             raise RuntimeError(
                 "no intervals are set; assign a ConfidenceIntervalsConfiguration to `configuration` first"
             )
-        scores = (
-            scores_batch.double()
-        )  # as the intervals have them: a score beside a threshold must not be rounded to it
+        # As the intervals have them: a score beside a threshold must not be rounded to it.
+        scores = scores_batch.double()
         confidence = torch.zeros_like(scores)
         for interval, rule in (
             (self.configuration.normal, self._confidence_normal),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 
 import numpy as np
 
@@ -47,7 +48,8 @@ def four_cuts(scores: Floats) -> list[float]:
         lower_spread_threshold(scores),
         float(scores.mean() + MEAN_SIGMAS * scores.std()),
     ]
-    return [math.ldexp(cut, power) for cut in cuts]
+    largest = math.ldexp(sys.float_info.max, -power)  # a deviation above the mean may lie beyond
+    return [math.ldexp(min(cut, largest), power) for cut in cuts]
 
 
 def otsu_threshold(scores: Floats) -> float:

@@ -123,10 +123,8 @@ def check_detector(parent: FetchedModel, detector: str) -> None:
     """
     own = str(parent.bundle.manifest["plan"]["detector"])
     if detector != own and (detector or ":" in own):
-        raise SettingsError(
-            f"{parent.uri} was trained as detector {own!r}, got {detector!r}; name that one as detector if you "
-            "trust its code, which is imported."
-        )
+        mend = "name that one if you trust its code, which is imported" if ":" in own else "leave detector out"
+        raise SettingsError(f"{parent.uri} was trained as detector {own!r}, got {detector!r}; {mend}.")
 
 
 def recalibrated(

@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import signal
 import sys
 import tempfile
+import threading
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
@@ -135,10 +137,13 @@ def _session(master: str) -> Iterator[SparkSession]:
         return
     os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
     builder = SparkSession.builder.master(master).appName("ssad score").config("spark.ui.enabled", "false")
+    handler = signal.getsignal(signal.SIGINT)
     try:
         spark = builder.config(map=READING).getOrCreate()
     except Exception as error:  # Java is missing, or the master does not answer
         raise SettingsError(f"Spark does not start at {master} ({_reason(error)}).") from error
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGINT, handler)  # PySpark sets one of its own, of which nobody here hears
     spark.sparkContext.setLogLevel("ERROR")
     try:
         yield spark

@@ -96,6 +96,7 @@ def heard_while_waiting(end: Callable[[int], None]) -> Iterator[None]:
     try:
         yield
     finally:
+        _heard.set()  # who leaves has ended, or is ending by itself
         signal.set_wakeup_fd(before)
         theirs.close()  # which ends the thread
 

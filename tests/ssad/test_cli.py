@@ -361,8 +361,10 @@ def test_a_tracking_server_of_an_older_mlflow_is_refused_before_anything_is_read
         monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
         before = mlflow.get_tracking_uri()
         mlflow.set_tracking_uri(uri)
-        sentence = refusal("train", "--dataset", "nothing.csv")
-        mlflow.set_tracking_uri(before)
+        try:
+            sentence = refusal("train", "--dataset", "nothing.csv")
+        finally:
+            mlflow.set_tracking_uri(before)
     assert f"the tracking server at {uri} is MLflow 2.22.0; ssad needs 3 or newer" in sentence
 
 
