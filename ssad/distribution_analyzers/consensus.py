@@ -48,7 +48,7 @@ def four_cuts(scores: Floats) -> list[float]:
         lower_spread_threshold(scores),
         float(scores.mean() + MEAN_SIGMAS * scores.std()),
     ]
-    largest = math.ldexp(sys.float_info.max, -power)  # a deviation above the mean may lie beyond
+    largest = math.ldexp(sys.float_info.max, -max(power, 0))  # a deviation above the mean may lie beyond
     return [math.ldexp(min(cut, largest), power) for cut in cuts]
 
 

@@ -14,17 +14,15 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-import numpy as np
 import onnx
 import trustme
 from mlflow import MlflowClient
 from mlflow.models import Model
-from onnx import TensorProto, helper, numpy_helper
 
 from ssad.bundle import Bundle
-from ssad.bundle.bundle import COLUMNS, GOLDEN, GRAPH, INTERVALS, MANIFEST, file_digest
+from ssad.bundle.bundle import COLUMNS, GOLDEN, GRAPH, INTERVALS, MANIFEST
 from tests.back_ends import BackEnd
-from tests.ssad.workflows.support import environment, free_port, real_server, tracking_server
+from tests.ssad.workflows.support import endless, environment, free_port, real_server, sign, tracking_server
 
 MODEL, ALIAS = "payments", "champion"
 SECRET = "shared with the registry"
@@ -113,13 +111,6 @@ def change(folder: Path, name: str, edit: Callable[[Any], None]) -> None:
     sign(folder, name)
 
 
-def sign(folder: Path, name: str) -> None:
-    """Write a file's digest into its bundle's manifest."""
-    manifest = json.loads((folder / MANIFEST).read_text())
-    manifest["files"][name] = file_digest(folder / name)
-    (folder / MANIFEST).write_text(json.dumps(manifest))
-
-
 def other_intervals(folder: Path) -> None:
     """Move both thresholds, as a recalibration does, and all of the confidence with them."""
 
@@ -156,24 +147,7 @@ def wrong_digest(folder: Path) -> None:
 
 
 def no_end(folder: Path) -> None:
-    """A graph that counts for ever: a loop of ONNX whose condition stays true, and which has no other limit."""
-    node, info, real = helper.make_node, helper.make_tensor_value_info, TensorProto.DOUBLE
-    graph = onnx.load(folder / GRAPH).graph
-    takes, truth = list(graph.input), info("go", TensorProto.BOOL, [])
-    turn = helper.make_graph(
-        [node("Identity", ["go"], ["still"]), node("Identity", ["was"], ["is"])],
-        "turn",
-        [info("turns", TensorProto.INT64, []), truth, info("was", real, ["n"])],
-        [info("still", TensorProto.BOOL, []), info("is", real, ["n"])],
-    )
-    first = [numpy_helper.from_array(np.array(value), name) for name, value in (("true", True), ("axis", [1]))]
-    nodes = [
-        node("ReduceSum", ["numeric", "axis"], ["sum"], keepdims=0),
-        node("Loop", ["", "true", "sum"], ["score"], body=turn),
-    ]
-    whole = helper.make_graph(nodes, "endless", takes, [info("score", real, ["n"])], first)
-    model = helper.make_model(whole, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
-    (folder / GRAPH).write_bytes(model.SerializeToString())
+    (folder / GRAPH).write_bytes(endless(onnx.load(folder / GRAPH).graph))
     sign(folder, GRAPH)
 
 

@@ -94,6 +94,11 @@ def test_a_missing_category_has_its_own_name(missing: Any) -> None:
     assert words(pd.Series(["a", missing], dtype=object)) == ["a", MISSING_CATEGORY]
 
 
+def test_a_period_is_no_word_as_files_have_a_number_for_it() -> None:
+    with pytest.raises(RowsError, match="row 0, column 'x'"):
+        words(pd.period_range("2024-01", periods=2, freq="M"))
+
+
 def test_half_of_a_surrogate_pair_is_no_word() -> None:
     assert words(["\U0001f600"]) == ["\U0001f600"]
     with pytest.raises(RowsError, match="row 1, column 'x'"):

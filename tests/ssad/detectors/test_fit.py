@@ -17,7 +17,7 @@ from lightning.pytorch.callbacks import StochasticWeightAveraging
 from torch import nn
 
 from ssad.bundle import REGIONS, Bundle
-from ssad.bundle.bundle import ERRORS_GRAPH, ERRORS_OUTPUT, FILES, FORMAT_VERSION, GRAPH, MANIFEST, _session
+from ssad.bundle.bundle import ERRORS_GRAPH, ERRORS_OUTPUT, FILES, FORMAT_VERSION, GRAPH, MANIFEST, copy_bundle
 from ssad.confidence_estimators import BinaryConfidence
 from ssad.datamodules import features
 from ssad.datasets import table_rows as table_rows_module
@@ -28,7 +28,7 @@ from ssad.distribution_analyzers import TriangularThresholding
 from ssad.errors import BundleError, DatasetError, RowsError, SettingsError, TrainingError
 from ssad.modules import CosineReconstructionModule
 from tests.conftest import PROJECT, SHARED_DATA
-from tests.ssad.workflows.support import QUIET_LIBRARIES
+from tests.ssad.workflows.support import QUIET_LIBRARIES, sign
 
 pytestmark = QUIET_LIBRARIES
 
@@ -265,13 +265,17 @@ def test_graphs_hold_nothing_that_onnxruntime_has_in_double_precision_only_latel
     assert made_by[ERRORS_OUTPUT] == "Gemm"
 
 
-def test_a_graph_with_an_operator_that_the_runtime_lacks_asks_for_another_runtime(tmp_path: Path) -> None:
+def test_a_graph_with_an_operator_that_the_runtime_lacks_asks_for_another_runtime(
+    written: tuple[FittedDetector, Bundle], tmp_path: Path
+) -> None:
+    copy_bundle(written[1].path, tmp_path)
     values = [onnx.helper.make_tensor_value_info(name, onnx.TensorProto.DOUBLE, 4 * [1]) for name in ("x", "y")]
     lacking = onnx.helper.make_graph([onnx.helper.make_node("LRN", ["x"], ["y"], size=1)], "g", values[:1], values[1:])
     opset = [onnx.helper.make_opsetid("", 18)]
     onnx.save(onnx.helper.make_model(lacking, opset_imports=opset, ir_version=10), tmp_path / GRAPH)
+    sign(tmp_path, GRAPH)
     with pytest.raises(BundleError, match=r"NOT_IMPLEMENTED.*; upgrade onnxruntime\."):
-        _session(tmp_path / GRAPH)
+        Bundle(tmp_path)
 
 
 def test_another_seed_gives_other_scores(  # that the same one gives the same bytes, every detector's contract says

@@ -169,6 +169,11 @@ def test_the_four_cuts_scale_with_the_scores_whose_squares_leave_the_range(power
     assert four_cuts(np.ldexp(scores, power)) == [math.ldexp(cut, power) for cut in four_cuts(scores)]
 
 
+def test_a_deviation_above_the_mean_of_the_largest_numbers_is_the_largest() -> None:
+    largest = np.finfo(np.float64).max
+    assert max(four_cuts(np.repeat([1.0, largest], [10, 50]))) == largest
+
+
 @pytest.mark.parametrize("make", [ConsensusThresholding, EVTThresholding, ConformalThresholding])
 @pytest.mark.parametrize("share", [0.5, 0.6, 0.8, 0.95])
 def test_rows_of_one_score_stay_in_one_region_as_a_runtime_rounds(make: Make, share: float) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 import subprocess
@@ -16,8 +17,13 @@ from http.server import BaseHTTPRequestHandler, SimpleHTTPRequestHandler, Thread
 from pathlib import Path
 
 import httpx
+import numpy as np
+import onnx
 import pytest
 from filelock import FileLock
+from onnx import helper, numpy_helper
+
+from ssad.bundle.bundle import MANIFEST, file_digest
 
 QUIET_LIBRARIES = [
     # Lightning suggests more loader workers and a smaller logging interval; both are advice on speed.
@@ -188,3 +194,37 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
     except subprocess.TimeoutExpired:
         os.killpg(process.pid, 9)
         process.wait(20)
+
+
+def sign(folder: Path, name: str) -> None:
+    """Write a file's digest into its bundle's manifest."""
+    manifest = json.loads((folder / MANIFEST).read_text())
+    manifest["files"][name] = file_digest(folder / name)
+    (folder / MANIFEST).write_text(json.dumps(manifest))
+
+
+def endless(graph: onnx.GraphProto) -> bytes:
+    """A scoring graph with the same inputs that goes on for ever."""
+    truth, scores = onnx.TensorProto.BOOL, helper.make_tensor_value_info("score", onnx.TensorProto.DOUBLE, ["n"])
+    body = helper.make_graph(
+        [helper.make_node("Identity", ["go"], ["on"]), helper.make_node("Identity", ["one"], ["same"])],
+        "body",
+        [
+            helper.make_tensor_value_info("at", onnx.TensorProto.INT64, []),
+            helper.make_tensor_value_info("go", truth, []),
+            helper.make_tensor_value_info("one", onnx.TensorProto.DOUBLE, ["n"]),
+        ],
+        [
+            helper.make_tensor_value_info("on", truth, []),
+            helper.make_tensor_value_info("same", onnx.TensorProto.DOUBLE, ["n"]),
+        ],
+    )
+    loop = [
+        helper.make_node("ReduceSum", ["numeric", "axis"], ["sum"], keepdims=0),
+        helper.make_node("Loop", ["", "true", "sum"], ["score"], body=body),
+    ]
+    constants = [numpy_helper.from_array(np.array([1]), "axis"), numpy_helper.from_array(np.array(True), "true")]
+    made = helper.make_graph(loop, "endless", list(graph.input), [scores], constants)
+    model = helper.make_model(made, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    serialized: bytes = model.SerializeToString()
+    return serialized

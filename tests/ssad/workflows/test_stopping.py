@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
@@ -12,18 +11,16 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-import numpy as np
 import onnx
 import psutil
 import pytest
 from mlflow import MlflowClient
-from onnx import helper, numpy_helper
 
 from ssad import AnomalyDetector
-from ssad.bundle.bundle import GRAPH, MANIFEST, file_digest
+from ssad.bundle.bundle import GRAPH
 from ssad.workflows.tracking import make_database
 from tests.conftest import CommandLine, small_table
-from tests.ssad.workflows.support import PROCESS_SECONDS, QUIET_LIBRARIES, environment, free_port
+from tests.ssad.workflows.support import PROCESS_SECONDS, QUIET_LIBRARIES, endless, environment, free_port, sign
 
 pytestmark = [*QUIET_LIBRARIES, pytest.mark.slow]
 
@@ -119,40 +116,11 @@ cli.main()
 """
 
 
-def endless(graph: onnx.GraphProto) -> bytes:
-    """A scoring graph with the same inputs that goes on for ever."""
-    truth, scores = onnx.TensorProto.BOOL, helper.make_tensor_value_info("score", onnx.TensorProto.DOUBLE, ["n"])
-    body = helper.make_graph(
-        [helper.make_node("Identity", ["go"], ["on"]), helper.make_node("Identity", ["one"], ["same"])],
-        "body",
-        [
-            helper.make_tensor_value_info("at", onnx.TensorProto.INT64, []),
-            helper.make_tensor_value_info("go", truth, []),
-            helper.make_tensor_value_info("one", onnx.TensorProto.DOUBLE, ["n"]),
-        ],
-        [
-            helper.make_tensor_value_info("on", truth, []),
-            helper.make_tensor_value_info("same", onnx.TensorProto.DOUBLE, ["n"]),
-        ],
-    )
-    loop = [
-        helper.make_node("ReduceSum", ["numeric", "axis"], ["sum"], keepdims=0),
-        helper.make_node("Loop", ["", "true", "sum"], ["score"], body=body),
-    ]
-    constants = [numpy_helper.from_array(np.array([1]), "axis"), numpy_helper.from_array(np.array(True), "true")]
-    made = helper.make_graph(loop, "endless", list(graph.input), [scores], constants)
-    model = helper.make_model(made, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
-    serialized: bytes = model.SerializeToString()
-    return serialized
-
-
 def test_a_signal_ends_a_command_whose_graph_never_ends(small: Path, tracking: str, tmp_path: Path) -> None:
     folder = tmp_path / "bundle"
     AnomalyDetector("radon", max_epochs=1).fit(small_table().drop(columns="label")).save(folder)
     (folder / GRAPH).write_bytes(endless(onnx.load(folder / GRAPH).graph))
-    manifest = json.loads((folder / MANIFEST).read_text())
-    manifest["files"][GRAPH] = file_digest(folder / GRAPH)
-    (folder / MANIFEST).write_text(json.dumps(manifest))
+    sign(folder, GRAPH)
     make_database(tracking)
     command = [sys.executable, "-c", ANNOUNCED, "evaluate", "--model", str(folder), "--dataset", str(small)]
     pipe, env = subprocess.PIPE, environment(tracking)
