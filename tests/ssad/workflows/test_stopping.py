@@ -108,10 +108,11 @@ def test_a_signal_ends_training_and_its_run_as_killed(
 
 
 ANNOUNCED = """
+import sys
 from onnxruntime import InferenceSession
 from ssad import cli
 run = InferenceSession.run
-InferenceSession.run = lambda *arguments: (print("scores", flush=True), run(*arguments))[1]
+InferenceSession.run = lambda *arguments: (print("scores", file=sys.__stdout__, flush=True), run(*arguments))[1]
 cli.main()
 """
 
@@ -128,13 +129,13 @@ def test_a_signal_ends_a_command_whose_graph_never_ends(small: Path, tracking: s
         try:
             assert process.stdout is not None
             assert process.stdout.readline() == "scores\n"
-            process.send_signal(signal.SIGINT)
+            process.send_signal(signal.SIGTERM)
             said = process.communicate(timeout=ENDING_SECONDS)[1]
         finally:
             process.kill()
     (run,) = MlflowClient(tracking).search_runs(["0"])
-    assert (process.returncode, run.info.status, run.data.tags["ssad.error"]) == (130, "KILLED", "stopped by SIGINT")
-    assert said.endswith("ssad: stopped by SIGINT\n")
+    assert (process.returncode, run.info.status, run.data.tags["ssad.error"]) == (143, "KILLED", "stopped by SIGTERM")
+    assert said.endswith("ssad: stopped by SIGTERM\n")
 
 
 def test_a_process_that_dies_ends_training_in_one_sentence(small: Path, tracking: str) -> None:
