@@ -181,7 +181,9 @@ class Child:
         if process is None or process.poll() is not None:
             command = [sys.executable, "-m", "serving.registry"]
             pipe = subprocess.PIPE
-            environment = CHILD_ENVIRONMENT | os.environ
+            # Of a copy that is not installed the current folder is where this process and the child find it.
+            safe = {} if str(Path.cwd()) in sys.path else {"PYTHONSAFEPATH": "1"}
+            environment = CHILD_ENVIRONMENT | safe | os.environ
             process = self._process = subprocess.Popen(command, stdin=pipe, stdout=pipe, env=environment)
         return process
 
