@@ -135,8 +135,8 @@ def test_the_store_is_told_no_password_of_a_table(tracking: str) -> None:
         ("https://h/x#access_token=s3cret fails", "https://h/x fails"),
         ("https://h/x;jwt=s3cret/y, ftp://h/z; make room", "https://h/x, ftp://h/z; make room"),
         (
-            "models:/ssad@champion of sqlite:////home/me@work/m.db",
-            "models:/ssad@champion of sqlite:////home/me@work/m.db",
+            "models:/ssad@champion of sqlite:////data/a@b/m.db",
+            "models:/ssad@champion of sqlite:////data/a@b/m.db",
         ),
     ],
 )
