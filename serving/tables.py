@@ -14,7 +14,7 @@ from serving.problems import RefusalError
 from serving.settings import Settings
 from ssad.bundle import TableSchema
 from ssad.bundle.delimited import STRADDLING, UnclosedQuoteError, WithLastRow, other_separator, without_last_row
-from ssad.bundle.schema import MAX_REPORTED_PROBLEMS, MISSING_WORDS, GraphInputs
+from ssad.bundle.schema import MAX_REPORTED_PROBLEMS, MISSING_WORDS, GraphInputs, Kind
 from ssad.errors import CellProblem, RowsError, rows_from
 
 if TYPE_CHECKING:
@@ -183,8 +183,9 @@ def _check_types(given: pa.Schema, schema: TableSchema, texts: Sequence[str] = (
     """
     import pyarrow as pa
 
+    known = frozenset(schema.graph_order)
     for column in given:
-        if column.name not in schema.graph_order:
+        if column.name not in known:
             continue
         said = (column.metadata or {}).get(b"ARROW:extension:name", b"").decode()
         if PERIOD in (said, getattr(column.type, "extension_name", "")):
@@ -214,27 +215,26 @@ def _is_text(kind: Any) -> bool:
 
 def _parts(batches: Any, schema: TableSchema, settings: Settings) -> Iterator[GraphInputs]:
     """Graph inputs of record batches, `PART_ROWS` rows at most in each."""
-    done = 0
+    kinds, longest, done = {column.name: column.kind for column in schema.columns}, longest_word(schema), 0
     for whole in batches:
         check_rows(max(1, done + whole.num_rows), settings)
         whole.validate()
-        whole.select([name for name in whole.schema.names if name in schema.graph_order]).validate(full=True)
+        whole.select([name for name in whole.schema.names if name in kinds]).validate(full=True)
         for start in range(0, whole.num_rows, PART_ROWS):
             part = whole.slice(start, PART_ROWS)
             with rows_from(done):
-                inputs = _inputs(part, schema)
+                inputs = schema.inputs(_columns_of(part, kinds, longest), strict=True)
             yield inputs
             done += part.num_rows
     check_rows(done, settings)
 
 
-def _inputs(batch: pa.RecordBatch, schema: TableSchema) -> GraphInputs:
-    kinds, longest = {column.name: column.kind for column in schema.columns}, longest_word(schema)
-    table = {
+def _columns_of(batch: pa.RecordBatch, kinds: dict[str, Kind], longest: int) -> dict[str, Any]:
+    """Columns by name; of one that is not known the name alone."""
+    return {
         name: _values(batch.column(at), kinds[name], name, longest) if name in kinds else ()
         for at, name in enumerate(batch.schema.names)
     }
-    return schema.inputs(table, strict=True)
 
 
 def _values(array: Any, kind: str, name: str, longest: int) -> Any:
