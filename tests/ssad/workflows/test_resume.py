@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import random
+import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -37,6 +38,21 @@ pytestmark = QUIET_LIBRARIES
 DEADLINE_SECONDS = 200.0
 
 Begin = Callable[[TrainSettings], str]
+
+KILLED = """
+import os, signal, sys
+from ssad import cli
+from ssad.modules.self_supervision_module import SelfSupervisionModule
+
+def step(module, batch, batch_idx, trained=SelfSupervisionModule.training_step):
+    if (module.current_epoch, batch_idx) == (epoch, 1):
+        os.kill(os.getpid(), signal.SIGKILL)
+    return trained(module, batch, batch_idx)
+
+epoch = int(sys.argv.pop(1))
+SelfSupervisionModule.training_step = step
+cli.main()
+"""
 
 
 class CutOff(L.Callback):
@@ -143,43 +159,31 @@ def test_a_killed_run_is_resumed_to_the_same_bundle(small: Path, tracking: str) 
     settings = TrainSettings(str(small), fit=FitSettings("grand", max_epochs=8, every_n_epochs=1))
     whole = train(settings, progress=False)
     client = MlflowClient(tracking)
-    command = [sys.executable, "-m", "ssad.cli", "train", "--dataset", str(small), "--detector", "grand"]
-    process = subprocess.Popen(
+    epochs = len(client.get_metric_history(whole.run_id, "train_loss"))
+    killed_in = random.randrange(2, epochs)  # the checkpoint of the first recalibration is that of epoch 1
+    command = [sys.executable, "-c", KILLED, str(killed_in), "train", "--dataset", str(small), "--detector", "grand"]
+    done = subprocess.run(
         [*command, "--max-epochs", "8", "--every-n-epochs", "1"],
         env=environment(tracking),
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
+        capture_output=True,
+        timeout=DEADLINE_SECONDS,
+        check=False,
     )
-    try:
-        killed = wait_for_checkpoint(client, process, whole.run_id)
-    finally:
-        process.kill()
-        process.wait()
+    assert done.returncode == -signal.SIGKILL, done.stderr.decode()
+    (killed,) = {run.info.run_id for run in client.search_runs(["0"])} - {whole.run_id}
     assert client.get_run(killed).info.status == "RUNNING"
     resumed = train(TrainSettings(str(small), resume=killed, fit=settings.fit), progress=False)
     assert logged_bundle(resumed.registered.version) == logged_bundle(whole.registered.version)
     assert client.get_run(killed).info.status == "KILLED"
     assert client.get_run(killed).data.tags["ssad.resumed_by"] == resumed.run_id
     assert client.get_run(resumed.run_id).data.tags["ssad.resumes"] == killed
-    losses = client.get_metric_history(resumed.run_id, "train_loss")
-    assert 0 < len(losses) < 8  # it went on, and did not start anew
+    assert len(client.get_metric_history(resumed.run_id, "train_loss")) == epochs - killed_in  # it did not start anew
 
     with pytest.raises(SettingsError, match=f"goes on in run {resumed.run_id}, which is FINISHED; there is nothing"):
         train(TrainSettings(str(small), resume=killed, fit=settings.fit), progress=False)
     client.update_run(resumed.run_id, "RUNNING")
     with pytest.raises(SettingsError, match="which is RUNNING; resume that one"):
         train(TrainSettings(str(small), resume=killed, fit=settings.fit), progress=False)
-
-
-def wait_for_checkpoint(client: MlflowClient, process: subprocess.Popen[bytes], other: str) -> str:
-    deadline = time.monotonic() + DEADLINE_SECONDS
-    while time.monotonic() < deadline:
-        assert process.poll() is None
-        for run in client.search_runs(["0"]):
-            if run.info.run_id != other and client.list_artifacts(run.info.run_id, "checkpoint"):
-                return str(run.info.run_id)
-        time.sleep(0.02)  # between two polls; the deadline decides
-    raise AssertionError("no checkpoint was written")
 
 
 def test_a_finished_run_an_unknown_one_and_one_of_another_plan_or_table_are_refused(
