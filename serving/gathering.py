@@ -39,7 +39,8 @@ class Gathering:
         if not waiting:
             return
         try:
-            found = self._bundle.scores_of_inputs(GraphInputs.joined([inputs for inputs, _ in waiting]))
+            joined = GraphInputs.joined([inputs for inputs, _ in waiting])
+            found = self._bundle.decide(self._bundle.score_inputs(joined))
         except Exception as error:
             if len(waiting) == 1:
                 waiting[0][1].set_exception(error)

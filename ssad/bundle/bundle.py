@@ -119,11 +119,7 @@ class Bundle:
         Raises:
             RowsError: a column is missing or holds values of the wrong kind.
         """
-        return self.scores_of_inputs(self.schema.inputs(table))
-
-    def scores_of_inputs(self, inputs: GraphInputs) -> Scores:
-        """What `score` says, of rows that are graph inputs already."""
-        return self.decide(self.score_inputs(inputs))
+        return self.decide(self.score_inputs(self.schema.inputs(table)))
 
     def decide(self, score: Floats) -> Scores:
         """Confidence and region of given scores."""

@@ -36,7 +36,7 @@ class PyFuncDetector:
         if explained < 0:
             raise SettingsError(f"explain must be at least 0, got {explained}.")
         inputs = self.bundle.schema.inputs(_with_gaps(model_input, self.bundle.schema))
-        answer: dict[str, Any] = self.bundle.scores_of_inputs(inputs).columns()
+        answer: dict[str, Any] = self.bundle.decide(self.bundle.score_inputs(inputs)).columns()
         if explained:
             answer |= contributors(self.bundle, inputs, explained)
         return pd.DataFrame(answer, index=model_input.index)

@@ -56,7 +56,7 @@ class ScoredTable:
         check_normal(normal, label, anomalous)
         inputs = bundle.schema.inputs(rows)
         labels = None if anomalous is None else anomalous.astype(np.int64)
-        scores = bundle.scores_of_inputs(inputs)
+        scores = bundle.decide(bundle.score_inputs(inputs))
         return cls(rows, inputs, scores, labels, None if anomalous is None else table[label].astype(str))
 
 
