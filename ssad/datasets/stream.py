@@ -88,7 +88,7 @@ def open_stream(location: str, schema: TableSchema, keep: Sequence[str] = ()) ->
     numbers = {column.name for column in schema.of_kind("numeric")} - words
     path = local_path(location)
     if path is None or suffix(path) not in (*PARQUET, *SEPARATORS):
-        stream = _whole(location if path is None else str(path), words, wanted)
+        stream = _whole(location, words, wanted)
     else:
         try:
             stream = _parquet(path, words, wanted) if suffix(path) in PARQUET else _text(path, numbers, wanted)

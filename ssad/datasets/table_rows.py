@@ -128,7 +128,7 @@ def open_rows(location: str, words: Collection[str] = ()) -> TableRows:
     """
     path = local_path(location)
     if path is None or suffix(path) not in PARQUET:
-        return table_rows(read_table(location if path is None else str(path), words))
+        return table_rows(read_table(location, words))
     files = parquet_files(path, words)
     check_shape(path, files.rows, files.schema.names)
     return _parquet_rows(files)
