@@ -20,7 +20,7 @@ import pyarrow as pa
 from mlflow.models import Model, ModelSignature
 from mlflow.models.model import MLMODEL_FILE_NAME
 
-from ssad.bundle import REGIONS
+from ssad.bundle import REGIONS, TableSchema
 from ssad.bundle.explain import CONTRIBUTOR_SHARES, CONTRIBUTORS
 from ssad.bundle.schema import MISSING_WORDS
 from ssad.datasets.parquet import parquet_files
@@ -28,13 +28,11 @@ from ssad.datasets.stream import PARQUET, open_stream, suffix
 from ssad.datasets.tables import FETCHED_SCHEMES, SEPARATORS, check_shape, fetched, local_path, no_rows, read_table
 from ssad.errors import DatasetError, SettingsError, SsadError, listed
 from ssad.workflows.output_folder import check_free, partial_folder, region_counts
-from ssad.workflows.registry import copy_of_ssad
+from ssad.workflows.registry import FetchedModel, copy_of_ssad
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
 
-    from ssad.bundle import TableSchema
-    from ssad.workflows.registry import FetchedModel
     from ssad.workflows.score import ScoreSettings
 
 READING: dict[str, Any] = {
