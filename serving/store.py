@@ -6,22 +6,19 @@ import hashlib
 import json
 import re
 import shutil
-import tempfile
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager
 from dataclasses import asdict
 from pathlib import Path
 
 from serving.settings import Settings
 from serving.source import Fetched, Source, Version
+from ssad.aside import written_aside
 from ssad.errors import SettingsError
 
 KEPT = 2
 """Versions that are kept: the served one and the one before, so that a rollback fetches nothing."""
 
 LAST_GOOD, SOURCE, BUNDLE = "last-good.json", "source.json", "bundle"
-INCOMING = "incoming-"
 
 OF_FILES = re.compile(r"(sqlite(?:\+\w+)?:///|file:(?://)?|)([^:]*)")
 """A registry's URI that is or has a path: of a database, a folder, or none at all for what is in this folder."""
@@ -48,15 +45,9 @@ class Store:
             ) from error
         self._served = set(self._marked())  # what other services mark from now on is theirs
 
-    @contextmanager
-    def incoming(self) -> Iterator[Path]:
+    def incoming(self) -> AbstractContextManager[Path]:
         """An empty folder on the same disk, gone afterwards; if the process is killed, with the next one."""
-        for left in self._root.glob(f"{INCOMING}*"):
-            with suppress(OSError):  # another worker was sooner
-                if left.stat().st_mtime < time.time() - self._abandoned:
-                    shutil.rmtree(left, ignore_errors=True)
-        with tempfile.TemporaryDirectory(dir=self._root, prefix=INCOMING, ignore_cleanup_errors=True) as folder:
-            yield Path(folder)
+        return written_aside(self._root, self._abandoned)
 
     def find(self, version: Version) -> Fetched | None:
         """A version that was kept; None where it was not."""

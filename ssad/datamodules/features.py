@@ -5,24 +5,18 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import time
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
-from uuid import uuid4
 
 import numpy as np
 import torch
 
 from ssad import __version__
+from ssad.aside import written_aside
 from ssad.datasets.catalogue import cache_folder
 from ssad.datasets.table_rows import TableRows
 from ssad.errors import DatasetError
 from ssad.models import TableEncoder
-
-INCOMING = "incoming-"
-ABANDONED_SECONDS = 3600.0
-"""A file that nobody wrote to for so long is one whose process was killed."""
 
 IN_MEMORY_BYTES = 1 << 28
 """Features up to this size are held in memory: a file would only cost a digest of the table."""
@@ -70,13 +64,6 @@ def _mapped(path: Path, shape: tuple[int, int]) -> torch.Tensor | None:
     return torch.from_numpy(features) if whole else None
 
 
-def _remove_abandoned(folder: Path) -> None:
-    for left in folder.glob(f"{INCOMING}*"):
-        with suppress(OSError):  # another process was sooner
-            if left.stat().st_mtime < time.time() - ABANDONED_SECONDS:
-                left.unlink()
-
-
 def _encoded(rows: TableRows, encoder: TableEncoder) -> Iterator[torch.Tensor]:
     for batch in rows.batches():
         yield encoder.encode(encoder.schema.inputs(batch))
@@ -91,23 +78,20 @@ def _key(digest: str, encoder: TableEncoder) -> str:
 
 def _write(path: Path, rows: TableRows, encoder: TableEncoder, shape: tuple[int, int]) -> None:
     """Write the features aside, and under their name when they are complete."""
-    aside = path.with_name(f"{INCOMING}{uuid4().hex}")  # with rights as other files: whoever shares the folder reads it
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        _remove_abandoned(path.parent)
-        # Not through a map: a full disk would kill the process instead of raising.
-        with aside.open("xb") as file:
-            np.lib.format.write_array_header_1_0(file, {"descr": "<f4", "fortran_order": False, "shape": shape})
-            for part in _encoded(rows, encoder):
-                file.write(part.numpy().data)
-            file.flush()
-            os.fsync(file.fileno())  # after a loss of power it would else have its length and zeros
-        aside.rename(path)
+        with written_aside(path.parent) as folder:
+            aside = folder / path.name
+            # Not through a map: a full disk would kill the process instead of raising.
+            with aside.open("xb") as file:
+                np.lib.format.write_array_header_1_0(file, {"descr": "<f4", "fortran_order": False, "shape": shape})
+                for part in _encoded(rows, encoder):
+                    file.write(part.numpy().data)
+                file.flush()
+                os.fsync(file.fileno())  # after a loss of power it would else have its length and zeros
+            aside.replace(path)
     except OSError as error:
         raise DatasetError(
             f"the features take {4 * shape[0] * shape[1] / 2**30:.1f} GiB in {path.parent}, which cannot be written "
             f"({error.strerror}); make room there, or let SSAD_DATA name another folder."
         ) from error
-    finally:
-        with suppress(OSError):
-            aside.unlink()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import tempfile
 from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -17,6 +16,7 @@ from pandas.api.types import is_bool_dtype, is_list_like, is_numeric_dtype
 from sklearn.base import BaseEstimator
 from torch.utils.data import DataLoader
 
+from ssad.aside import written_aside
 from ssad.bundle.bundle import file_digest
 from ssad.datamodules.preprocessing import create_preprocessing_pipeline, mean_imputer, min_max_scaler
 from ssad.datamodules.splits import Positions, Split, controlled_split
@@ -186,12 +186,11 @@ class GeneralTabularDataModule(L.LightningDataModule):
         if not kept:
             return
         self.preprocessed_dir.mkdir(parents=True, exist_ok=True)
-        # Written aside: what has a part's name is whole, after a crash and beside another process too.
-        with tempfile.TemporaryDirectory(dir=self.preprocessed_dir) as folder:
+        with written_aside(self.preprocessed_dir) as folder:
             for path, part in zip(kept, (train, val, test), strict=True):
-                part.to_csv(Path(folder) / path.name, index=False)
+                part.to_csv(folder / path.name, index=False)
             for path in kept:
-                (Path(folder) / path.name).replace(path)
+                (folder / path.name).replace(path)
 
     @cached_property
     def preprocessed_files(self) -> dict[str, Path]:

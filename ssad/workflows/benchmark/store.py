@@ -8,16 +8,17 @@ from typing import TypeVar
 
 import numpy as np
 
+from ssad.aside import written_aside
+
 Record = TypeVar("Record")
 
 
 def keep(record: object, path: Path) -> None:
     """Write a dataclass of arrays, numbers and text; a process killed meanwhile leaves nothing."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
-    with partial.open("wb") as file:
-        np.savez_compressed(file, **vars(record))
-    partial.replace(path)
+    with written_aside(path.parent) as folder:
+        np.savez_compressed(folder / path.name, **vars(record))
+        (folder / path.name).replace(path)
 
 
 def kept(path: Path, kind: Callable[..., Record]) -> Record:

@@ -113,11 +113,12 @@ def test_a_mapped_file_of_other_numbers_is_written_anew(folder: Path, cache: Pat
 
 
 def test_what_a_killed_process_had_half_written_goes_with_the_next_features(folder: Path, cache: Path) -> None:
-    cache.mkdir(parents=True)
     abandoned, growing = cache / "incoming-abandoned", cache / "incoming-growing"
     for path in (abandoned, growing):
-        path.write_bytes(b"half")
-    os.utime(abandoned, (0, 0))
+        path.mkdir(parents=True)
+        (path / "features").write_bytes(b"half")
+    for path in (abandoned, abandoned / "features", growing):  # a folder is as old as the first file in it
+        os.utime(path, (0, 0))
     found(folder)
     assert not abandoned.exists()
     assert growing.exists()
