@@ -25,9 +25,8 @@ from urllib.parse import urlparse
 from serving.checking import load_checked
 from serving.settings import Settings
 from serving.source import Fetched, Source, Version
-from ssad.bundle.bundle import LOADER, check_registered
+from ssad.bundle.logged_model import LOADER, bundle_in, check_registered
 from ssad.errors import BundleError, TrackingError, disk_is_full, reason_of, without_secrets
-from ssad.logged_model import bundle_in
 from ssad.model_uri import ModelUri
 
 CHILD_ENVIRONMENT = {

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -34,12 +33,6 @@ NETWORK = (GRAPH, ERRORS_GRAPH, WEIGHTS)
 """Files that only training changes."""
 
 FILES = (*NETWORK, INTERVALS, COLUMNS, HISTOGRAM, GOLDEN)
-
-LOADER = "ssad.bundle.pyfunc"
-"""What MLflow loads a logged bundle by: the `loader_module` of its pyfunc flavor."""
-
-REGISTERED = "ssad.manifest"
-"""Tag of a registered version: the SHA-256 of its manifest, which has those of all other files."""
 
 NUMERIC_INPUT, CATEGORICAL_INPUT = "numeric", "categorical"
 SCORE_OUTPUT, ERRORS_OUTPUT = "score", "errors"
@@ -201,25 +194,6 @@ def check_files(path: Path, manifest: dict[str, Any]) -> None:
             raise BundleError(f"the bundle {path} lacks {name}; fetch it again.")
         if file_digest(path / name) != digests.get(name):
             raise BundleError(f"{name} of the bundle {path} does not match its digest; fetch it again.")
-
-
-def registered_tag(path: Path) -> dict[str, str]:
-    """What a version is told of the bundle in a folder when it is registered."""
-    return {REGISTERED: file_digest(path / MANIFEST)}
-
-
-def check_registered(path: Path, tags: Mapping[str, str], uri: str) -> None:
-    """Compare a bundle that was fetched with what its version was told; one of before that was told nothing.
-
-    Raises:
-        BundleError: it is not what was registered.
-    """
-    expected = tags.get(REGISTERED)
-    if expected and not ((path / MANIFEST).is_file() and file_digest(path / MANIFEST) == expected):
-        raise BundleError(
-            f"the files of {uri} are not those that were registered; find out who changed them, and restore them or "
-            "train again."
-        )
 
 
 def copy_bundle(source: Path, folder: Path) -> Path:

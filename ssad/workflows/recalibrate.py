@@ -13,8 +13,9 @@ import torch
 from mlflow.models import Model
 
 from ssad.bundle import Bundle, ConfidenceCurve, Drift, Thresholds, write_bundle
-from ssad.bundle.bundle import NETWORK, registered_tag
+from ssad.bundle.bundle import NETWORK
 from ssad.bundle.intervals import Floats
+from ssad.bundle.logged_model import registered_tag
 from ssad.bundle.schema import GraphInputs
 from ssad.confidence_estimators import ConfidenceIntervalsConfiguration, served_curve
 from ssad.datasets.tables import read_table

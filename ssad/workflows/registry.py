@@ -20,7 +20,8 @@ from mlflow.models import Model, ModelSignature, infer_signature
 
 import ssad
 from ssad.bundle import Bundle
-from ssad.bundle.bundle import LOADER, MANIFEST, check_registered
+from ssad.bundle.bundle import MANIFEST
+from ssad.bundle.logged_model import LOADER, bundle_in, check_registered
 from ssad.errors import (
     BundleError,
     RefusedError,
@@ -31,7 +32,6 @@ from ssad.errors import (
     reason_of,
     without_secrets,
 )
-from ssad.logged_model import bundle_in
 from ssad.model_uri import ModelUri
 from ssad.workflows.signature import DescribedRows
 

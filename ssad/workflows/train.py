@@ -17,8 +17,9 @@ from lightning.pytorch.callbacks import TQDMProgressBar
 from lightning.pytorch.loggers import MLFlowLogger
 
 from ssad.bundle import Bundle
-from ssad.bundle.bundle import file_digest, registered_tag
+from ssad.bundle.bundle import file_digest
 from ssad.bundle.intervals import same_scores
+from ssad.bundle.logged_model import registered_tag
 from ssad.datamodules.splits import MIN_PART_ROWS, holdout_split, thin_anomalies
 from ssad.datasets.labels import AUTO, check_normal, check_two_classes, split_row_labels
 from ssad.datasets.schema import survey_rows
