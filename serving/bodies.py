@@ -12,7 +12,7 @@ import orjson
 from serving.problems import RefusalError
 from serving.settings import Settings
 from ssad.bundle import TableSchema
-from ssad.bundle.schema import MAX_REPORTED_PROBLEMS, MISSING_CATEGORY, GraphInputs
+from ssad.bundle.schema import MAX_REPORTED_PROBLEMS, GraphInputs
 from ssad.errors import CellProblem, RowsError, listed
 
 SCORE_LAYOUTS = 'expected {"records": [{column: value}]} or {"columns": [...], "rows": [[...]]}'
@@ -25,9 +25,6 @@ NESTED = "the body is nested too deeply; send a list of rows."
 
 MOST_EXPLAINED = 9999
 """Columns that may be asked to be explained in each row: more than tables have, in four digits."""
-
-SHOWN_BYTES, CUT = 200, "…"
-"""An unknown category that is longer is cut, which is told by the sign at its end."""
 
 
 def parse_json(body: bytes, settings: Settings) -> Any:
@@ -197,21 +194,6 @@ def from_columns(columns: dict[str, Any], schema: TableSchema, settings: Setting
         raise RowsError("the columns must each be a list with a value a row.")
     check_rows(max(map(len, columns.values())), settings)
     return schema.inputs(columns, strict=True)
-
-
-def longest_word(schema: TableSchema) -> int:
-    """Bytes of the longest known category, or `SHOWN_BYTES`: a longer word is none, whatever it says."""
-    known = (len(word.encode()) for column in schema.categorical for word in column.categories)
-    return max([SHOWN_BYTES, *known])
-
-
-def shortened(word: Any, longest: int) -> Any:
-    """A category, cut where it is longer than any that is known: it is as unknown as before, or as missing."""
-    if not isinstance(word, str | bytes) or len(word) <= longest:
-        return word
-    if isinstance(word, bytes):
-        return word[:longest].decode(errors="ignore") + CUT
-    return word[:longest] + CUT if word.strip() else MISSING_CATEGORY
 
 
 def check_rows(rows: int, settings: Settings) -> None:

@@ -7,7 +7,7 @@ from collections import deque
 
 import numpy as np
 
-from serving.bodies import longest_word, shortened
+from serving.words import longest_word, shortened
 from ssad.bundle import Bundle, Drift
 from ssad.bundle.drift import RowCounts
 from ssad.bundle.intervals import Floats

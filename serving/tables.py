@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from serving.bodies import check_names, check_rows, longest_word, shortened
+from serving.bodies import check_names, check_rows
 from serving.problems import RefusalError
 from serving.settings import Settings
+from serving.words import longest_word, shortened
 from ssad.bundle import TableSchema
 from ssad.bundle.delimited import STRADDLING, UnclosedQuoteError, WithLastRow, other_separator, without_last_row
 from ssad.bundle.schema import MAX_REPORTED_PROBLEMS, MISSING_WORDS, GraphInputs, Kind
