@@ -224,8 +224,8 @@ def _post(
     summary: str, schema: dict[str, Any], body: Any, key: str, parameters: list[dict[str, Any]] | None = None
 ) -> dict[str, Any]:
     answer_items = {"$ref": "#/components/schemas/Prediction"} if key == "predictions" else {"type": "object"}
-    content = {"application/json": {"schema": schema, "example": body}}
-    answer = {"application/json": {"schema": _object(**{key: {"type": "array", "items": answer_items}})}}
+    content = {answers.JSON: {"schema": schema, "example": body}}
+    answer = {answers.JSON: {"schema": _object(**{key: {"type": "array", "items": answer_items}})}}
     if key == "predictions":
         content |= TABLES
         answer |= TABLES

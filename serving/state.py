@@ -1,4 +1,4 @@
-"""What is served, as one reference, and what the routes share."""
+"""The state of one process: what is served, and the settings, keys, metrics and threads that all parts share."""
 
 from __future__ import annotations
 

@@ -14,17 +14,16 @@ from ssad.bundle import TableSchema
 from ssad.bundle.explain import contributors
 from ssad.bundle.schema import GraphInputs
 
-PARQUET_TYPES = ("application/vnd.apache.parquet", "application/parquet", "application/x-parquet")
-ARROW_TYPES = ("application/vnd.apache.arrow.stream",)
+PARQUET_TYPES = (answers.PARQUET, "application/parquet", "application/x-parquet")
 NDJSON_TYPES = ("application/x-ndjson", "application/ndjson", "application/jsonlines")
 
 
 def scoring_endpoints(service: Service) -> dict[str, ScoringEndpoint]:
     """The two, by path."""
     table_decoders: dict[str, bodies.Decoder] = {
-        "text/csv": tables.csv_rows,
+        answers.CSV: tables.csv_rows,
         **dict.fromkeys(PARQUET_TYPES, tables.parquet_rows),
-        **dict.fromkeys(ARROW_TYPES, tables.arrow_rows),
+        answers.ARROW: tables.arrow_rows,
     }
     score: dict[str, bodies.Decoder] = {
         answers.JSON: bodies.score_rows,
