@@ -65,11 +65,11 @@ def mixed_table() -> pd.DataFrame:
 
 
 @pytest.fixture(scope="session")
-def service(back_end: BackEnd, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    table = mixed_table()
-
+def service(
+    back_end: BackEnd, rows: list[dict[str, Any]], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Service]:
     def make(folder: Path) -> str:
-        table.to_csv(folder / "payments.csv", index=False)
+        mixed_table().to_csv(folder / "payments.csv", index=False)
         uri = back_end.shared(folder)
         arguments = ("train", "--dataset", "payments.csv", "--max-epochs", "2", "--model-name", "payments")
         trained = run_python("-m", "ssad.cli", *arguments, cwd=folder, env=environment(uri))
@@ -83,13 +83,11 @@ def service(back_end: BackEnd, tmp_path_factory: pytest.TempPathFactory) -> Iter
     port = free_port()
     command = [sys.executable, "-m", "ssad.cli", "serve", "--model", "models:/payments@champion", "--port", str(port)]
     url = f"http://127.0.0.1:{port}"
-    plain = table.astype(object).where(table.notna(), None)
-    records: list[dict[str, Any]] = [dict(zip(KINDS, row, strict=True)) for row in plain[list(KINDS)].values.tolist()]
     with (
         real_server(command, f"{url}/health", folder, env) as process,
         httpx.Client(base_url=url, timeout=60) as client,
     ):
-        yield Service(client, Bundle(Path(model) / "data" / "bundle"), records[:20], process.pid)
+        yield Service(client, Bundle(Path(model) / "data" / "bundle"), rows, process.pid)
 
 
 @pytest.fixture(scope="session")
