@@ -15,7 +15,8 @@ from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +47,7 @@ from tests.serving.support import (
     running_service,
     until,
 )
-from tests.ssad.workflows.support import environment
+from tests.ssad.workflows.support import environment, web_server
 
 pytestmark = [
     pytest.mark.slow,
@@ -194,58 +195,44 @@ def test_the_registrys_webhook_shortens_the_wait(registry: Registry, rows: Rows,
             )
 
 
-class Between(ThreadingHTTPServer):
+@dataclass
+class Between:
     """Stands between a service and the registry, and can fail in the registry's place."""
 
-    daemon_threads = True
-    mode = "pass"
-
-    def __init__(self, registry: Registry) -> None:
-        super().__init__(("127.0.0.1", 0), Relay)
-        self.behind = registry.uri
-
-    @property
-    def uri(self) -> str:
-        return f"http://127.0.0.1:{self.server_address[1]}"
-
-
-class Relay(BaseHTTPRequestHandler):
-    server: Between
-
-    def do_GET(self) -> None:  # the name that http.server calls
-        if self.server.mode == "500":
-            self.send_error(500)
-            return
-        if self.server.mode == "slow":
-            until(lambda: self.server.mode != "slow", "the registry is fast again")
-        if self.server.mode == "nonsense":
-            answer = httpx.Response(200, content=b"<html>not the registry</html>")
-        else:
-            answer = httpx.get(self.server.behind + self.path, timeout=30)
-        with contextlib.suppress(OSError):  # the service has stopped waiting
-            self.send_response(answer.status_code)
-            self.send_header("Content-Length", str(len(answer.content)))
-            self.end_headers()
-            self.wfile.write(answer.content)
-
-    def do_POST(self) -> None:
-        self.do_GET()
-
-    def log_message(self, *_: object) -> None:
-        pass
+    uri: str = ""
+    mode: str = "pass"
 
 
 @pytest.fixture
 def between(registry: Registry) -> Iterator[Between]:
+    found = Between()
+
+    class Relay(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:  # the name that http.server calls
+            if found.mode == "500":
+                self.send_error(500)
+                return
+            if found.mode == "slow":
+                until(lambda: found.mode != "slow", "the registry is fast again")
+            if found.mode == "nonsense":
+                answer = httpx.Response(200, content=b"<html>not the registry</html>")
+            else:
+                answer = httpx.get(registry.uri + self.path, timeout=30)
+            with contextlib.suppress(OSError):  # the service has stopped waiting
+                self.send_response(answer.status_code)
+                self.send_header("Content-Length", str(len(answer.content)))
+                self.end_headers()
+                self.wfile.write(answer.content)
+
+        do_POST = do_GET  # noqa: N815 - likewise
+
+        def log_message(self, *_: object) -> None:
+            pass
+
     registry.promote("first")
-    server = Between(registry)
-    thread = threading.Thread(target=server.serve_forever, args=(0.05,))
-    thread.start()
-    yield server
-    server.mode = "pass"
-    server.shutdown()
-    server.server_close()
-    thread.join()
+    with web_server(Relay) as found.uri:
+        yield found
+        found.mode = "pass"
 
 
 def test_a_registry_that_fails_is_survived_and_followed_again_when_it_is_back(

@@ -7,11 +7,10 @@ import os
 import signal
 import socket
 import sys
-import threading
 from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import replace
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from dataclasses import dataclass, field, replace
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 from unittest.mock import Mock
@@ -26,7 +25,7 @@ from serving.settings import read_settings
 from serving.state import Service
 from ssad.errors import SettingsError
 from tests.serving.support import Registry, certificate, running_service, service_environment, until
-from tests.ssad.workflows.support import free_port, run_python
+from tests.ssad.workflows.support import free_port, run_python, web_server
 
 pytestmark = [
     pytest.mark.slow,
@@ -110,49 +109,41 @@ def test_a_folder_that_takes_no_bundle_is_told_in_a_sentence(
         follower.load_first()
 
 
-class Collector(ThreadingHTTPServer):
-    """Takes traces by OTLP over HTTP."""
+@dataclass
+class Collector:
+    """Takes traces by OTLP over HTTP at an address."""
 
-    daemon_threads = True
-
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), Export)
-        self.requests: list[ExportTraceServiceRequest] = []
+    address: str = ""
+    requests: list[ExportTraceServiceRequest] = field(default_factory=list)
 
     @property
     def spans(self) -> list[Any]:
         return [s for r in self.requests for of in r.resource_spans for scope in of.scope_spans for s in scope.spans]
 
 
-class Export(BaseHTTPRequestHandler):
-    server: Collector
-
-    def do_POST(self) -> None:  # the name that http.server calls
-        body = self.rfile.read(int(self.headers["Content-Length"]))
-        self.server.requests.append(ExportTraceServiceRequest.FromString(body))
-        self.send_response(200)
-        self.send_header("Content-Length", "0")
-        self.end_headers()
-
-    def log_message(self, *_: object) -> None:
-        pass
-
-
 @pytest.fixture
 def collector() -> Iterator[Collector]:
-    server = Collector()
-    thread = threading.Thread(target=server.serve_forever, args=(0.05,))
-    thread.start()
-    yield server
-    server.shutdown()
-    server.server_close()
-    thread.join()
+    found = Collector()
+
+    class Export(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:  # the name that http.server calls
+            body = self.rfile.read(int(self.headers["Content-Length"]))
+            found.requests.append(ExportTraceServiceRequest.FromString(body))
+            self.send_response(200)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with web_server(Export) as found.address:
+        yield found
 
 
 def test_each_request_is_a_span_that_says_nothing_of_its_rows(
     registry: Registry, rows: Rows, collector: Collector, tmp_path: Path
 ) -> None:
-    endpoint = f"http://127.0.0.1:{collector.server_address[1]}/v1/traces"
+    endpoint = f"{collector.address}/v1/traces"
     trace = "0af7651916cd43dd8448eb211c80319c"
     headers = {"traceparent": f"00-{trace}-b7ad6b7169203331-01", "X-API-Key": "a secret", "User-Agent": "a client"}
     with running_service(registry.uri, tmp_path, SSAD_SERVE_TRACES_ENDPOINT=endpoint) as running:
