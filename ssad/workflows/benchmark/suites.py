@@ -24,6 +24,9 @@ MAX_ROWS = 10_000
 TEST_SHARE = 0.3
 """ADBench's protocol [Han et al., NeurIPS 2022]: stratified 70/30, at most 10,000 rows."""
 
+MIN_OF_CLASS = 2
+"""Normal rows, and anomalies, that a set has at least: one to train on and one to test."""
+
 MAX_THRESHOLD_ROWS = 3_000
 """Rows of a set that are thresholded: several of PyThresh's methods are quadratic in them."""
 
@@ -103,25 +106,25 @@ def _files(folder: Path, seeds: list[int]) -> Iterator[tuple[Path, int]]:
 
 
 def _split(file: Path, seed: int) -> Rows:
-    rows, anomalous = _labelled(file)
-    values, labels = _at_most(MAX_ROWS, rows.to_numpy(dtype=np.float64), anomalous.astype(np.int64), seed)
+    values, labels, size, contamination = _sampled(file, MAX_ROWS, seed)
     train, test, _, test_labels = train_test_split(
         values, labels, test_size=TEST_SHARE, stratify=labels, random_state=seed
     )
     scaler = MinMaxScaler().fit(train)
-    return Rows(scaler.transform(train), scaler.transform(test), test_labels, len(anomalous), float(anomalous.mean()))
+    return Rows(scaler.transform(train), scaler.transform(test), test_labels, size, contamination)
 
 
 def _whole(file: Path, seed: int) -> Rows:
-    rows, anomalous = _labelled(file)
-    values, labels = _at_most(MAX_THRESHOLD_ROWS, rows.to_numpy(dtype=np.float64), anomalous.astype(np.int64), seed)
+    values, labels, size, contamination = _sampled(file, MAX_THRESHOLD_ROWS, seed)
     scaled = MinMaxScaler().fit_transform(values)
-    return Rows(scaled, scaled, labels, len(anomalous), float(anomalous.mean()))
+    return Rows(scaled, scaled, labels, size, contamination)
 
 
 def _thinned(folder: Path, contamination: float, seed: int) -> Rows:
+    test_file = folder / "test.parquet"
     rows, anomalous = _labelled(folder / "train.parquet")
-    test, test_anomalous = _labelled(folder / "test.parquet")
+    test, test_anomalous = _labelled(test_file)
+    _check_classes(test_file, test_anomalous)
     train = pd.get_dummies(rows.iloc[thin_anomalies(anomalous, contamination, seed)], dtype=float)
     answers = pd.get_dummies(test, dtype=float).reindex(columns=train.columns, fill_value=0.0)
     scaler = MinMaxScaler().fit(train)
@@ -130,11 +133,47 @@ def _thinned(folder: Path, contamination: float, seed: int) -> Rows:
     )
 
 
+def _sampled(file: Path, rows: int, seed: int) -> tuple[Floats, Labels, int, float]:
+    """So many rows of a set at most, infinity in them missing, their labels, its size and its contamination."""
+    table, anomalous = _labelled(file)
+    _check_classes(file, anomalous)
+    try:
+        values = table.to_numpy(dtype=np.float64, copy=True)
+    except ValueError as error:
+        raise DatasetError(f"{file} holds more than numbers ({error}); write words as numbers.") from error
+    values[~np.isfinite(values)] = np.nan
+    values, labels = _at_most(rows, values, anomalous.astype(np.int64), seed)
+    _check_classes(file, labels == 1)  # of very few there are none among the sampled
+    return values, labels, len(anomalous), float(anomalous.mean())
+
+
 def _labelled(file: Path) -> tuple[pd.DataFrame, npt.NDArray[np.bool_]]:
-    rows, anomalous = split_labels(read_table(str(file)))
+    table = read_table(str(file))
+    try:
+        rows, anomalous = split_labels(table)
+    except DatasetError as error:
+        reason = str(error).rsplit("; ", 1)[0]  # what to do is of a setting that there is not here
+        raise DatasetError(
+            f"the labels of {file} cannot be used ({reason}); write 0 for normal rows and 1 for anomalies."
+        ) from error
     if anomalous is None:
         raise DatasetError(f"{file} has no labels (y, or a column label); a benchmark needs them to test.")
     return rows, anomalous
+
+
+def _check_classes(file: Path, anomalous: npt.NDArray[np.bool_]) -> None:
+    """Refuse a set that cannot be split so that both parts have both classes.
+
+    Raises:
+        DatasetError: it has too few rows of one.
+    """
+    anomalies = int(anomalous.sum())
+    normal = len(anomalous) - anomalies
+    if min(normal, anomalies) < MIN_OF_CLASS:
+        raise DatasetError(
+            f"{file} leaves {normal} normal rows and {anomalies} anomalies to compare on, expected at least "
+            f"{MIN_OF_CLASS} of each; take it out of the folder, or bring more."
+        )
 
 
 def _at_most(rows: int, values: Floats, labels: Labels, seed: int) -> tuple[Floats, Labels]:

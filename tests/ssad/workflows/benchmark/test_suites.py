@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -51,6 +52,52 @@ def test_a_set_without_labels_is_named(tmp_path: Path) -> None:
     (task,) = SUITES["adbench"](tmp_path, [1])
     with pytest.raises(DatasetError, match="bare"):
         task.load()
+
+
+@pytest.mark.parametrize("suite", ["adbench", "thresholds"])
+@pytest.mark.parametrize(
+    ("holds", "message"),
+    [
+        ({"y": np.zeros(60)}, "odd.npz leaves 60 normal rows and 0 anomalies"),
+        ({"y": np.arange(60) == 7}, "odd.npz leaves 59 normal rows and 1 anomalies to compare on, expected at least 2"),
+        ({"y": np.ones(60)}, "odd.npz leaves 0 normal rows and 60 anomalies"),
+        (
+            {"y": np.repeat([1, -1], 30)},
+            r"the labels of .*odd.npz cannot be used \(.*it holds 1, -1.*write 0 for normal",
+        ),
+        ({"y": np.append(np.arange(59) % 2, np.nan)}, "the labels of .*odd.npz cannot be used .1 rows have no value"),
+        ({"X": np.full((60, 2), "tcp")}, "odd.npz holds more than numbers"),
+    ],
+)
+def test_a_set_that_cannot_be_compared_on_is_named(
+    tmp_path: Path, suite: str, holds: dict[str, Any], message: str
+) -> None:
+    np.savez(tmp_path / "odd.npz", **{"X": np.ones((60, 2)), "y": np.arange(60) % 2} | holds)
+    (task,) = SUITES[suite](tmp_path, [1])
+    with pytest.raises(DatasetError, match=message):
+        task.load()
+
+
+@pytest.mark.parametrize("suite", ["adbench", "thresholds"])
+def test_a_large_set_with_too_few_anomalies_to_be_sampled_is_named(tmp_path: Path, suite: str) -> None:
+    np.savez(tmp_path / "rare.npz", X=np.zeros((50_000, 1)), y=np.arange(50_000) < 2)
+    (task,) = SUITES[suite](tmp_path, [1])
+    with pytest.raises(DatasetError, match="and 0 anomalies to compare on"):
+        task.load()
+
+
+@pytest.mark.parametrize("suite", ["adbench", "thresholds"])
+def test_infinite_cells_are_missing_ones(tmp_path: Path, suite: str) -> None:
+    cells = np.random.default_rng(0).normal(size=(60, 2))
+    labels = np.arange(60) % 10 == 0
+    loaded = []
+    for odd in (np.inf, np.nan):
+        cells[[3, 30], 1] = odd, -odd
+        np.savez(tmp_path / "odd.npz", X=cells, y=labels)
+        (task,) = SUITES[suite](tmp_path, [1])
+        loaded.append(task.load())
+    for name in ("train", "test"):
+        np.testing.assert_array_equal(*(getattr(rows, name) for rows in loaded))
 
 
 @pytest.mark.skipif(not SHARED_DATA.exists(), reason="NSL-KDD is not here")
