@@ -58,7 +58,12 @@ class Measurement:
 
 def kept_at(results: Path, suite: str, task: Task, detector: str) -> Path:
     """Where the measurement of a detector on a task is kept."""
-    return results / suite / task.name / f"{detector}-{task.seed}.npz"
+    return folder_of(results, suite, task) / f"{detector}-{task.seed}.npz"
+
+
+def folder_of(results: Path, suite: str, task: Task) -> Path:
+    """Where all measurements on a task's data set are kept."""
+    return results / suite / task.name
 
 
 def measure(detector: str, rows: Rows, seed: int) -> Measurement:

@@ -13,10 +13,10 @@ from rich.progress import Progress
 
 from ssad.workflows.benchmark import decisions, figures, ranking
 from ssad.workflows.benchmark.competitors import require
-from ssad.workflows.benchmark.measurements import Measurement, kept_at, measure
+from ssad.workflows.benchmark.measurements import Measurement, folder_of, kept_at, measure
 from ssad.workflows.benchmark.ranking import KEYS, Measured
 from ssad.workflows.benchmark.settings import BenchmarkSettings
-from ssad.workflows.benchmark.store import keep, kept
+from ssad.workflows.benchmark.store import check_same_data, keep, kept
 from ssad.workflows.benchmark.suites import SUITES
 from ssad.workflows.benchmark.thresholding import (
     ANALYZERS,
@@ -128,6 +128,8 @@ def _measurements(
 ) -> Iterator[tuple[tuple[str, int, str], Measurement]]:
     """Every measurement of the suite, those that are kept as they are; a task's rows are read where one is not."""
     tasks = SUITES[settings.suite](settings.data, settings.seed_numbers())
+    for folder, files in {folder_of(settings.results, settings.suite, task): task.files for task in tasks}.items():
+        check_same_data(folder, files)
     with _bar(settings.suite, len(tasks) * len(detectors), progress) as advance:
         for task in tasks:
             rows = None

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
 
 from ssad.aside import written_aside
+from ssad.bundle.bundle import file_digest
+from ssad.errors import SettingsError
+
+DATA = "data.sha256"
+"""The file that says which content the measurements beside it are of: another folder may have a set of that name."""
 
 Record = TypeVar("Record")
 
@@ -25,3 +30,27 @@ def kept(path: Path, kind: Callable[..., Record]) -> Record:
     """The inverse of `keep`."""
     with np.load(path, allow_pickle=False) as arrays:
         return kind(**{name: array if array.ndim else array.item() for name, array in arrays.items()})
+
+
+def check_same_data(folder: Path, files: Iterable[Path]) -> None:
+    """Refuse to take what was measured on one data set for what another one of its name would give.
+
+    Args:
+        folder: where measurements of the set are kept, or will be.
+        files: what the set is read from.
+
+    Raises:
+        SettingsError: those there are of other files' content.
+    """
+    digests = "\n".join(file_digest(file) for file in files if file.is_file())
+    note = folder / DATA
+    if not note.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        partial = note.with_suffix(".partial")
+        partial.write_text(digests, encoding="ascii")
+        partial.replace(note)
+    elif note.read_text(encoding="ascii") != digests:
+        raise SettingsError(
+            f"{folder} holds measurements of another data set of this name; name another folder as results, or delete "
+            "that one."
+        )

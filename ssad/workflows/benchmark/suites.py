@@ -60,11 +60,13 @@ class Task:
     Attributes:
         name: of the data set.
         seed: of the split and of every detector.
+        files: what it is read from.
         load: reads and splits it.
     """
 
     name: str
     seed: int
+    files: tuple[Path, ...]
     load: Callable[[], Rows]
 
 
@@ -74,7 +76,7 @@ def adbench(folder: Path, seeds: list[int]) -> list[Task]:
     Raises:
         DatasetError: the folder holds none.
     """
-    return [Task(file.stem, seed, partial(_split, file, seed)) for file, seed in _files(folder, seeds)]
+    return [Task(file.stem, seed, (file,), partial(_split, file, seed)) for file, seed in _files(folder, seeds)]
 
 
 def thresholds(folder: Path, seeds: list[int]) -> list[Task]:
@@ -83,13 +85,14 @@ def thresholds(folder: Path, seeds: list[int]) -> list[Task]:
     Raises:
         DatasetError: the folder holds none.
     """
-    return [Task(file.stem, seed, partial(_whole, file, seed)) for file, seed in _files(folder, seeds)]
+    return [Task(file.stem, seed, (file,), partial(_whole, file, seed)) for file, seed in _files(folder, seeds)]
 
 
 def nsl_kdd(folder: Path, seeds: list[int]) -> list[Task]:
     """`train.parquet` thinned to each of `CONTAMINATIONS`, tested on `test.parquet`."""
+    files = folder / "train.parquet", folder / "test.parquet"
     return [
-        Task(f"nsl-kdd {contamination:.0%}", seed, partial(_thinned, folder, contamination, seed))
+        Task(f"nsl-kdd {contamination:.0%}", seed, files, partial(_thinned, *files, contamination, seed))
         for seed in seeds
         for contamination in CONTAMINATIONS
     ]
@@ -120,9 +123,8 @@ def _whole(file: Path, seed: int) -> Rows:
     return Rows(scaled, scaled, labels, size, contamination)
 
 
-def _thinned(folder: Path, contamination: float, seed: int) -> Rows:
-    test_file = folder / "test.parquet"
-    rows, anomalous = _labelled(folder / "train.parquet")
+def _thinned(train_file: Path, test_file: Path, contamination: float, seed: int) -> Rows:
+    rows, anomalous = _labelled(train_file)
     test, test_anomalous = _labelled(test_file)
     _check_classes(test_file, test_anomalous)
     train = pd.get_dummies(rows.iloc[thin_anomalies(anomalous, contamination, seed)], dtype=float)

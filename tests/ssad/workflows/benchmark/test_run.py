@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import mlflow
 import numpy as np
 import pytest
 
-from ssad.errors import DatasetError
+from ssad.errors import DatasetError, SettingsError
 from ssad.workflows.benchmark import BenchmarkSettings, benchmark, run
 from ssad.workflows.benchmark.measurements import Measurement, measure
 from ssad.workflows.benchmark.store import keep, kept
@@ -58,6 +59,20 @@ def test_a_benchmark_goes_on_where_it_was_killed(folder: Path, tracking: str, mo
     report = benchmark(settings, progress=False)
     assert calls == [1, 1, 2, 2, 2]
     assert len(report.tables["measurements"]) == 4
+
+
+def test_what_was_measured_on_another_set_of_a_name_is_not_taken_for_this_one(
+    folder: Path, tracking: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run, "measure", cheap)
+    settings = BenchmarkSettings("adbench", folder, "none", seeds="1", results=folder / "results")
+    first = benchmark(settings, progress=False)
+    (folder / "two.npz").replace(folder / "one.npz")
+    with pytest.raises(SettingsError, match="one holds measurements of another data set of this name; name another"):
+        benchmark(settings, progress=False)
+    other = benchmark(replace(settings, results=folder / "others"), progress=False)
+    measured = first.tables["measurements"]["auc"], other.tables["measurements"]["auc"]
+    assert measured[0][("two", 1, "ssad")] == measured[1][("one", 1, "ssad")]
 
 
 def test_what_is_kept_reads_back_the_same(tmp_path: Path) -> None:
