@@ -155,6 +155,7 @@ def test_a_checkpoint_of_another_network_is_told_in_a_sentence(
 
 
 @pytest.mark.slow
+@pytest.mark.every_back_end
 def test_a_killed_run_is_resumed_to_the_same_bundle(small: Path, tracking: str) -> None:
     settings = TrainSettings(str(small), fit=FitSettings("grand", max_epochs=8, every_n_epochs=1))
     whole = train(settings, progress=False)

@@ -409,6 +409,7 @@ def notebook(spark_here: None) -> Iterator[SparkSession]:
 
 
 @pytest.mark.slow
+@pytest.mark.every_back_end
 @pytest.mark.usefixtures("own_store", "spark_here")
 def test_spark_workers_give_the_same_rows_the_same_scores(dataset: str, tmp_path: Path) -> None:
     two_workers = "local-cluster[2,1,1024]"
