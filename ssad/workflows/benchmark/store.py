@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
@@ -11,6 +12,7 @@ import numpy as np
 from ssad.aside import written_aside
 from ssad.bundle.bundle import file_digest
 from ssad.errors import SettingsError
+from ssad.workflows.output_folder import writing_to
 
 DATA = "data.sha256"
 """The file that says which content the measurements beside it are of: another folder may have a set of that name."""
@@ -19,11 +21,13 @@ Record = TypeVar("Record")
 
 
 def keep(record: object, path: Path) -> None:
-    """Write a dataclass of arrays, numbers and text; a process killed meanwhile leaves nothing."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with written_aside(path.parent) as folder:
-        np.savez_compressed(folder / path.name, **vars(record))
-        (folder / path.name).replace(path)
+    """Write a dataclass of arrays, numbers and text; a process killed meanwhile leaves nothing.
+
+    Raises:
+        SettingsError: the folder cannot be written.
+    """
+    with _whole(path) as aside:
+        np.savez_compressed(aside, **vars(record))
 
 
 def kept(path: Path, kind: Callable[..., Record]) -> Record:
@@ -40,17 +44,25 @@ def check_same_data(folder: Path, files: Iterable[Path]) -> None:
         files: what the set is read from.
 
     Raises:
-        SettingsError: those there are of other files' content.
+        SettingsError: those there are of other files' content, or the folder cannot be written.
     """
     digests = "\n".join(file_digest(file) for file in files if file.is_file())
     note = folder / DATA
     if not note.exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        partial = note.with_suffix(".partial")
-        partial.write_text(digests, encoding="ascii")
-        partial.replace(note)
+        with _whole(note) as aside:
+            aside.write_text(digests, encoding="ascii")
     elif note.read_text(encoding="ascii") != digests:
         raise SettingsError(
             f"{folder} holds measurements of another data set of this name; name another folder as results, or delete "
             "that one."
         )
+
+
+@contextmanager
+def _whole(path: Path) -> Iterator[Path]:
+    """A file to write, which has its name once it is whole."""
+    with writing_to(path.parent):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with written_aside(path.parent) as folder:
+            yield folder / path.name
+            (folder / path.name).replace(path)

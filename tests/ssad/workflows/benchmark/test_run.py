@@ -75,6 +75,21 @@ def test_what_was_measured_on_another_set_of_a_name_is_not_taken_for_this_one(
     assert measured[0][("two", 1, "ssad")] == measured[1][("one", 1, "ssad")]
 
 
+def test_results_that_cannot_be_written_are_named_before_anything_is_measured(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run, "measure", lambda *_: pytest.fail("it was measured"))
+    settings = BenchmarkSettings("adbench", folder, "none", seeds="1", results=folder / "one.npz")
+    with pytest.raises(SettingsError, match=r"one.npz/adbench/one cannot be written \(Not a directory\)"):
+        benchmark(settings, progress=False)
+
+
+def test_results_on_a_full_disk_are_named(full_disk: Path) -> None:
+    scores = np.random.default_rng(0).random(10_000)
+    with pytest.raises(SettingsError, match=r"cannot be written \(No space left on device\)"):
+        keep(measurement(scores, scores > 0.5), full_disk / "one.npz")
+
+
 def test_what_is_kept_reads_back_the_same(tmp_path: Path) -> None:
     before = measurement([0.5, 2.0], [0, 1], failure="ValueError: no")
     keep(before, tmp_path / "folder" / "one.npz")
