@@ -382,6 +382,14 @@ class SelfSupervisionModule(L.LightningModule, ABC, SupportsSelfSupervision):
             owner, _, leaf = name.rpartition(".")
             setattr(self.get_submodule(owner), leaf, torch.empty_like(known[name]))
 
+    def on_validation_epoch_start(self) -> None:
+        """Forget the rows of a validation that was cut off."""
+        self._outputs.clear()
+
+    def on_test_epoch_start(self) -> None:
+        """Forget the rows of a test that was cut off."""
+        self._outputs.clear()
+
     def validation_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
         """Score one batch."""
         self._collect(batch, dataloader_idx)

@@ -502,3 +502,28 @@ def test_a_data_module_that_has_training_rows_alone_is_wrapped_too() -> None:
 
 def test_a_training_whose_length_nobody_knows_has_no_cycle() -> None:
     trainer(-1, max_time={"seconds": 0}).fit(ensemble(), datamodule=wrapped())
+
+
+def labelled(labels: torch.Tensor, batch_size: int = 16) -> DataLoader[Any]:
+    rows = torch.rand(len(labels), DIM, generator=torch.Generator().manual_seed(1))
+    return DataLoader(TensorDataset(rows, labels), batch_size)
+
+
+class CutOff(L.Callback):
+    """Something goes wrong, or somebody presses Ctrl-C, in the second batch."""
+
+    def on_test_batch_end(self, *arguments: Any) -> None:
+        if arguments[4] == 1:
+            raise ValueError("cut off")
+
+    def on_validation_batch_end(self, *arguments: Any) -> None:
+        self.on_test_batch_end(*arguments)
+
+
+@pytest.mark.parametrize("kind", ["test", "validate"])
+def test_rows_of_a_test_that_was_cut_off_do_not_count_in_the_next(kind: str) -> None:
+    module, rows = cosine(), labelled((torch.rand(100, generator=torch.Generator().manual_seed(2)) < 0.3).long())
+    whole = getattr(trainer(), kind)(module, rows, verbose=False)
+    with pytest.raises(ValueError, match="cut off"):
+        getattr(trainer(callbacks=[CutOff()]), kind)(module, rows, verbose=False)
+    assert getattr(trainer(), kind)(module, rows, verbose=False) == whole
