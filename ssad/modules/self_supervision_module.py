@@ -58,6 +58,9 @@ SCORING_ROWS = 1024
 INTERVALS, PRECISION = "intervals", "scoring_dtype"
 """The intervals in force under this name in a checkpoint, as their thresholds, and what scores are computed in."""
 
+SHOWN_LABELS = 5
+"""Of labels that are none, so many are named."""
+
 REGION_LOSSES = ("_positive_loss", "_negative_loss", "_uncertain_loss")
 """What a subclass says of the three regions."""
 
@@ -422,7 +425,7 @@ class SelfSupervisionModule(L.LightningModule, ABC, SupportsSelfSupervision):
             logger.warning("some of the test rows' scores are not finite: there are no test metrics")
             return
         if not _measurable(scores, labels):
-            logger.info("the test rows carry no labels of both kinds: there are no test metrics")
+            _say_unmeasurable(labels)
             return
         thresholds = self.thresholds or self.update_thresholds()
         if not thresholds:
@@ -441,7 +444,8 @@ class SelfSupervisionModule(L.LightningModule, ABC, SupportsSelfSupervision):
     def _collect(self, batch: Any, loader: int) -> None:
         data, labels = data_and_label(batch)
         labels = torch.full((len(data),), UNLABELLED) if labels is None else labels
-        pairs = torch.stack([self.score_rows([data]), labels.reshape(-1).double().cpu()], dim=1)
+        known = labels.reshape(-1).double().cpu().nan_to_num(nan=UNLABELLED)
+        pairs = torch.stack([self.score_rows([data]), known], dim=1)
         self._outputs[loader].append(pairs)
 
     def _collected(self, loaders: Any) -> tuple[Floats, Labels]:
@@ -535,6 +539,18 @@ class _Scorer(nn.Module):
 
     def forward(self, data: torch.Tensor) -> torch.Tensor:
         return self.module.score(data)
+
+
+def _say_unmeasurable(labels: Labels) -> None:
+    """Tell that labels measure nothing; where nobody labelled the rows, nobody expects them to."""
+    kinds = np.unique(labels)
+    labelled = (kinds != UNLABELLED).any()
+    found = ", ".join(map(str, kinds[:SHOWN_LABELS])) + (", ..." if len(kinds) > SHOWN_LABELS else "")
+    logger.log(
+        logging.WARNING if labelled else logging.INFO,
+        "the test rows' labels are %s, expected both 0 (normal) and 1 (anomaly), no other: there are no test metrics",
+        found,
+    )
 
 
 def _measurable(scores: Floats, labels: Labels) -> bool:

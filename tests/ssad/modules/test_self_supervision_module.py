@@ -527,3 +527,23 @@ def test_rows_of_a_test_that_was_cut_off_do_not_count_in_the_next(kind: str) -> 
     with pytest.raises(ValueError, match="cut off"):
         getattr(trainer(callbacks=[CutOff()]), kind)(module, rows, verbose=False)
     assert getattr(trainer(), kind)(module, rows, verbose=False) == whole
+
+
+@pytest.mark.parametrize(
+    ("labels", "level", "found"),
+    [
+        (torch.tensor([1, -1]), "WARNING", "labels are -1, 1, expected"),
+        (torch.arange(10), "WARNING", "labels are 0, 1, 2, 3, 4, ..., expected"),
+        (torch.tensor([0, 0]), "WARNING", "labels are 0, expected"),
+        (torch.tensor([-1, -1]), "INFO", "labels are -1, expected"),
+        (torch.tensor([torch.nan, torch.nan]), "INFO", "labels are -1, expected"),
+    ],
+)
+def test_labels_that_measure_nothing_are_named(
+    labels: torch.Tensor, level: str, found: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level("INFO", "ssad"):
+        assert trainer().test(cosine(), labelled(labels), verbose=False) == [{}]
+    (record,) = (record for record in caplog.records if "the test rows' labels" in record.message)
+    assert record.levelname == level
+    assert found in record.message
