@@ -346,8 +346,11 @@ class SelfSupervisionModule(L.LightningModule, ABC, SupportsSelfSupervision):
         return [] if present else [SelfSupervisionCallback()]
 
     def training_step(self, batch: Batch, batch_idx: int, *args: Any, **kwargs: Any) -> torch.Tensor:
-        """Loss of one batch."""
-        loss = self.compute_loss(batch["data"], batch["confidence"], batch_idx)
+        """Loss of one batch, of any type of number: it is computed in that of the weights, as scores are."""
+        data = batch["data"]
+        if data.dtype != torch.float32:  # the weights take a twentieth of a small network's step to ask
+            data = data.to(next(self.parameters(), data).dtype)
+        loss = self.compute_loss(data, batch["confidence"], batch_idx)
         # Added up: thousands of small tensors that stay keep the memory of large ones around them from being reused.
         self.epoch_loss = loss.detach() + self.epoch_loss if batch_idx else loss.detach()
         self.epoch_batches = batch_idx + 1

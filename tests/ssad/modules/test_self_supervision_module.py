@@ -547,3 +547,17 @@ def test_labels_that_measure_nothing_are_named(
     (record,) = (record for record in caplog.records if "the test rows' labels" in record.message)
     assert record.levelname == level
     assert found in record.message
+
+
+@every_module
+@pytest.mark.parametrize("kind", [torch.float64, torch.float16, torch.int64, torch.uint8, torch.bool])
+def test_rows_of_any_type_of_number_train_as_in_the_type_of_the_weights(build: Build, kind: torch.dtype) -> None:
+    rows = (3 * torch.rand(100, DIM, generator=torch.Generator().manual_seed(1))).to(kind)
+    scores = []
+    for data in (rows, rows.float()):
+        torch.manual_seed(0)
+        module = build()
+        torch.manual_seed(0)
+        trainer(2).fit(module, datamodule=SelfSupervisionDataModule(Rows(data)))
+        scores.append(module.training_scores)
+    torch.testing.assert_close(scores[0], scores[1], rtol=1e-6, atol=0)
