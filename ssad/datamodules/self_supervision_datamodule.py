@@ -65,7 +65,8 @@ class SelfSupervisionDataModule(L.LightningDataModule):
         )
 
     def setup(self, stage: str) -> None:
-        """Set up the wrapped module for what fitting, done at construction, did not."""
+        """Set up the wrapped module for what fitting, done at construction, did not; its trainer is this one's."""
+        self.datamodule.trainer = self.trainer
         if stage != "fit":
             self.datamodule.setup(stage)
 

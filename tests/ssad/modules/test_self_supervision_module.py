@@ -561,3 +561,18 @@ def test_rows_of_any_type_of_number_train_as_in_the_type_of_the_weights(build: B
         trainer(2).fit(module, datamodule=SelfSupervisionDataModule(Rows(data)))
         scores.append(module.training_scores)
     torch.testing.assert_close(scores[0], scores[1], rtol=1e-6, atol=0)
+
+
+def test_a_wrapped_data_module_may_ask_its_trainer() -> None:
+    class Asks(Rows):
+        def val_dataloader(self) -> Any:
+            assert self.trainer is not None
+            return DataLoader(self.rows, self.batch_size // self.trainer.world_size)
+
+        test_dataloader = val_dataloader
+
+    module, datamodule = cosine(), SelfSupervisionDataModule(Asks(torch.rand(40, DIM)))
+    lightning = trainer(2)
+    lightning.fit(module, datamodule=datamodule)
+    lightning.test(module, datamodule=datamodule, verbose=False)
+    assert datamodule.datamodule.trainer is lightning
