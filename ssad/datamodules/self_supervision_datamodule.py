@@ -12,6 +12,7 @@ from torch.utils.data import (
     BatchSampler,
     DataLoader,
     DistributedSampler,
+    IterableDataset,
     RandomSampler,
     SequentialSampler,
     Subset,
@@ -49,9 +50,14 @@ class SelfSupervisionDataModule(L.LightningDataModule):
 
         Raises:
             DatasetError: the CSV does not fit the training rows.
-            TypeError: `datamodule` changes batches or picks rows, of which those here would know nothing.
+            TypeError: `datamodule` is none, or changes batches or picks rows, of which those here would know nothing.
         """
         super().__init__()
+        if not isinstance(datamodule, L.LightningDataModule):
+            raise TypeError(
+                f"expected a LightningDataModule to wrap, got {type(datamodule).__name__}; "
+                "LightningDataModule.from_datasets makes one of datasets."
+            )
         own = [f"{hook}()" for hook in BATCH_HOOKS if is_overridden(hook, datamodule)]
         if own:
             raise TypeError(_of_its_own(datamodule, own))
@@ -145,6 +151,11 @@ def _dataset_of(datamodule: L.LightningDataModule, loader: Any, rows: Any) -> An
             f"{name}.train_dataloader() gives a {type(loader).__name__}, expected one DataLoader of all training rows."
         )
     rows = loader.dataset if rows is None else rows
+    if isinstance(loader.dataset, IterableDataset):
+        raise TypeError(
+            f"{name} trains on a {type(loader.dataset).__name__}, an iterable dataset, whose rows have no numbers; "
+            "confidence belongs to a row by its number, so give it a dataset with __getitem__ and __len__."
+        )
     if loader.collate_fn not in (default_collate, default_convert):
         raise TypeError(_of_its_own(datamodule, ["its loader's collate_fn"]))
     batches = loader.batch_sampler

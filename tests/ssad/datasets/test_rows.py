@@ -17,6 +17,7 @@ from torch.utils.data import (
     BatchSampler,
     DataLoader,
     Dataset,
+    IterableDataset,
     RandomSampler,
     Subset,
     SubsetRandomSampler,
@@ -282,6 +283,25 @@ def test_a_data_module_that_picks_rows_is_refused(sampler: Any) -> None:
     for module in (Picks(4, 2), Batches(4, 2)):
         with pytest.raises(TypeError, match=f"picks rows by a {type(sampler).__name__}, expected every training row"):
             SelfSupervisionDataModule(module)
+
+
+def test_rows_that_have_no_numbers_are_refused() -> None:
+    class Endless(IterableDataset[Any]):
+        def __iter__(self) -> Any:
+            return iter(torch.ones(4, 1))
+
+    class Streams(Numbered):
+        def train_dataloader(self) -> DataLoader[Any]:
+            return DataLoader(Endless(), batch_size=2)
+
+    with pytest.raises(TypeError, match="Streams trains on a Endless, an iterable dataset"):
+        SelfSupervisionDataModule(Streams(4, 2))
+
+
+@pytest.mark.parametrize("other", [TensorDataset(torch.ones(4, 1)), DataLoader(TensorDataset(torch.ones(4, 1)))])
+def test_what_is_no_data_module_is_refused_with_what_makes_one(other: Any) -> None:
+    with pytest.raises(TypeError, match=rf"got {type(other).__name__}; LightningDataModule.from_datasets makes one"):
+        SelfSupervisionDataModule(other)
 
 
 @settings(max_examples=25, deadline=None)
