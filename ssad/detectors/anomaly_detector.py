@@ -10,7 +10,7 @@ import tempfile
 import threading
 import weakref
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -127,7 +127,8 @@ class AnomalyDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]  # sci
             if self._bundle is None:
                 assert self._fitted is not None  # one of the two is there
                 folder = self._new_folder()
-                self._fitted.write_bundle(folder)
+                with _process_as_it_was():  # or the graph would have the types of a cast
+                    self._fitted.write_bundle(folder)
                 self._bundle = Bundle(folder)
             return self._bundle
 
@@ -137,7 +138,7 @@ class AnomalyDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]  # sci
         rows = self._rows(X, reset=False)
         if self._fitted is None:
             return self.bundle_.score(rows).score
-        with _TORCH:
+        with _TORCH, _new_tensors_on_cpu():
             # In single precision a row's last digits vary with the rows beside it, which scikit-learn's checks forbid.
             return self._fitted.score(rows, torch.float64)
 
@@ -300,7 +301,7 @@ def _process_as_it_was() -> Iterator[None]:
         torch.set_autocast_enabled(device, False)
     failure = None
     try:
-        with isolate_rng(), torch.inference_mode(False), torch.enable_grad():
+        with isolate_rng(), torch.inference_mode(False), torch.enable_grad(), _new_tensors_on_cpu():
             try:
                 yield
             except BaseException as error:  # after which `isolate_rng` takes nothing back
@@ -319,6 +320,11 @@ def _process_as_it_was() -> Iterator[None]:
                 os.environ[name] = text
     if failure is not None:
         raise failure
+
+
+def _new_tensors_on_cpu() -> AbstractContextManager[Any]:
+    """As in a fresh process; without a context of torch's, through which every call would go, where they are anyhow."""
+    return nullcontext() if torch.get_default_device().type == "cpu" else torch.device("cpu")
 
 
 def _check_frame(frame: pd.DataFrame, min_rows: int) -> None:

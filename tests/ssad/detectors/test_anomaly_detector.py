@@ -124,6 +124,19 @@ def test_what_torch_is_set_to_does_not_change_a_fit(points: Any, detector: Anoma
     assert (again.anomaly_score(points) == detector.anomaly_score(points)).all()
 
 
+def test_a_default_device_and_a_cast_change_neither_a_fit_nor_scores_nor_a_bundle(
+    points: Any, detector: AnomalyDetector
+) -> None:
+    expected = detector.anomaly_score(points)
+    with torch.device("meta"), torch.autocast("cpu"):  # on the one device nothing can be computed
+        again = AnomalyDetector(random_state=0, max_epochs=3).fit(points)
+        scores = again.anomaly_score(points)
+        served = again.bundle_.score(pd.DataFrame(points).add_prefix("x")).score
+        assert torch.get_default_device().type == "meta"
+    assert (scores == expected).all()
+    np.testing.assert_allclose(served, expected, rtol=1e-5)
+
+
 def test_without_a_random_state_the_seed_comes_from_numpys(points: Any) -> None:
     np.random.seed(5)
     first = AnomalyDetector("radon", max_epochs=1).fit(points).score_samples(points)
