@@ -13,7 +13,11 @@ SHORTEST = 1e-8
 
 
 def cosine_similarity(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
-    """Of the rows of two tensors, shape (n,), in [-1, 1] to rounding; torch's goes through the rows twice as often."""
+    """Of the rows of two tensors, of any shape (n, ...): shape (n,), in [-1, 1] to rounding.
+
+    Torch's goes through the rows twice as often.
+    """
+    first, second = first.flatten(1), second.flatten(1)
     squared = [(rows * rows).sum(dim=1).clamp_min(SHORTEST**2) for rows in (first, second)]
     return (first * second).sum(dim=1) * torch.rsqrt(squared[0] * squared[1])
 

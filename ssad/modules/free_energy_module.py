@@ -72,6 +72,6 @@ class FreeEnergyScoringModule(ScoreLossModule):
 
 
 def free_energy(data: torch.Tensor, reconstruction: torch.Tensor, kl: torch.Tensor) -> torch.Tensor:
-    """Squared error of the reconstruction summed over features, plus KL in nats; shape (n,)."""
-    deviation = data - reconstruction
+    """Squared error of the reconstruction (n, ...) summed over features, plus KL (n,) in nats; shape (n,)."""
+    deviation = (data - reconstruction).flatten(1)
     return (deviation * deviation).sum(dim=1) + kl  # as a power its gradient takes half as long again

@@ -19,6 +19,7 @@ from ssad import (
 )
 from ssad.models import AutoencoderEnsemble
 from ssad.modules import EnsembleModule
+from ssad.modules.cosine_reconstruction_module import cosine_similarity
 from ssad.modules.ensemble_module import (
     DISTANCE_FLOOR,
     MARGIN,
@@ -166,6 +167,14 @@ def test_a_step_lowers_the_score_of_a_normal_row_and_raises_that_of_an_abnormal_
 def test_free_energy_is_the_squared_error_plus_the_divergence() -> None:
     energy = free_energy(torch.tensor([[1.0, 2.0]]), torch.tensor([[0.0, 0.0]]), torch.tensor([0.5]))
     assert energy.tolist() == [5.5]
+
+
+@pytest.mark.parametrize("shape", [(4, 1, 2, 3), (4, 1, 6), (4, 2, 3)])
+def test_an_image_scores_as_its_pixels_in_a_row_do(shape: tuple[int, ...]) -> None:
+    rows, reconstruction, divergence = torch.rand(4, 6), torch.rand(4, 6), torch.rand(4)
+    images, reconstructed = rows.reshape(shape), reconstruction.reshape(shape)
+    assert torch.equal(cosine_similarity(images, reconstructed), cosine_similarity(rows, reconstruction))
+    assert torch.equal(free_energy(images, reconstructed, divergence), free_energy(rows, reconstruction, divergence))
 
 
 @pytest.mark.parametrize(("reconstruction", "loss"), [(1.0, 10.0), (3.0, 6.0), (5.0, 0.0)])
