@@ -231,6 +231,9 @@ class SelfSupervisionModule(L.LightningModule, ABC, SupportsSelfSupervision):
 
         Returns:
             Shape (n,), float64, on the CPU.
+
+        Raises:
+            ValueError: `score` does not give one score a row.
         """
         # mps has no float64
         dtype = torch.float32 if self.device.type == "mps" else dtype or self.scoring_dtype
@@ -246,10 +249,18 @@ class SelfSupervisionModule(L.LightningModule, ABC, SupportsSelfSupervision):
                     rows = data_and_label(batch)[0]
                     for part in torch.split(rows, self._at_once(rows)):
                         scored = score(part.to(self.device, dtype)).to("cpu", torch.float64)
+                        self._check_one_a_row(scored, len(part))
                         scores.frombytes(scored.numpy().tobytes())
         finally:
             self.train(was_training)
         return torch.frombuffer(scores, dtype=torch.float64) if scores else torch.empty(0, dtype=torch.float64)
+
+    def _check_one_a_row(self, scored: torch.Tensor, rows: int) -> None:
+        if scored.numel() != rows:  # of a number for the whole batch, say, every row would get the confidence
+            raise ValueError(
+                f"{type(self).__name__} gives {scored.numel()} score(s) for {rows} row(s), expected one a row; reduce "
+                "what it measures over all dimensions but the first."
+            )
 
     def _at_once(self, rows: torch.Tensor) -> int:
         """How many of these rows are scored at once."""

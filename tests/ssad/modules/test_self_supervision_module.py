@@ -576,3 +576,41 @@ def test_a_wrapped_data_module_may_ask_its_trainer() -> None:
     lightning.fit(module, datamodule=datamodule)
     lightning.test(module, datamodule=datamodule, verbose=False)
     assert datamodule.datamodule.trainer is lightning
+
+
+class Images(Rows):
+    """Pictures of one channel."""
+
+    def __init__(self) -> None:
+        super().__init__(torch.rand(60, 1, 4, 4, generator=torch.Generator().manual_seed(1)))
+
+
+class Convolutions(torch.nn.Sequential):
+    """Pictures of one channel and even sides, reconstructed."""
+
+    def __init__(self) -> None:
+        down, up = torch.nn.Conv2d(1, 3, 2, stride=2), torch.nn.ConvTranspose2d(3, 1, 2, stride=2)
+        super().__init__(down, torch.nn.ReLU(), up, torch.nn.Sigmoid())
+
+
+def test_convolutions_train_on_images() -> None:
+    module = CosineReconstructionModule(Convolutions(), 1, BinaryConfidence(), TriangularThresholding())
+    datamodule = SelfSupervisionDataModule(Images())
+    trainer(3).fit(module, datamodule=datamodule)
+    assert module.training_scores.shape == (60,)
+    assert len(set(datamodule.train.confidence.tolist())) > 1
+
+
+@pytest.mark.parametrize(("reduced", "scores"), [(torch.Tensor.mean, 1), (torch.Tensor.clone, 100 * DIM)])
+def test_a_module_that_does_not_give_a_score_a_row_is_refused(
+    reduced: Callable[[torch.Tensor], torch.Tensor], scores: int
+) -> None:
+    class Careless(CosineReconstructionModule):
+        def _prediction_score(self, data: torch.Tensor) -> torch.Tensor:
+            return reduced((data - self.model(data)) ** 2)
+
+    module = Careless(Autoencoder(DIM, [4], 2), 1, BinaryConfidence(), TriangularThresholding())
+    datamodule = wrapped()
+    with pytest.raises(ValueError, match=rf"Careless gives {scores} score\(s\) for 100 row\(s\), expected one a row"):
+        module.update_confidence(datamodule)
+    assert (datamodule.train.confidence == 1).all()
