@@ -42,6 +42,9 @@ REFUSALS = {
 }
 
 
+BESIDE: list[dict[str, str | Any]] = [{"url": "."}]
+"""Where the paths begin: where the document lies, which holds behind a proxy's prefix too."""
+
 LIMITED, KEYED = ("401", "429", "503"), ("401",)
 """How what has a limit, and what needs a key alone, can refuse."""
 
@@ -72,7 +75,9 @@ class Document:
 
 def openapi(app: FastAPI, service: Service) -> dict[str, Any]:
     """The document for what is served now."""
-    document = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
+    document = get_openapi(
+        title=app.title, version=app.version, description=app.description, routes=app.routes, servers=BESIDE
+    )
     served = service.served
     if served is None:
         return document

@@ -12,7 +12,7 @@ from pathlib import Path
 import httpx
 import pandas as pd
 import pytest
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, Route, expect, sync_playwright
 
 from tests.serving.conftest import Service
 from tests.ssad.workflows.support import environment, free_port, real_server
@@ -274,3 +274,29 @@ def test_the_documentation_shows_the_columns_and_its_example_runs(page: Page, se
     scoring.get_by_role("button", name="Try it out").click()
     scoring.get_by_role("button", name="Execute").click()
     expect(scoring.locator(".live-responses-table .response-col_status").last).to_contain_text("200")
+
+
+def test_behind_a_prefix_of_a_proxy_page_and_documentation_ask_the_service(browser: Browser, service: Service) -> None:
+    prefix = "http://proxy.example/detectors/payments/"
+
+    def pass_on(route: Route) -> None:
+        asked = route.request.url
+        if asked.startswith(prefix):
+            route.fulfill(response=route.fetch(url=str(service.client.base_url.join(asked.removeprefix(prefix)))))
+        else:
+            route.fulfill(status=404)
+
+    page = browser.new_page()
+    page.set_default_timeout(SECONDS * 1000)
+    page.route("**/*", pass_on)
+    page.goto(prefix)
+    expect(page.locator("#fields input")).to_have_count(5)
+    page.get_by_role("button", name="Score the row").click()
+    expect(page.locator("#answer .region")).to_have_text("normal")
+    page.get_by_role("link", name="REST interface").click()
+    scoring = page.locator(".opblock", has_text="/v1/score")
+    scoring.locator(".opblock-summary").click()
+    scoring.get_by_role("button", name="Try it out").click()
+    scoring.get_by_role("button", name="Execute").click()
+    expect(scoring.locator(".live-responses-table .response-col_status").last).to_contain_text("200")
+    page.close()
