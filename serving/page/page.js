@@ -86,9 +86,8 @@ function buildForm(example, columns) {
 }
 
 function formRow() {
-  const row = {};
-  for (const [name, text] of new FormData(element("row-form"))) row[name] = parsed(text.trim(), state.kinds[name]);
-  return row;
+  const fields = [...new FormData(element("row-form"))];
+  return Object.fromEntries(fields.map(([name, text]) => [name, parsed(text.trim(), state.kinds[name])]));
 }
 
 function parsed(text, kind) {

@@ -8,6 +8,7 @@ import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Literal
 
 import httpx
 import pandas as pd
@@ -227,13 +228,58 @@ def test_the_page_is_dark_where_the_reader_wants_it_dark(
     page.close()
 
 
-def test_nothing_is_cut_off_on_a_phone(browser: Browser, service: Service) -> None:
-    page = browser.new_page(viewport={"width": 360, "height": 740})
+@pytest.mark.parametrize("width", [320, 360])
+def test_nothing_is_cut_off_on_a_phone(browser: Browser, service: Service, width: int) -> None:
+    page = browser.new_page(viewport={"width": width, "height": 740})
+    page.set_default_timeout(SECONDS * 1000)
     page.goto(str(service.client.base_url))
-    page.get_by_role("button", name="Score the row").click()
-    expect(page.locator("#answer .region")).to_be_visible(timeout=SECONDS * 1000)
+    page.get_by_label("Paste a CSV").fill(csv(service))
+    page.get_by_role("button", name="Score the table").click()
+    expect(page.locator("#features tbody tr")).to_have_count(5)
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    assert page.locator("#features").evaluate("e => e.scrollWidth <= e.clientWidth")
+    cut = """cells => cells.filter(cell => {
+        const range = document.createRange();
+        range.selectNodeContents(cell);
+        return new Set([...range.getClientRects()].map(line => line.top)).size > cell.innerText.split(/ /).length;
+    }).map(cell => cell.innerText)"""
+    assert page.locator("th, .region").evaluate_all(cut) == []  # no word of ours has a line end in it
     page.close()
+
+
+def test_a_printed_page_has_every_field_and_row(page: Page, service: Service) -> None:
+    page.get_by_label("Paste a CSV").fill(csv(service))
+    page.get_by_role("button", name="Score the table").click()
+    expect(page.locator("#rows tbody tr")).to_have_count(20)
+    whole = "e => e.scrollHeight <= e.clientHeight"
+    assert not page.locator("#rows").evaluate(whole)
+    page.emulate_media(media="print")
+    for part in ("#fields", "#rows"):
+        assert page.locator(part).evaluate(whole), part
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_words_in_a_region_s_colour_can_be_read(
+    browser: Browser, service: Service, scheme: Literal["light", "dark"]
+) -> None:
+    """Contrast with the paper is 4.5 at least [WCAG 2.2, 1.4.3]."""
+    page = browser.new_page(color_scheme=scheme)
+    page.goto(str(service.client.base_url))
+    colors = page.evaluate("""() => ["normal", "unknown", "abnormal"].map(region => {
+        document.body.append(regionName(region));
+        return getComputedStyle(document.body.lastChild).color;
+    }).concat(getComputedStyle(document.body).backgroundColor)""")
+    *words, paper = (luminance(color) for color in colors)
+    for word in words:
+        assert (max(word, paper) + 0.05) / (min(word, paper) + 0.05) >= 4.5, colors
+    page.close()
+
+
+def luminance(color: str) -> float:
+    """Relative luminance [WCAG 2.2] of a colour as `rgb(...)`."""
+    parts = (int(part) / 255 for part in re.findall(r"\d+", color)[:3])
+    linear = (part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts)
+    return sum(weight * part for weight, part in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
 
 
 def test_behind_a_key_the_page_asks_for_it(browser: Browser, service: Service, tmp_path: Path) -> None:
