@@ -181,10 +181,13 @@ def check_files(path: Path, manifest: dict[str, Any]) -> None:
     Raises:
         BundleError: another format version, a missing file, or a digest that differs.
     """
-    if manifest.get("format_version") != FORMAT_VERSION:
+    written = manifest.get("format_version")
+    if written != FORMAT_VERSION:
+        newer = type(written) is int and written > FORMAT_VERSION
+        own_code = "train again; until then `mlflow models serve` scores with the code that was logged with it"
         raise BundleError(
-            f"the bundle {path} has format version {manifest.get('format_version')!r}, this code reads "
-            f"{FORMAT_VERSION}; score with the version of ssad that wrote it."
+            f"the bundle {path} has format version {written!r}, this code reads {FORMAT_VERSION}; "
+            f"{'upgrade ssad' if newer else own_code}."
         )
     digests = manifest.get("files")
     if not isinstance(digests, dict):
