@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import os
+import threading
 from collections import Counter as Tally
 from collections import deque
 from collections.abc import Sequence
@@ -50,6 +51,8 @@ class Metrics:
     def __init__(self) -> None:
         self.running = 0
         self._told: list[tuple[str, str, str, str]] = []
+        self._drifting: set[str] = set()
+        self._telling = threading.Lock()
         self._registry = CollectorRegistry()
         self._answered: deque[tuple[str, str, int, float]] = deque()
         self._scored: deque[tuple[Served, Scores, tuple[float, float, float]]] = deque()
@@ -132,7 +135,6 @@ class Metrics:
         for label in self._told:
             self.info.labels(*label).set(0)  # which other workers see: a series in a shared file cannot be removed
         self.info.clear()
-        self.drift_columns.clear()
         self._told = [served.label]
         self.info.labels(*served.label).set(1)
         self.loaded.set(served.loaded_at)
@@ -142,9 +144,14 @@ class Metrics:
         self.drift_rows.set(drift.rows)
         self.drift_psi.set(drift.score_psi)
         self.drift_ks.set(drift.score_ks)
-        self.drift_columns.clear()
-        for column in sorted(drift.column_psi, key=lambda name: -drift.column_psi[name])[:MAX_DRIFT_COLUMNS]:
-            self.drift_columns.labels(column).set(drift.column_psi[column])
+        told = sorted(drift.column_psi, key=lambda name: -drift.column_psi[name])[:MAX_DRIFT_COLUMNS]
+        with self._telling:  # two may scrape at once
+            for column in self._drifting.difference(told):
+                self.drift_columns.labels(column).set(math.nan)  # as with a version that other workers see
+                self.drift_columns.remove(column)
+            self._drifting = set(told)
+            for column in told:
+                self.drift_columns.labels(column).set(drift.column_psi[column])
         for rows, shares in (("recent", drift.region_shares), ("training", drift.training_region_shares)):
             for region in REGIONS:  # there are none of no rows
                 self.shares.labels(region, rows).set(shares.get(region, math.nan))

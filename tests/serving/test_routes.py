@@ -26,15 +26,17 @@ from serving.app import app_around
 from serving.follower import Follower
 from serving.gate import OPEN
 from serving.routers.admin import MAX_AGE_SECONDS, MAX_DELIVERY_BYTES, sign
-from serving.settings import listing, read_settings
+from serving.settings import MULTIPROCESS, listing, read_settings
 from serving.source import Source
 from serving.state import Service
 from serving.tables import LONGEST_NUMBER
-from ssad.bundle import Bundle
+from ssad.bundle import Bundle, Drift
 from ssad.bundle.pyfunc import PyFuncDetector
 from ssad.bundle.schema import MISSING_WORDS
 from ssad.errors import SettingsError
+from tests.conftest import PROJECT
 from tests.serving.conftest import KINDS
+from tests.ssad.workflows.support import run_python
 
 # The test client leaves a stream of its own to the garbage collector.
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")
@@ -988,12 +990,31 @@ def test_what_happened_is_counted(client: TestClient, rows: Rows) -> None:
 
 def test_what_was_told_of_another_version_is_not_told_of_this_one(client: TestClient, bundle_folder: Path) -> None:
     service = service_of(client)
-    service.metrics.drift_columns.labels("of the other version").set(1)
+    service.metrics.set_drift(Drift(10, 0.1, 0.1, {"of the other version": 1.0}, {}, {}))
+    assert "of the other version" in service.metrics.exposition().decode()
     service.serve(Bundle(bundle_folder), Source("models:/payments@champion", "payments", "8", "champion", "run"))
     told = client.get("/metrics").text
     assert "of the other version" not in told
     assert 'version="8"' in told
     assert 'version="7"' not in told
+
+
+DRIFTING_WORKER = """
+from serving.metrics import Metrics
+from ssad.bundle import Drift
+
+metrics = Metrics()
+for columns in ({"gone": 9.0, "kept": 1.0}, {"kept": 0.5}):
+    metrics.set_drift(Drift(10, 0.1, 0.1, columns, {}, {}))
+print(metrics.exposition().decode())
+"""
+
+
+def test_a_worker_tells_no_old_drift_of_a_column_that_drifts_no_longer(tmp_path: Path) -> None:
+    """In workers' shared files a series stays: it must not keep its last number for ever."""
+    told = run_python("-c", DRIFTING_WORKER, cwd=PROJECT, env={**os.environ, MULTIPROCESS: str(tmp_path)})
+    assert 'ssad_drift_column_psi{column="kept"} 0.5' in told.stdout, told.stderr
+    assert 'ssad_drift_column_psi{column="gone"} NaN' in told.stdout
 
 
 def test_a_recalibration_is_told_apart_from_the_training(client: TestClient) -> None:
