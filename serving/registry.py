@@ -36,6 +36,14 @@ CHILD_ENVIRONMENT = {
 }
 """The next poll tries again: MLflow's own retries would last for minutes."""
 
+INSTALLED_CHILD = """
+import sys
+sys.path = [folder for folder in sys.path if folder]
+from serving.registry import _serve_questions
+_serve_questions()
+"""
+"""What the child of an installed copy runs: nothing from the current folder; Python 3.10 has no `PYTHONSAFEPATH`."""
+
 
 class Registry:
     """The registry that the settings name."""
@@ -178,11 +186,9 @@ class Child:
     def _running(self) -> subprocess.Popen[bytes]:
         process = self._process
         if process is None or process.poll() is not None:
-            command = [sys.executable, "-m", "serving.registry"]
-            pipe = subprocess.PIPE
             # Of a copy that is not installed the current folder is where this process and the child find it.
-            safe = {} if str(Path.cwd()) in sys.path else {"PYTHONSAFEPATH": "1"}
-            environment = CHILD_ENVIRONMENT | safe | os.environ
+            started = ["-m", "serving.registry"] if str(Path.cwd()) in sys.path else ["-c", INSTALLED_CHILD]
+            command, pipe, environment = [sys.executable, *started], subprocess.PIPE, CHILD_ENVIRONMENT | os.environ
             process = self._process = subprocess.Popen(command, stdin=pipe, stdout=pipe, env=environment)
         return process
 
