@@ -191,9 +191,10 @@ def listing() -> list[tuple[str, str, str]]:
     rows = []
     for name, field in Settings.model_fields.items():
         default = field.get_default(call_default_factory=True)
+        if isinstance(default, Path):
+            default = Path("~", default.relative_to(Path.home()))
         shown = ",".join(default) if isinstance(default, tuple) else str(default if default is not None else "")
         alias = field.validation_alias
-        shown = shown.replace(str(Path.home()), "~")
         rows.append(
             (
                 str(alias.choices[0]) if isinstance(alias, AliasChoices) else variable(name),

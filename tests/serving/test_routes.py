@@ -1126,7 +1126,9 @@ def test_a_list_of_keys_that_names_none_does_not_open_the_service(monkeypatch: p
         read_settings()
 
 
-def test_every_setting_is_documented() -> None:
+@pytest.mark.parametrize("home", ["/", "/data/somebody"])
+def test_every_setting_is_documented(monkeypatch: pytest.MonkeyPatch, home: str) -> None:
+    monkeypatch.setenv("HOME", home)
     page = (Path(__file__).parents[2] / "docs" / "serving.md").read_text(encoding="utf-8")
     for name, default, meaning in listing():
         assert f"| `{name}` | {f'`{default}`' if default else ''} | {meaning} |" in page
