@@ -263,6 +263,7 @@ def serve(
 
 def main() -> None:
     """Run the command line; the console script's entry."""
+    _mend_surroundings()
     if str(Path.cwd()) not in sys.path:  # as it is for `python -m ssad.cli`
         os.environ.setdefault("PYTHONSAFEPATH", "1")  # processes that this one starts import nothing from here either
     warnings.simplefilter("ignore")  # libraries' deprecations are not the user's to mend
@@ -279,6 +280,19 @@ def main() -> None:
             raise
         typer.echo(f"ssad: standard output cannot be written ({error.strerror}).", err=True)
         sys.exit(USER_MISTAKE)
+
+
+def _mend_surroundings() -> None:
+    """Give this process, and those that it starts, what libraries take for granted: three streams and a home."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:  # it was closed; the next file that is opened would get its number
+            stream = Path(os.devnull).open(mode, encoding="utf-8")  # noqa: SIM115  # to the end of the process
+            os.set_inheritable(stream.fileno(), True)
+            setattr(sys, name, stream)
+    try:
+        Path.home()
+    except RuntimeError:  # a user whom the system does not know; such a one's home is / in a container
+        os.environ["HOME"] = "/"
 
 
 def _output_fails() -> bool:

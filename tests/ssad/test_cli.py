@@ -381,6 +381,29 @@ def test_standard_output_that_cannot_be_written_is_told_as_such() -> None:
     assert told.stderr == "ssad: standard output cannot be written (No space left on device).\n"
 
 
+def test_a_user_whom_the_system_does_not_know_gets_an_answer(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.delenv("HOME")
+    unknown = """
+import pwd
+def getpwuid(uid): raise KeyError(f"getpwuid(): uid not found: {uid}")
+pwd.getpwuid = getpwuid
+from ssad.cli import main
+main()
+"""
+    done = run_python("-c", unknown, "serve", "--help", cwd=tmp_path, env=environment("sqlite:///runs.db"))
+    assert done.returncode == 0, done.stderr
+    assert "(~/.cache/ssad/serving)" in done.stdout
+
+
+@pytest.mark.slow
+def test_training_needs_no_stream_to_be_open(tracking: str, small: Path, tmp_path: Path) -> None:
+    train = [sys.executable, "-m", "ssad.cli", "train", "--dataset", str(small), "--max-epochs", "1"]
+    closed = ["sh", "-c", 'exec "$@" <&- >&- 2>&-', "sh"]
+    done = subprocess.run([*closed, *train], env=environment(tracking), check=False)
+    assert done.returncode == 0
+    assert [version.name for version in MlflowClient(tracking).search_model_versions()] == ["ssad"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
