@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import re
+import shutil
 import subprocess
 import sys
+import tarfile
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -157,3 +160,17 @@ def test_no_tracked_file_names_a_folder_of_one_machine() -> None:
     guilty = [name for name in tracked_files() if (PROJECT / name).is_file()]
     guilty = [name for name in guilty if folders.search((PROJECT / name).read_bytes())]
     assert guilty == []
+
+
+def test_a_source_distribution_holds_every_tracked_file(tmp_path: Path) -> None:
+    tracked = {name for name in tracked_files() if (PROJECT / name).is_file()}
+    for name in tracked:
+        copy = tmp_path / "checkout" / name
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(PROJECT / name, copy)
+    build = ("-c", f"from setuptools.build_meta import build_sdist; build_sdist({str(tmp_path)!r})")
+    subprocess.run([sys.executable, *build], cwd=tmp_path / "checkout", capture_output=True, check=True)
+    (distribution,) = tmp_path.glob("ssad-*.tar.gz")
+    with tarfile.open(distribution) as archive:
+        held = {name.partition("/")[2] for name in archive.getnames()}
+    assert tracked - held == set()
