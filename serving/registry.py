@@ -44,6 +44,12 @@ _serve_questions()
 """
 """What the child of an installed copy runs: nothing from the current folder; Python 3.10 has no `PYTHONSAFEPATH`."""
 
+REMEDIES = {
+    401: "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN",
+    403: "ask its administrator for the permission READ on the registered model",
+}
+"""What to do about a status of the registry's; about others, to see whether it runs and has the version."""
+
 
 class Registry:
     """The registry that the settings name."""
@@ -110,6 +116,7 @@ def _resolve_over_http(settings: Settings, uri: ModelUri) -> Version:
     user, password = os.environ.get("MLFLOW_TRACKING_USERNAME"), os.environ.get("MLFLOW_TRACKING_PASSWORD")
     token = os.environ.get("MLFLOW_TRACKING_TOKEN")
     insecure = os.environ.get("MLFLOW_TRACKING_INSECURE_TLS", "").lower() in ("1", "true")
+    status = 0
     try:
         answer = requests.get(
             url,
@@ -119,16 +126,23 @@ def _resolve_over_http(settings: Settings, uri: ModelUri) -> Version:
             verify=os.environ.get("MLFLOW_TRACKING_SERVER_CERT_PATH") or not insecure,
             timeout=settings.registry_timeout_seconds,
         )
-        document = answer.json()
+        status = answer.status_code
         if answer.ok:
-            return _identified(document["model_version"])
-        reason = f"{answer.status_code} {document.get('message', '')}"
+            return _identified(answer.json()["model_version"])
+        reason = f"{status} {_message(answer)}".rstrip()
     except (requests.RequestException, ValueError, KeyError, TypeError, AttributeError) as error:
         reason = type(error).__name__
     raise TrackingError(
         f"the registry at {without_secrets(settings.registry_uri)} does not tell which version {uri} is "
-        f"({reason[:200]}); check that it runs and has it."
+        f"({reason[:200]}); {REMEDIES.get(status, 'check that it runs and has it')}."
     )
+
+
+def _message(answer: Any) -> str:
+    """What a refusal says; nothing where it is no document of MLflow's, as a login's page or a proxy's."""
+    with suppress(ValueError, AttributeError):
+        return str(answer.json().get("message", ""))
+    return ""
 
 
 def _identified(found: dict[str, Any]) -> Version:

@@ -390,6 +390,32 @@ def test_a_version_is_the_same_whether_a_server_or_mlflow_is_asked(registry: Reg
     assert told[0].identity != told[1].identity
 
 
+@pytest.mark.parametrize(
+    ("status", "sentence"),
+    [
+        (401, r"\(401\); set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN"),
+        (403, r"\(403\); ask its administrator for the permission READ on the registered model\.$"),
+        (502, r"\(502\); check that it runs and has it\.$"),
+    ],
+)
+def test_a_refusal_in_plain_words_is_told_by_its_status_and_what_to_do(
+    monkeypatch: pytest.MonkeyPatch, status: int, sentence: str
+) -> None:
+    class Refusing(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(status)
+            self.end_headers()
+            self.wfile.write(b"You are not authenticated.")  # as MLflow's basic-auth app does: no JSON
+
+        def log_message(self, *_: object) -> None:
+            """Nothing on the way to standard error."""
+
+    with web_server(Refusing) as address:
+        monkeypatch.setenv("MLFLOW_REGISTRY_URI", address)
+        with pytest.raises(TrackingError, match=sentence):
+            _resolve_over_http(read_settings(), ModelUri(MODEL, alias=ALIAS))
+
+
 @pytest.mark.usefixtures("in_process")
 def test_a_version_that_was_served_comes_back_whatever_columns_it_needs(registry: Registry, tmp_path: Path) -> None:
     registry.promote("other-columns")
