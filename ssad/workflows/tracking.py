@@ -27,6 +27,7 @@ from mlflow.data.pandas_dataset import PandasDataset, from_pandas
 from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 from mlflow.models import infer_signature
+from mlflow.utils.autologging_utils import disable_autologging
 from mlflow.utils.mlflow_tags import MLFLOW_PROJECT_ENTRY_POINT
 from sqlalchemy import make_url
 from sqlalchemy.exc import SQLAlchemyError
@@ -81,6 +82,9 @@ TYPED_ROWS = 1000
 def tracked_run(entry_point: str, system_metrics: bool = True) -> Iterator[Run]:
     """The run that `mlflow run` opened, or a new one; FAILED if the body raises, KILLED if a signal ends it.
 
+    Where the caller has a run of its own it is a child of that one. What libraries log by themselves is left out
+    (`mlflow.autolog`): a forest that only starts a training would be a model of its run, beside the one it registers.
+
     Args:
         entry_point: its name in `MLproject`; a tag of the run, as `mlflow run` has it.
         system_metrics: whether to log the load of the machine meanwhile. Not around `mlflow.models.evaluate`:
@@ -98,7 +102,11 @@ def tracked_run(entry_point: str, system_metrics: bool = True) -> Iterator[Run]:
     try:
         make_database(mlflow.get_tracking_uri())
         # Progress and MLflow's own words go to standard error: a pipe that nobody reads ends no training.
-        with redirect_stdout(sys.stderr), mlflow.start_run(log_system_metrics=system_metrics) as run:
+        with (
+            redirect_stdout(sys.stderr),
+            disable_autologging(),
+            mlflow.start_run(nested=True, log_system_metrics=system_metrics) as run,
+        ):
             try:
                 mlflow.set_tags(git_state() | {MLFLOW_PROJECT_ENTRY_POINT: entry_point})
                 with ends(run.info.run_id):

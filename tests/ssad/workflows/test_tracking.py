@@ -15,6 +15,8 @@ import mlflow
 import pandas as pd
 import pytest
 from mlflow import MlflowClient
+from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
+from sklearn.ensemble import IsolationForest
 
 from ssad.errors import DatasetError, TrackingError, disk_is_full, without_secrets
 from ssad.loggers.report import report_html
@@ -46,6 +48,35 @@ def test_the_run_says_from_which_code_it_came(tracking: str, monkeypatch: pytest
     assert re.fullmatch(r"[0-9a-f]{40}", tags["mlflow.source.git.commit"])
     assert tags["git.dirty"] in ("true", "false")
     assert tags["mlflow.project.entryPoint"] == "main"
+
+
+def test_a_run_within_the_callers_own_is_its_child_and_ends_alone(tracking: str) -> None:
+    with mlflow.start_run() as parent:
+        with tracked_run("main", system_metrics=False) as child:
+            pass
+        with pytest.raises(DatasetError), tracked_run("evaluate", system_metrics=False) as failed:
+            raise DatasetError("no rows.")
+        with pytest.raises(KeyboardInterrupt), tracked_run("score", system_metrics=False) as killed:
+            raise KeyboardInterrupt
+        active = mlflow.active_run()
+        assert active is not None
+        assert active.info.run_id == parent.info.run_id
+        mlflow.log_param("goes", "on")
+    ended = [MlflowClient(tracking).get_run(run.info.run_id) for run in (child, failed, killed, parent)]
+    assert [run.info.status for run in ended] == ["FINISHED", "FAILED", "KILLED", "FINISHED"]
+    assert [run.data.tags.get(MLFLOW_PARENT_RUN_ID) for run in ended] == [*3 * [parent.info.run_id], None]
+
+
+def test_what_libraries_log_by_themselves_is_no_part_of_a_run(tracking: str) -> None:
+    mlflow.sklearn.autolog(silent=True)
+    try:
+        with tracked_run("main", system_metrics=False) as run:
+            IsolationForest(n_estimators=2).fit([[0.0], [1.0]])
+    finally:
+        mlflow.sklearn.autolog(disable=True, silent=True)
+    logged = MlflowClient(tracking).get_run(run.info.run_id)
+    assert logged.data.params == {}
+    assert not MlflowClient(tracking).search_logged_models([logged.info.experiment_id])
 
 
 @pytest.mark.usefixtures("tracking")
