@@ -34,11 +34,15 @@ from ssad.errors import (
 )
 from ssad.model_uri import ModelUri
 from ssad.workflows.signature import DescribedRows
+from ssad.workflows.tracking import explained, remedy_for
 
 CHAMPION, CHALLENGER, PREVIOUS = "champion", "challenger", "previous"
 
 NO_SUCH_ALIAS = ("INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST")
 """How registries say that there is no such alias, of a model that is there."""
+
+NO_SUCH_MODEL = "RESOURCE_DOES_NOT_EXIST"
+"""How they say that there is no such model."""
 
 NO_NAME = "/:@?#'\""
 """What a registry refuses in a model's name, or takes and no model URI can name."""
@@ -113,9 +117,9 @@ def fetch_model(uri: str, folder: Path) -> FetchedModel:
     except Exception as error:  # each store has exceptions of its own
         if disk_is_full(error, folder):
             raise TrackingError(f"the disk of {folder} is full; make room and run again.") from error
+        remedy = remedy_for(error, "name a version that is there, as in models:/ssad@champion, or a bundle's folder")
         raise TrackingError(
-            f"the model {shown} cannot be loaded ({without_secrets(reason_of(error))}); name a version that is there, "
-            "as in models:/ssad@champion, or a bundle's folder."
+            f"the model {shown} cannot be loaded ({without_secrets(reason_of(error))}); {remedy}."
         ) from error
     flavor = model.flavors.get("python_function", {})
     if flavor.get("loader_module") != LOADER:
@@ -226,7 +230,7 @@ def alias_version(client: MlflowClient, name: str, alias: str) -> ModelVersion |
             return None
         raise TrackingError(
             f"the registry at {without_secrets(mlflow.get_registry_uri())} cannot tell the alias {alias} of {name} "
-            f"({reason_of(error)}); it must be one with aliases, of MLflow 2.3 or newer."
+            f"({reason_of(error)}); {remedy_for(error, 'it must be one with aliases, of MLflow 2.3 or newer')}."
         ) from error
 
 
@@ -239,12 +243,14 @@ def claimed(client: MlflowClient, name: str, run_id: str) -> Iterator[None]:
 
     Raises:
         RefusedError: another run has a claim.
-        TrackingError: there is no such model.
+        TrackingError: there is no such model, or the registry lets this account write nothing on it.
     """
     own = f"{CLAIM}{run_id}"
     try:
         client.set_registered_model_tag(name, own, str(int(time.time())))
     except MlflowException as error:
+        if error.error_code != NO_SUCH_MODEL:
+            raise explained(error) from error
         raise TrackingError(f"there is no registered model {name!r}; train one, or name another.") from error
     try:
         tags = client.get_registered_model(name).tags

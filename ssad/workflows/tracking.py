@@ -47,7 +47,8 @@ LEAST_SERVER = 3
 
 REMEDIES = {
     "UNAUTHENTICATED": "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD",
-    "PERMISSION_DENIED": "this account may not write runs there",
+    "PERMISSION_DENIED": "this account may not do that, ask for the permission EDIT on the experiment and on the "
+    "registered model with the experiment that it is from",
 }
 """What to do about a refusal of the server's, by MLflow's code; of others its words tell."""
 
@@ -285,6 +286,10 @@ def explained(error: Exception) -> SsadError:
             f"MLflow keeps no runs in a folder of files any more, as {uri} is; set MLFLOW_TRACKING_URI to a database "
             "(sqlite:///mlruns.db) or a server."
         )
-    code = error.error_code if isinstance(error, MlflowException) else ""
-    remedy = REMEDIES.get(code, "see what is wrong there, and run again")
+    remedy = remedy_for(error, "see what is wrong there, and run again")
     return TrackingError(f"logging to {uri} failed ({without_secrets(reason_of(error))}); {remedy}.")
+
+
+def remedy_for(error: Exception, otherwise: str) -> str:
+    """What to do about a failure of a store's: what mends a refusal of this account, else what the caller has."""
+    return REMEDIES.get(getattr(error, "error_code", ""), otherwise)

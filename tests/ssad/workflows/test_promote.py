@@ -15,7 +15,7 @@ import pandas as pd
 import pytest
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
-from mlflow.protos.databricks_pb2 import ENDPOINT_NOT_FOUND
+from mlflow.protos.databricks_pb2 import ENDPOINT_NOT_FOUND, PERMISSION_DENIED
 from onnx import helper
 from sklearn.metrics import average_precision_score
 
@@ -444,6 +444,18 @@ def test_a_move_that_fails_half_way_is_undone(
     with pytest.raises(TrackingError, match="went away"):
         promote(PromoteSettings(f"models:/ssad/{version}"))
     assert aliases(own_store) == before
+
+
+@pytest.mark.parametrize("method", ["set_registered_model_tag", "get_model_version_by_alias"])
+def test_a_model_that_may_not_be_written_is_not_called_missing(
+    own_store: MlflowClient, champion: Bundle, monkeypatch: pytest.MonkeyPatch, method: str
+) -> None:
+    def refused(*_: Any) -> None:
+        raise MlflowException("Permission denied", error_code=PERMISSION_DENIED)
+
+    monkeypatch.setattr(MlflowClient, method, refused)
+    with pytest.raises(TrackingError, match=r"\(Permission denied\); this account may not do that, ask"):
+        promote(PromoteSettings("models:/ssad@challenger"))
 
 
 def test_a_registry_without_aliases_is_named(
