@@ -209,8 +209,8 @@ def _train(settings: TrainSettings, tables: Tables, progress: bool) -> TrainResu
             to_mlflow.log_report(mlf_logger)
             model_uri = log_bundle(bundle_path, describe_rows(detector.schema, first, detector.survey.whole))
             tags = registered_tag(bundle_path)
-        too_late_to_stop()
-        registered = register(model_uri, settings.model_name, _description(settings, detector), tags)
+            too_late_to_stop()
+            registered = register(model_uri, settings.model_name, _description(settings, detector), tags)
     region_shares = detector.curve.thresholds.shares(detector.training_scores)
     return TrainResult(run_id, registered, detector, metrics, region_shares)
 

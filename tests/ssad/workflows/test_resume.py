@@ -22,6 +22,7 @@ import torch
 from lightning.pytorch.loggers import MLFlowLogger
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import PERMISSION_DENIED
 
 from ssad.detectors import PRESETS, FitSettings, FittedDetector, Hardware, fit_detector
 from ssad.errors import DatasetError, SettingsError, TrackingError, TrainingError
@@ -310,3 +311,21 @@ def test_a_digest_sees_the_last_of_many_rows(tracking: str) -> None:
         assert inputs is not None
         digests.append(inputs.dataset_inputs[0].dataset.digest)
     assert len(set(digests)) == 2
+
+
+def test_a_training_whose_version_is_refused_is_not_lost(
+    small: Path, tracking: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(*_: object) -> None:
+        raise MlflowException("Permission denied", error_code=PERMISSION_DENIED)
+
+    settings = TrainSettings(str(small), fit=FitSettings("radon", max_epochs=4, every_n_epochs=1))
+    with monkeypatch.context() as patch:
+        patch.setattr(MlflowClient, "create_registered_model", refused)
+        with pytest.raises(TrackingError, match=r"ask for the permission EDIT .*; train goes on with --resume \w+\.$"):
+            train(settings, progress=False)
+    (run,) = MlflowClient(tracking).search_runs(["0"])
+    assert run.info.status == "FAILED"
+    resumed = train(replace(settings, resume=run.info.run_id, model_name="another"), progress=False)
+    assert (resumed.registered.name, resumed.registered.version) == ("another", "1")
+    assert len(MlflowClient(tracking).get_metric_history(resumed.run_id, "train_loss")) == 1  # from its last checkpoint
