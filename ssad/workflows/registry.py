@@ -47,6 +47,9 @@ NO_SUCH_MODEL = "RESOURCE_DOES_NOT_EXIST"
 NO_NAME = "/:@?#'\""
 """What a registry refuses in a model's name, or takes and no model URI can name."""
 
+NAME_LENGTH = 256
+"""Characters of a model's name that MLflow's tables have room for; SQLite, unlike other databases, does not count."""
+
 CLAIM = "ssad.promotion."
 CLAIM_SECONDS = 3600
 """A claim older than this is of a promoter that was killed; one as far in the future, or of no time, is of none."""
@@ -57,9 +60,11 @@ SCORING_PACKAGES = ("mlflow", "numpy", "onnxruntime", "pandas", "lazy-loader")
 
 def name_problems(name: str) -> list[str]:
     """Why a registry would refuse this name of a model: said before the work, not after it."""
-    if name.strip() and not any(sign in name for sign in NO_NAME):
+    fits = name.strip() and name.isprintable() and len(name) <= NAME_LENGTH
+    if fits and not any(sign in name for sign in NO_NAME):
         return []
-    return [f"model_name must be a name without any of {' '.join(NO_NAME)}, got {name!r}"]
+    expected = f"a name of up to {NAME_LENGTH} printable characters without any of {' '.join(NO_NAME)}"
+    return [f"model_name must be {expected}, got {name!r}"]
 
 
 @dataclass(frozen=True)

@@ -224,6 +224,7 @@ def test_a_loss_that_is_not_finite_names_the_epoch(refusal: Refusal, small: Path
         ("--model-name", "a/b"),
         ("--model-name", "a@b"),
         ("--model-name", "a?b"),
+        ("--model-name", 257 * "a"),
         ("--model-name", ""),
     ],
 )
@@ -231,6 +232,11 @@ def test_a_setting_out_of_its_range_is_named(refusal: Refusal, small: Path, opti
     sentence = refusal("train", "--dataset", str(small), option, value)
     assert option.removeprefix("--").replace("-", "_") in sentence
     assert value in sentence
+
+
+def test_a_models_name_that_cannot_be_printed_is_refused(refusal: Refusal, small: Path) -> None:
+    sentence = refusal("train", "--dataset", str(small), "--model-name", "a\tb")
+    assert "printable characters" in sentence
 
 
 @pytest.mark.parametrize("arguments", [["train"], ["serve", "--port", "abc"], ["train", "--dataset"], ["tarin"]])
