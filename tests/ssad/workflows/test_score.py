@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import errno
 import shutil
-import subprocess
+import signal
 import sys
-import time
 from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
@@ -33,7 +32,7 @@ from ssad.workflows.score import ScoreSettings, score
 from ssad.workflows.score_spark import for_spark
 from ssad.workflows.signature import describe_rows
 from ssad.workflows.train import TrainSettings, prepare
-from tests.ssad.workflows.support import QUIET_SPARK, SERVER_SECONDS, environment, file_server
+from tests.ssad.workflows.support import QUIET_SPARK, environment, file_server, run_python
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -176,28 +175,23 @@ def test_a_scoring_that_is_killed_leaves_no_output_and_goes_on(
 ) -> None:
     output, partial = tmp_path / "scores", tmp_path / "scores.partial"
     program = f"""
-import time
+import os, signal
 from ssad.datasets import stream
 from ssad.workflows import score as scoring
 stream.BATCH_ROWS, scoring.BATCH_ROWS, scoring.PART_BATCHES = {BATCH}, {BATCH}, {PART}
-whole = scoring.score_batch
-def slowed(batch, *arguments):
-    time.sleep(0.05)
+whole, scored = scoring.score_batch, []
+def killed(batch, *arguments):
+    scored.append(len(batch))
+    if len(scored) == {2 * PART + 3}:
+        os.kill(os.getpid(), signal.SIGKILL)
     return whole(batch, *arguments)
-scoring.score_batch = slowed
+scoring.score_batch = killed
 scoring.score(scoring.ScoreSettings({CHAMPION!r}, {dataset!r}, {str(output)!r}), progress=False)
 """
-    uri = own_store._tracking_client.tracking_uri
-    with subprocess.Popen([sys.executable, "-c", program], cwd=tmp_path, env=environment(uri)) as process:
-        deadline = time.monotonic() + SERVER_SECONDS
-        while not list(partial.glob("part-*")):
-            assert process.poll() is None
-            assert time.monotonic() < deadline
-            time.sleep(0.01)  # between two looks; the deadline decides
-        process.kill()
+    done = run_python("-c", program, cwd=tmp_path, env=environment(own_store._tracking_client.tracking_uri))
+    assert done.returncode == -signal.SIGKILL, done.stderr
     assert not output.exists()
-    done = len(list(partial.glob("part-*")))
-    assert 1 <= done < ROWS / (BATCH * PART)
+    assert len(list(partial.glob("part-*"))) == 2
     score(settings(dataset, tmp_path), progress=False)
     assert_scores(output, champion, rows)
     assert not partial.exists()
