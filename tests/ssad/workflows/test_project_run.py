@@ -28,8 +28,8 @@ BIN = str(Path(sys.executable).parent)
 
 
 def visible_names(folder: Path) -> list[str]:
-    """What lies in a folder, without the caches of tools that run beside."""
-    return sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
+    """What lies in a folder, without what tools that run beside make: caches, and the site in `build`."""
+    return sorted(path.name for path in folder.iterdir() if not path.name.startswith(".") and path.name != "build")
 
 
 def test_mlflow_run_trains_in_the_run_that_it_opened_on_a_server_from_which_it_is_served(
