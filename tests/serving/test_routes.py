@@ -514,6 +514,14 @@ def test_too_many_requests_at_once_are_sent_away_but_probes_and_scrapes(client_o
     assert post(client, sending(), "application/json").status_code == 200
 
 
+@pytest.fixture
+def still(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The clock stands, so that no hour ends between two requests, and with it what was counted of its rate."""
+    now = time.time()
+    monkeypatch.setattr(time, "time", lambda: now)
+
+
+@pytest.mark.usefixtures("still")
 def test_scrapes_take_nothing_of_a_clients_rate_but_need_its_key(client_of: Client) -> None:
     client = client_of(rate_limit="1/hour", api_keys=(hashed("one"),))
     asked = [(path, client.get(path, headers={"X-API-Key": "one"})) for path in 2 * ["/metrics", "/v1/model"]]
@@ -526,6 +534,7 @@ def test_scrapes_take_nothing_of_a_clients_rate_but_need_its_key(client_of: Clie
     assert client.get("/metrics").status_code == 401
 
 
+@pytest.mark.usefixtures("still")
 def test_one_client_may_not_send_more_than_its_rate(client_of: Client, rows: Rows) -> None:
     client = client_of(rate_limit="2/hour")
     answers = [client.post("/v1/score", json={"records": rows}) for _ in range(3)]
@@ -543,6 +552,7 @@ def test_a_client_is_told_when_it_may_come_again(client_of: Client, monkeypatch:
     assert waits[2] - waits[3] == 29 * 60
 
 
+@pytest.mark.usefixtures("still")
 def test_a_key_that_nobody_asked_for_makes_no_other_client(client_of: Client, rows: Rows) -> None:
     client = client_of(rate_limit="2/hour")
     answers = [client.post("/v1/score", json={"records": rows}, headers={"X-API-Key": invented}) for invented in "abc"]
@@ -672,15 +682,12 @@ def test_bodies_that_anybody_may_send_take_no_clients_place(client_of: Client) -
 
 
 @pytest.mark.parametrize(
-    "headers",
-    [
-        delivery("right", 0),
-        delivery("right", int(time.time())) | {"X-MLflow-Signature": "v1,x"},
-        delivery("right", int(time.time())) | {"X-MLflow-Timestamp": ""},
-    ],
+    ("age", "changed"),
+    [(MAX_AGE_SECONDS + 60, {}), (0, {"X-MLflow-Signature": "v1,x"}), (0, {"X-MLflow-Timestamp": ""})],
     ids=["old", "no signature", "no time"],
 )
-def test_a_delivery_that_cannot_be_right_is_not_read(client_of: Client, headers: dict[str, str]) -> None:
+def test_a_delivery_that_cannot_be_right_is_not_read(client_of: Client, age: int, changed: dict[str, str]) -> None:
+    headers = delivery("right", int(time.time()) - age) | changed
     assert status_while_nothing_comes(client_of(webhook_secret="right"), headers) == 401
 
 
