@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from hypothesis import HealthCheck, settings
 
 from tests.back_ends import BACK_END, BACK_ENDS, BackEnd
 from tests.ssad.workflows.support import Store, environment, made_once, run_python
@@ -22,6 +23,11 @@ PROJECT = Path(__file__).parents[1]
 SHARED_DATA = PROJECT.parent / "shared" / "data"
 
 torch.set_num_threads(1)  # small networks: threads cost more than they give, and tests share the machine
+
+# However long an example takes on a busy machine. Every run tries the same ones; `--hypothesis-profile new` others.
+settings.register_profile("new", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("same", settings.get_profile("new"), derandomize=True)
+settings.load_profile("same")
 
 
 def pytest_configure(config: pytest.Config) -> None:

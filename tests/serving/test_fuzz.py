@@ -39,7 +39,7 @@ WHOLE = {
     "json": b'{"records": ' + mixed_table().head(5).to_json(orient="records").encode() + b"}",
 }
 
-several = settings(max_examples=BODIES, deadline=None, suppress_health_check=list(HealthCheck))
+several = settings(max_examples=BODIES, suppress_health_check=list(HealthCheck))
 
 
 @pytest.fixture(scope="module")
@@ -157,7 +157,7 @@ def test_what_the_documentation_allows_never_fails(bundle_folder: Path, tmp_path
     valid = schema[path]["POST"].as_strategy()
     wrong = schema[path]["POST"].as_strategy(generation_mode=schemathesis.GenerationMode.NEGATIVE)
 
-    @settings(max_examples=max(20, BODIES // 10), deadline=None, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=max(20, BODIES // 10), suppress_health_check=list(HealthCheck))
     @given(case=valid | wrong)
     def never_fails(case: schemathesis.Case[Any]) -> None:
         answer = case.call()

@@ -376,7 +376,7 @@ documents = st.one_of(
 )
 
 
-@settings(max_examples=200, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=200, suppress_health_check=list(HealthCheck))
 @given(document=documents)
 def test_no_document_makes_the_service_fail(service: Service, document: Any) -> None:
     body = json.dumps(document)
@@ -387,7 +387,7 @@ def test_no_document_makes_the_service_fail(service: Service, document: Any) -> 
             assert_refused(answer, answer.status_code)
 
 
-@settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=100, suppress_health_check=list(HealthCheck))
 @given(body=st.binary(max_size=60) | st.text(alphabet='amount,count\n"1;', max_size=60).map(str.encode))
 def test_no_csv_makes_the_service_fail(service: Service, body: bytes) -> None:
     answer = service.client.post("/invocations", content=body, headers={"Content-Type": "text/csv"})

@@ -40,7 +40,7 @@ def test_a_split_that_the_data_cannot_give_is_refused_with_counts(pa_train: floa
         controlled_split(ANOMALOUS, 0.5, 0.1, pa_train, 0.0, 0.0, n_rows)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(seed=st.integers(0, 2**32 - 1), rows=st.integers(40, 500), every=st.integers(2, 20))
 def test_a_held_out_part_is_disjoint_and_stratified(seed: int, rows: int, every: int) -> None:
     anomalous = np.arange(rows) % every == 0
@@ -55,7 +55,7 @@ def test_too_few_rows_to_hold_some_out_are_refused() -> None:
         holdout_split(12, None, 0.3, 0)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(contamination=st.floats(0, 0.19), seed=st.integers(0, 2**32 - 1))
 def test_thinning_keeps_every_normal_row_and_reaches_the_share(contamination: float, seed: int) -> None:
     kept = thin_anomalies(ANOMALOUS, contamination, seed)

@@ -304,7 +304,7 @@ def test_what_is_no_data_module_is_refused_with_what_makes_one(other: Any) -> No
         SelfSupervisionDataModule(other)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(seed=st.integers(0, 10_000), rows=st.integers(1, 60), batch_size=st.integers(1, 20))
 def test_confidence_stays_with_its_row_however_rows_are_shuffled(seed: int, rows: int, batch_size: int) -> None:
     module = SelfSupervisionDataModule(Numbered(rows, batch_size))
@@ -343,7 +343,7 @@ def test_a_stretch_of_rows_is_not_copied() -> None:
     assert rows[slice(2, 5)]["data"].data_ptr() == rows.dataset.data[2:].data_ptr()
 
 
-every_split = settings(max_examples=50, deadline=None)(
+every_split = settings(max_examples=50)(
     given(rows=st.integers(1, 50), batch_size=st.integers(1, 20), ranks=st.integers(1, 4))
 )
 

@@ -57,7 +57,7 @@ def test_an_analyzer_keeps_the_contract(make: Make) -> None:
 
 
 @every_analyzer
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(
     scores=st.lists(st.floats(-1e6, 1e6).map(lambda x: round(x, 3)), min_size=1, max_size=60),
     current=st.sampled_from(CURRENT),

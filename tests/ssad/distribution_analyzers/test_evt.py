@@ -124,7 +124,7 @@ def test_t_q_below_u_is_raised_to_u() -> None:
     assert normal == abnormal == pytest.approx(np.quantile(scores, 0.75))
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(
     seed=st.integers(0, 10_000),
     rows=st.integers(1, 300),

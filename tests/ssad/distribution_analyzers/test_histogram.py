@@ -232,7 +232,7 @@ def test_a_spike_of_repeated_rows_is_not_taken_for_the_main_population(current: 
     assert 1 < normal <= abnormal < 20
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.lists(st.floats(-1e3, 1e3), min_size=1, max_size=60))
 def test_the_first_analysis_calls_at_least_half_of_the_rows_normal(scores: list[float]) -> None:
     normal, _ = thresholds(TriangularThresholding("sturges"), scores)

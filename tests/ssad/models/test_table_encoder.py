@@ -117,7 +117,7 @@ def test_a_table_of_some_kinds_alone_is_encoded(columns: list[str]) -> None:
     assert torch.isfinite(found).all()
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(
     full=st.one_of(st.none(), st.floats(), st.integers(-(10**300), 10**300)),
     gaps=st.one_of(st.none(), st.floats()),
