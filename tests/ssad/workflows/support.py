@@ -108,12 +108,20 @@ def run_python(*arguments: str, cwd: Path, env: dict[str, str]) -> subprocess.Co
     )
 
 
+_HELD: list[socket.socket] = []
+
+
 def free_port() -> int:
-    """A port that nothing listens at."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port: int = listener.getsockname()[1]
-        return port
+    """A port that nothing listens at, for a server that sets SO_REUSEADDR, as all do here.
+
+    It is held to this process's end by a socket that does not listen: nobody is given it before the server is there.
+    """
+    held = socket.socket()
+    held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    held.bind(("127.0.0.1", 0))
+    _HELD.append(held)
+    port: int = held.getsockname()[1]
+    return port
 
 
 @contextmanager
