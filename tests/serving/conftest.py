@@ -19,7 +19,7 @@ from ssad.bundle import Bundle
 from ssad.detectors import FitSettings, fit_detector
 from tests.back_ends import BackEnd
 from tests.conftest import default_store
-from tests.serving.support import DAMAGES, GOOD, Registry, Running, running_service
+from tests.serving.support import DAMAGES, GOOD, SECONDS, Registry, Running, running_service
 from tests.ssad.workflows.support import environment, free_port, made_once, real_server, run_python
 
 KINDS = {"amount": "numeric", "count": "numeric", "paid": "boolean", "day": "date", "kind": "categorical"}
@@ -85,7 +85,7 @@ def service(
     url = f"http://127.0.0.1:{port}"
     with (
         real_server(command, f"{url}/health", folder, env) as process,
-        httpx.Client(base_url=url, timeout=60) as client,
+        httpx.Client(base_url=url, timeout=SECONDS) as client,
     ):
         yield Service(client, Bundle(Path(model) / "data" / "bundle"), rows, process.pid)
 
@@ -122,6 +122,5 @@ def registry(back_end: BackEnd, bundle_folder: Path, tmp_path_factory: pytest.Te
 @pytest.fixture(scope="session")
 def following(registry: Registry, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     """A service that follows the registry."""
-    folder = tmp_path_factory.mktemp("following")
-    with running_service(registry.uri, folder, SSAD_SERVE_FETCH_TIMEOUT_SECONDS="20") as running:  # one never ends
+    with running_service(registry.uri, tmp_path_factory.mktemp("following")) as running:
         yield running

@@ -26,7 +26,7 @@ from tests.ssad.workflows.support import endless, environment, free_port, real_s
 
 MODEL, ALIAS = "payments", "champion"
 SECRET = "shared with the registry"
-SECONDS = 60.0
+SECONDS = 300.0
 """Deadline of everything that is waited for."""
 
 
@@ -215,7 +215,6 @@ def service_environment(uri: str, cache: Path, **more: str) -> dict[str, str]:
     settings = {
         "SSAD_SERVE_CACHE": str(cache),
         "SSAD_SERVE_POLL_SECONDS": "0.2",
-        "SSAD_SERVE_REGISTRY_TIMEOUT_SECONDS": "1",
         "SSAD_SERVE_DRAIN_SECONDS": "0",
         "SSAD_SERVE_WEBHOOK_SECRET": SECRET,
         "SSAD_SERVE_ADMIN_KEY": "8c6976e5b5410415bde908bd4dee15dfb167a9c873fc4bb8a81f6f2ab448a918",  # of admin
@@ -239,7 +238,7 @@ def running_service(
     url = f"{scheme}://127.0.0.1:{port}"
     with (
         real_server(command, f"{url}/startupz", folder, service_environment(uri, cache, **more)) as process,
-        httpx.Client(base_url=url, timeout=30) as client,
+        httpx.Client(base_url=url, timeout=SECONDS) as client,
     ):
         yield Running(client, process, cache)
 

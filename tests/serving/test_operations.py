@@ -24,7 +24,7 @@ from serving.main import bound_socket, listen
 from serving.settings import read_settings
 from serving.state import Service
 from ssad.errors import SettingsError
-from tests.serving.support import Registry, certificate, running_service, service_environment, until
+from tests.serving.support import SECONDS, Registry, certificate, running_service, service_environment, until
 from tests.ssad.workflows.support import free_port, run_python, web_server
 
 pytestmark = [
@@ -41,6 +41,7 @@ FAKETIME = Path("/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1")
 def test_a_client_that_trusts_its_certificate_is_answered_over_tls(
     registry: Registry, rows: Rows, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    registry.promote("first")
     issued = certificate(tmp_path)
     with monkeypatch.context() as trusting:
         trusting.setenv("SSL_CERT_FILE", str(tmp_path / "authority.pem"))  # which httpx reads
@@ -143,6 +144,7 @@ def collector() -> Iterator[Collector]:
 def test_each_request_is_a_span_that_says_nothing_of_its_rows(
     registry: Registry, rows: Rows, collector: Collector, tmp_path: Path
 ) -> None:
+    registry.promote("first")
     endpoint = f"{collector.address}/v1/traces"
     trace = "0af7651916cd43dd8448eb211c80319c"
     headers = {"traceparent": f"00-{trace}-b7ad6b7169203331-01", "X-API-Key": "a secret", "User-Agent": "a client"}
@@ -153,7 +155,7 @@ def test_each_request_is_a_span_that_says_nothing_of_its_rows(
         assert running.client.get("/4111-1111", headers={"tracestate": "a=secret"}).status_code == 404
         running.client.get("/livez")
         running.process.send_signal(signal.SIGTERM)
-        assert running.process.wait(30) == 0  # what was not sent yet is sent at the end
+        assert running.process.wait(SECONDS) == 0  # what was not sent yet is sent at the end
     spans = sorted(collector.spans, key=lambda span: span.start_time_unix_nano)
     assert [span.trace_id.hex() == trace for span in spans] == [True, False, False]
     told = [[span.name, *(_value(attribute.value) for attribute in span.attributes)] for span in spans]
@@ -180,7 +182,7 @@ def test_a_registry_that_is_killed_is_survived_and_followed_again_without_a_secr
     with other.running() as process, running_service(uri, tmp_path) as running:
         os.killpg(process.pid, signal.SIGKILL)
         until(lambda: running.client.get("/readyz").json()["stale"], "it says that it is stale")
-        assert running.metric('ssad_registry_polls_total{result="failed"}') > 0
+        until(lambda: running.metric('ssad_registry_polls_total{result="failed"}') > 0, "that is counted")
         answer = running.client.post("/v1/score", json={"records": rows})
         assert (answer.status_code, answer.headers["x-model-version"]) == (200, registry.versions["first"])
         bad = {"records": [{**rows[0], "amount": "4111-1111"}]}

@@ -15,6 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.serving.conftest import KINDS, Service
+from tests.serving.support import SECONDS
 
 pytestmark = [
     pytest.mark.slow,
@@ -344,7 +345,7 @@ def test_a_content_length_that_is_none_is_refused(service: Service, length: str)
 
     host, port = service.client.base_url.host, service.client.base_url.port
     assert port is not None
-    with socket.create_connection((host, port), timeout=10) as connection:
+    with socket.create_connection((host, port), timeout=SECONDS) as connection:
         connection.sendall(f"POST /v1/score HTTP/1.1\r\nHost: x\r\nContent-Length: {length}\r\n\r\n".encode())
         assert connection.recv(1000).split(b" ")[1].startswith(b"4")
 
