@@ -13,7 +13,7 @@ from mlflow import MlflowClient
 from nbclient import NotebookClient
 
 from tests.conftest import PROJECT, small_table
-from tests.ssad.workflows.support import QUIET_LIBRARIES, environment, run_python
+from tests.ssad.workflows.support import PROCESS_SECONDS, QUIET_LIBRARIES, environment, run_python
 
 pytestmark = [
     *QUIET_LIBRARIES,
@@ -64,6 +64,7 @@ def test_the_quickstart_notebook_runs_from_its_first_cell_to_its_last() -> None:
     notebook = nbformat.read(  # type: ignore[no-untyped-call]  # nbformat does not type it
         EXAMPLES / "quickstart.ipynb", as_version=4
     )
-    NotebookClient(notebook, timeout=300, resources={"metadata": {"path": str(EXAMPLES)}}).execute()
+    resources = {"metadata": {"path": str(EXAMPLES)}}
+    NotebookClient(notebook, timeout=PROCESS_SECONDS, startup_timeout=PROCESS_SECONDS, resources=resources).execute()
     cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
     assert [cell.execution_count for cell in cells] == list(range(1, len(cells) + 1))

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+
+from tests.conftest import PROJECT
+from tests.ssad.workflows.support import environment, run_python
 
 HEAVY = {"torch", "lightning", "pytorch_lightning", "sklearn", "scipy", "matplotlib", "mlflow", "pandas"}
 
@@ -24,7 +25,8 @@ HEAVY = {"torch", "lightning", "pytorch_lightning", "sklearn", "scipy", "matplot
 )
 def test_importing_it_loads_nothing_of_training(module: str, needed: set[str]) -> None:
     program = f"import sys, {module}; print(*{{name.partition('.')[0] for name in sys.modules}})"
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True)
+    done = run_python("-c", program, cwd=PROJECT, env=environment(""))
+    assert done.returncode == 0, done.stderr
     assert set(done.stdout.split()) & HEAVY == needed
 
 
@@ -32,5 +34,6 @@ def test_importing_it_loads_nothing_of_training(module: str, needed: set[str]) -
 def test_onnxruntime_tells_nobody_of_what_it_runs(module: str, tmp_path: Path) -> None:
     settings = {name: value for name, value in os.environ.items() if name != "ORT_DISABLE_TELEMETRY"}
     program = f"import {module}, onnxruntime"
-    subprocess.run([sys.executable, "-c", program], env=settings | {"HOME": str(tmp_path)}, timeout=60, check=True)
+    done = run_python("-c", program, cwd=PROJECT, env=settings | {"HOME": str(tmp_path)})
+    assert done.returncode == 0, done.stderr
     assert not list(tmp_path.rglob(".onnxruntime"))  # where it keeps the machine's id, and what it could not send yet

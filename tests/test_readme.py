@@ -16,7 +16,14 @@ import pytest
 from ssad.workflows.registry import Registered
 from ssad.workflows.summary import next_step
 from tests.conftest import PROJECT
-from tests.ssad.workflows.support import QUIET_LIBRARIES, Store, environment, free_port, real_server
+from tests.ssad.workflows.support import (
+    PROCESS_SECONDS,
+    QUIET_LIBRARIES,
+    Store,
+    environment,
+    free_port,
+    real_server,
+)
 
 pytestmark = [*QUIET_LIBRARIES, pytest.mark.slow]
 
@@ -44,7 +51,7 @@ def shell(command: str, cwd: Path, uri: str) -> subprocess.CompletedProcess[str]
         env=environment(uri, PATH=path, SSAD_SERVE_CACHE=str(cwd / "cache")),
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=PROCESS_SECONDS,
         check=False,
     )
 

@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from tests.ssad.workflows.support import PROCESS_SECONDS
+
 TWO_PROCESSES = """
 import sys
 from types import SimpleNamespace
@@ -33,4 +35,4 @@ assert torch.equal(torch.rand(3), drawn)
 def test_every_process_draws_on_as_it_would_have(tmp_path: Path) -> None:
     command = [sys.executable, "-c", TWO_PROCESSES]
     both = [subprocess.Popen([*command, str(rank), str(tmp_path / "store")]) for rank in range(2)]
-    assert [process.wait(timeout=120) for process in both] == [0, 0]
+    assert [process.wait(timeout=PROCESS_SECONDS) for process in both] == [0, 0]

@@ -20,7 +20,15 @@ from mlflow import MlflowClient
 from ssad.bundle import Bundle
 from ssad.detectors import FitSettings, FittedDetector, fit_detector
 from ssad.workflows.train import TrainSettings, prepare
-from tests.ssad.workflows.support import QUIET_SPARK, Store, environment, free_port, real_server, run_python
+from tests.ssad.workflows.support import (
+    PROCESS_SECONDS,
+    QUIET_SPARK,
+    Store,
+    environment,
+    free_port,
+    real_server,
+    run_python,
+)
 
 pytestmark = QUIET_SPARK
 
@@ -148,7 +156,7 @@ def test_mlflows_own_server_scores_as_the_network(
     mlflow_server: str, rows: pd.DataFrame, expected: pd.DataFrame
 ) -> None:
     content = {"dataframe_split": json.loads(rows.to_json(orient="split", double_precision=15))}
-    answer = httpx.post(f"{mlflow_server}/invocations", json=content, timeout=60)
+    answer = httpx.post(f"{mlflow_server}/invocations", json=content, timeout=PROCESS_SECONDS)
     assert answer.status_code == 200, answer.text
     assert_same(answer.json()["predictions"], expected)
 
@@ -164,7 +172,7 @@ def service(store: Store, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
 
 @pytest.mark.slow
 def test_the_service_scores_as_the_network(service: str, rows: pd.DataFrame, expected: pd.DataFrame) -> None:
-    answer = httpx.post(f"{service}/v1/score", json={"records": rows.to_dict("records")}, timeout=60)
+    answer = httpx.post(f"{service}/v1/score", json={"records": rows.to_dict("records")}, timeout=PROCESS_SECONDS)
     assert answer.status_code == 200, answer.text
     assert_same(answer.json()["predictions"], expected)
     assert answer.json()["model"] == {"name": "ssad", "version": "1"}
@@ -177,9 +185,9 @@ def test_the_service_answers_invocations_as_the_network(
     text = io.StringIO()
     rows.to_csv(text, index=False)
     split = {"dataframe_split": {"columns": list(rows), "data": rows.to_numpy().tolist()}}
-    as_json = httpx.post(f"{service}/invocations", json=split, timeout=60)
+    as_json = httpx.post(f"{service}/invocations", json=split, timeout=PROCESS_SECONDS)
     as_csv = httpx.post(
-        f"{service}/invocations", content=text.getvalue(), headers={"Content-Type": "text/csv"}, timeout=60
+        f"{service}/invocations", content=text.getvalue(), headers={"Content-Type": "text/csv"}, timeout=PROCESS_SECONDS
     )
     for answer in (as_json, as_csv):
         assert answer.status_code == 200, answer.text
@@ -190,7 +198,7 @@ def test_the_service_answers_invocations_as_the_network(
 def test_the_service_explains_as_mlflows_own_server_does(mlflow_server: str, service: str, rows: pd.DataFrame) -> None:
     content = {"dataframe_records": rows.head(9).to_dict("records"), "params": {"explain": 2}}
     found, wanted = (
-        pd.DataFrame(httpx.post(f"{url}/invocations", json=content, timeout=60).json()["predictions"])
+        pd.DataFrame(httpx.post(f"{url}/invocations", json=content, timeout=PROCESS_SECONDS).json()["predictions"])
         for url in (service, mlflow_server)
     )
     assert list(found) == list(wanted)

@@ -32,7 +32,7 @@ from ssad.workflows.registry import FetchedModel, claimed, fetch_model, log_bund
 from ssad.workflows.scored_table import MIN_UNLABELLED_ROWS
 from ssad.workflows.signature import describe_rows
 from ssad.workflows.train import TrainSettings, prepare
-from tests.ssad.workflows.support import QUIET_LIBRARIES
+from tests.ssad.workflows.support import PROCESS_SECONDS, QUIET_LIBRARIES
 
 pytestmark = [*QUIET_LIBRARIES, pytest.mark.filterwarnings("ignore::ResourceWarning")]
 
@@ -411,7 +411,7 @@ def test_two_claims_are_never_held_at_once(own_store: MlflowClient) -> None:
 
     def promoter(name: str) -> None:
         for turn in range(5):
-            start.wait(60)
+            start.wait(PROCESS_SECONDS)
             try:
                 with claimed(own_store, "ssad", f"{name}{turn}"):
                     inside.append(name)
@@ -424,7 +424,7 @@ def test_two_claims_are_never_held_at_once(own_store: MlflowClient) -> None:
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(120)
+        thread.join()
     assert set(together) <= {1}
 
 

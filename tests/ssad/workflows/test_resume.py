@@ -32,11 +32,9 @@ from ssad.workflows import resume
 from ssad.workflows.resume import HEARTBEAT, PROCESS, RESUMES, newest_checkpoint, process_name
 from ssad.workflows.tracking import log_dataset
 from ssad.workflows.train import TrainSettings, prepare, train
-from tests.ssad.workflows.support import QUIET_LIBRARIES, environment
+from tests.ssad.workflows.support import PROCESS_SECONDS, QUIET_LIBRARIES, environment
 
 pytestmark = QUIET_LIBRARIES
-
-DEADLINE_SECONDS = 200.0
 
 Begin = Callable[[TrainSettings], str]
 
@@ -168,7 +166,7 @@ def test_a_killed_run_is_resumed_to_the_same_bundle(small: Path, tracking: str) 
         [*command, "--max-epochs", "8", "--every-n-epochs", "1"],
         env=environment(tracking),
         capture_output=True,
-        timeout=DEADLINE_SECONDS,
+        timeout=PROCESS_SECONDS,
         check=False,
     )
     assert done.returncode == -signal.SIGKILL, done.stderr.decode()

@@ -24,8 +24,6 @@ from tests.ssad.workflows.support import PROCESS_SECONDS, QUIET_LIBRARIES, endle
 
 pytestmark = [*QUIET_LIBRARIES, pytest.mark.slow]
 
-ENDING_SECONDS = 120.0
-
 TWO = ("--devices", "2", "--strategy", "ddp")
 
 
@@ -66,7 +64,7 @@ def left_behind(process: subprocess.Popen[str], tracking: str, run_id: str) -> t
     """What it said at its end, and the state of its run."""
     others = psutil.Process(process.pid).children(recursive=True)
     try:
-        said = process.communicate(timeout=ENDING_SECONDS)[1]
+        said = process.communicate(timeout=PROCESS_SECONDS)[1]
     except subprocess.TimeoutExpired:
         process.send_signal(signal.SIGABRT)  # faulthandler says where every thread is
         process.wait()
@@ -130,7 +128,7 @@ def test_a_signal_ends_a_command_whose_graph_never_ends(small: Path, tracking: s
             assert process.stdout is not None
             assert process.stdout.readline() == "scores\n"
             process.send_signal(signal.SIGTERM)
-            said = process.communicate(timeout=ENDING_SECONDS)[1]
+            said = process.communicate(timeout=PROCESS_SECONDS)[1]
         finally:
             process.kill()
     (run,) = MlflowClient(tracking).search_runs(["0"])
@@ -178,7 +176,7 @@ def test_a_signal_ends_a_process_that_waits_for_another_machine(small: Path, tra
         when_listening(process, port)
         for _ in range(times):
             process.send_signal(signal.SIGTERM)
-        said = process.communicate(timeout=ENDING_SECONDS)[1]
+        said = process.communicate(timeout=PROCESS_SECONDS)[1]
     finally:
         process.kill()
         process.communicate()
