@@ -47,8 +47,8 @@ PAUSE_SECONDS = 0.01
 LOG_END = 4000
 """Characters of a server's log that are shown where it did not do what was waited for."""
 
-SECONDS = 120.0
-"""How long anything may take that is waited for."""
+SECONDS = 600.0
+"""How long anything may take that is waited for, on a busy machine."""
 
 
 class Traffic:
@@ -254,14 +254,13 @@ def main() -> None:
     parser.add_argument("--figure", type=Path, default=Path("closed_loop.png"), help="picture to leave")
     arguments = parser.parse_args()
     setup_logging("ERROR")
-    tracking, service, traffic = free_url(), free_url(), Traffic()
+    tracking, traffic = free_url(), Traffic()
     host, port = tracking.removeprefix("http://").split(":")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         mlflow_server = ["mlflow", "server", "--host", host, "--port", port, "--workers", "1"]
         mlflow_server += ["--backend-store-uri", f"sqlite:///{folder / 'mlflow.db'}"]
         mlflow_server += ["--artifacts-destination", str(folder / "artifacts")]
-        serve = ["ssad.cli", "serve", "--port", service.rsplit(":", 1)[1]]
         settings = {"MLFLOW_TRACKING_URI": tracking, "SSAD_SERVE_POLL_SECONDS": "0.5"}
         settings |= {"SSAD_SERVE_DRIFT_ROWS": str(WINDOW), "SSAD_SERVE_CACHE": str(folder / "cache")}
         with running(mlflow_server, f"{tracking}/health", folder):
@@ -270,6 +269,8 @@ def main() -> None:
             rows.to_parquet(folder / "rows.parquet")
             trained = train(TrainSettings(str(folder / "rows.parquet")), progress=False)
             tell(f"trained on {len(rows):,} unlabelled rows: version {trained.registered.version}")
+            service = free_url()  # not before it is needed: another program may be given it meanwhile
+            serve = ["ssad.cli", "serve", "--port", service.rsplit(":", 1)[1]]
             with running(serve, f"{service}/readyz", folder, **settings):
                 client = Client(service, traffic)
                 client.start()
