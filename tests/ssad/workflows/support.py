@@ -60,7 +60,7 @@ QUIET_SPARK = [
 ]
 """Likewise where Spark runs."""
 
-PROCESS_SECONDS = 600.0
+PROCESS_SECONDS = 1800.0
 """How long a process may take to its end, or a server to its first answer, on a busy machine."""
 
 
