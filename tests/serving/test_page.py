@@ -337,8 +337,7 @@ def test_behind_a_prefix_of_a_proxy_page_and_documentation_ask_the_service(brows
         else:
             route.fulfill(status=404)
 
-    page = browser.new_page()
-    page.set_default_timeout(SECONDS * 1000)
+    page = new_page(browser)
     page.route("**/*", pass_on)
     page.goto(prefix)
     expect(page.locator("#fields input")).to_have_count(5)
