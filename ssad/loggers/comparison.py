@@ -18,6 +18,9 @@ PLOT_QUANTILE = 0.999
 
 SHOWN_COLUMNS = 20
 
+SHOWN_NAME = 40
+"""Characters of a column's name: a longer one would leave no room for its bar."""
+
 
 def score_distributions_figure(
     training: Mapping[str, Any], scores: Floats, thresholds: Sequence[tuple[str, Thresholds]]
@@ -55,10 +58,12 @@ def score_distributions_figure(
 def column_drift_figure(column_psi: Mapping[str, float], limit: float) -> Figure:
     """Stability index of the columns that have moved most, with a limit marked."""
     moved = sorted(column_psi.items(), key=lambda item: item[1])[-SHOWN_COLUMNS:]
-    figure = Figure(figsize=(8, 1.5 + 0.25 * len(moved)), layout="constrained")
+    figure = Figure(figsize=(8, 1.8 + 0.25 * len(moved)), layout="constrained")
     axes = figure.subplots()
-    axes.barh([name for name, _ in moved], [psi for _, psi in moved], color=BLUE)
+    axes.barh(range(len(moved)), [psi for _, psi in moved], color=BLUE)
+    names = [name if len(name) <= SHOWN_NAME else f"{name[: SHOWN_NAME - 1]}…" for name, _ in moved]
+    axes.set_yticks(range(len(moved)), names, parse_math=False)  # which two dollar signs would be
     axes.axvline(limit, color=ORANGE, linestyle="--", label=f"{limit:g}: another population")
     axes.set(xlabel="population stability index", title="Columns that have moved most since training")
-    axes.legend(loc="lower right")
+    figure.legend(loc="outside lower center", frameon=False)
     return figure

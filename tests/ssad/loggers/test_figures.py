@@ -8,9 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 
 from ssad.bundle import REGIONS, Thresholds
-from ssad.loggers import curves, training_figures
+from ssad.loggers import comparison, curves, training_figures
 from ssad.loggers.training_figures import PANELS, SAMPLE, Recalibration, sampled
 
 LABELS = np.asarray([0, 0, 1, 1])
@@ -113,3 +114,15 @@ def test_the_figures_say_the_areas_of_the_metrics() -> None:
     roc, curve = curves.roc_figure(scores, labels), curves.precision_recall_figure(scores, labels)
     assert roc.axes[0].get_legend_handles_labels()[1][0] == "area 0.833"
     assert curve.axes[0].get_legend_handles_labels()[1][0] == "average precision 0.833"
+
+
+def test_columns_are_named_as_they_are_called_and_leave_room_for_their_bars() -> None:
+    long = "how often " * 30
+    index = {"min_$_max_$": 0.1, r"$\frac{": 0.2, "1": 0.3, long: 0.4}
+    figure = comparison.column_drift_figure(index, 0.25)
+    drawn = written(figure)  # a pair of dollar signs is no formula
+    for text in ("min_$_max_$", r"$\frac{", long[:39] + "…"):
+        assert text in drawn
+    (axes,) = figure.axes
+    assert [bar.get_width() for bar in axes.patches if isinstance(bar, Rectangle)] == [0.1, 0.2, 0.3, 0.4]
+    assert axes.get_position().width > 0.5
