@@ -9,12 +9,14 @@ from pathlib import Path
 from typing import Any, cast
 
 import lightning as L
+import numpy as np
 import psutil
 import pynvml
 from lightning.pytorch.loggers import MLFlowLogger
 from matplotlib.figure import Figure
 from mlflow import MlflowClient
 
+from ssad.bundle import Thresholds
 from ssad.bundle.intervals import Floats
 from ssad.confidence_estimators import SupportsConfidenceEstimation
 from ssad.datasets.rows import DatasetWithConfidence, save_confidence_to_csv
@@ -63,6 +65,13 @@ def log_confidence_intervals(
     if confidence_estimator.configuration is not None:
         intervals = confidence_estimator.configuration.as_dict()
         _client(mlf_logger).log_dict(_run_id(mlf_logger), intervals, f"confidence_intervals_epoch_{num_epoch}.json")
+
+
+def log_regions(thresholds: Thresholds, scores: Floats, mlf_logger: MLFlowLogger, num_epoch: int) -> None:
+    """Log how many of the training rows, whose scores have shape (n,), each region holds, and the finite thresholds."""
+    counts = {f"rows_{region}": float(rows) for region, rows in thresholds.counts(scores).items()}
+    ends = {"threshold_normal": thresholds.normal, "threshold_abnormal": thresholds.abnormal}
+    mlf_logger.log_metrics(counts | {name: end for name, end in ends.items() if np.isfinite(end)}, step=num_epoch)
 
 
 def log_history(history: Sequence[Recalibration], mlf_logger: MLFlowLogger) -> None:

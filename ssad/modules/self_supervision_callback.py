@@ -6,7 +6,6 @@ import time
 from typing import Any, cast
 
 import lightning as L
-import numpy as np
 import torch
 from lightning.pytorch.callbacks import Checkpoint
 from torch import distributed
@@ -125,6 +124,7 @@ class SelfSupervisionCallback(L.Callback):
         """Recalibrate from the final weights."""
         module = cast("SelfSupervisionModule", pl_module)
         module.training_scores = self._recalibrate(trainer, module, trainer.current_epoch - 1)
+        module.recalibrations = self._history
         mlf_logger = to_mlflow.get_mlflow_logger(trainer)
         if mlf_logger is not None and self._history:
             to_mlflow.log_history(self._history, mlf_logger)
@@ -149,7 +149,8 @@ class SelfSupervisionCallback(L.Callback):
             return scores
         after = sampled(datamodule.train.confidence.numpy())
         self._history.append(Recalibration.of(epoch, configuration.thresholds, scores.numpy(), before, after))
-        mlf_logger.log_metrics(changed | _interval_metrics(configuration.thresholds, scores), step=epoch)
+        mlf_logger.log_metrics(changed, step=epoch)
+        to_mlflow.log_regions(configuration.thresholds, scores.numpy(), mlf_logger, epoch)
         to_mlflow.log_confidence_analysis(module.distr_analyzer, mlf_logger, epoch)
         to_mlflow.log_confidence_intervals(module.confidence_estimator, mlf_logger, epoch)
         to_mlflow.log_confidence(mlf_logger, datamodule.train, epoch)
@@ -177,12 +178,6 @@ def _log_loss(trainer: L.Trainer, module: SelfSupervisionModule) -> None:
             f"(now {module.learning_rate:g}) or look for extreme values in the data."
         )
     module.log("train_loss", loss, prog_bar=True, rank_zero_only=True)
-
-
-def _interval_metrics(thresholds: Thresholds, scores: torch.Tensor) -> dict[str, float]:
-    counts = {f"rows_{region}": float(rows) for region, rows in thresholds.counts(scores.numpy()).items()}
-    ends = {"threshold_normal": thresholds.normal, "threshold_abnormal": thresholds.abnormal}
-    return counts | {name: end for name, end in ends.items() if np.isfinite(end)}
 
 
 def _random_states() -> list[dict[str, torch.Tensor]]:

@@ -33,6 +33,7 @@ from ssad.datasets.rows import UNLABELLED, Batch, data_and_label
 from ssad.distribution_analyzers import SupportsDistributionAnalysis
 from ssad.errors import TrainingError
 from ssad.loggers import mlflow_logger as to_mlflow
+from ssad.loggers.training_figures import Recalibration
 from ssad.metrics import (
     Labels,
     decision_metrics,
@@ -88,6 +89,7 @@ class SelfSupervisionModule(L.LightningModule, ABC, SupportsSelfSupervision):
         scoring_values: features scored at once, as `SCORING_VALUES`.
         thresholds: scores that decide in test: above one is called an anomaly.
         training_scores: of the final weights, shape (n,), float64, in the order of the training rows.
+        recalibrations: what figures need of each, where training logs to MLflow.
         epoch_loss: sum of the losses of the epoch's batches so far, shape ().
         epoch_batches: how many batches these are.
     """
@@ -141,6 +143,7 @@ class SelfSupervisionModule(L.LightningModule, ABC, SupportsSelfSupervision):
         self.epoch_loss = torch.zeros(())
         self.epoch_batches = 0
         self.training_scores = torch.empty(0, dtype=torch.float64)
+        self.recalibrations: list[Recalibration] = []
         self._outputs: defaultdict[int, list[torch.Tensor]] = defaultdict(list)
 
     def __setattr__(self, name: str, value: Any) -> None:

@@ -28,6 +28,7 @@ from ssad.datasets.tables import LABEL, fetched
 from ssad.detectors import FitSettings, FittedDetector, Hardware, Plan, fit_detector
 from ssad.errors import DatasetError, RowsError, SettingsError, TrainingError, check_settings, listed, without_secrets
 from ssad.loggers import mlflow_logger as to_mlflow
+from ssad.loggers.training_figures import Recalibration
 from ssad.metrics import threshold_metrics
 from ssad.workflows.processes import Processes, Together, trains_along
 from ssad.workflows.registry import Registered, log_bundle, name_problems, register
@@ -201,6 +202,8 @@ def _train(settings: TrainSettings, tables: Tables, progress: bool) -> TrainResu
             take_over(settings.resume, run)
         with resumable(run), tempfile.TemporaryDirectory() as folder:
             detector = _fit(settings, tables, mlf_logger, progress, run_id)
+            if detector.plan.alpha is not None:
+                _log_promise(detector, mlf_logger)
             bundle_path = Path(folder) / "bundle"
             detector.write_bundle(bundle_path)
             first = tables.train.head(PARITY_ROWS)
@@ -291,6 +294,16 @@ def _plan_params(settings: TrainSettings, rows: int) -> dict[str, object]:
     plan = {f"plan.{name}": value for name, value in vars(Plan.of(settings.fit, rows)).items()}
     path = Path(settings.confidence)
     return plan | ({"plan.confidence": file_digest(path)} if path.is_file() else {})
+
+
+def _log_promise(detector: FittedDetector, mlf_logger: MLFlowLogger) -> None:
+    """Log the intervals that keep a promise, an epoch after the last: what a run says last is what is served."""
+    last = detector.module.recalibrations[-1]
+    epoch, thresholds = last.epoch + 1, detector.curve.thresholds
+    promised = Recalibration.of(epoch, thresholds, detector.training_scores, last.after, last.after)
+    to_mlflow.log_regions(thresholds, detector.training_scores, mlf_logger, epoch)
+    to_mlflow.log_confidence_intervals(detector.module.confidence_estimator, mlf_logger, epoch)
+    to_mlflow.log_history([*detector.module.recalibrations, promised], mlf_logger)
 
 
 def _check_bundle(bundle: Bundle, detector: FittedDetector, rows: pd.DataFrame) -> None:

@@ -194,7 +194,23 @@ def test_a_promise_about_false_alarms_trains_to_a_version(small: Path, tracking:
     assert result.registered.version == "1"
     assert result.detector.plan.alpha == 0.1
     folder = Path(mlflow.artifacts.download_artifacts(artifact_uri="models:/promised@champion"))
-    assert Bundle(folder / "data" / "bundle").manifest["detector"] == "grand"
+    bundle = Bundle(folder / "data" / "bundle")
+    assert bundle.manifest["detector"] == "grand"
+
+    # What is served is what the run says last, of the training rows that the summary counts.
+    client, thresholds = MlflowClient(tracking), bundle.curve.thresholds
+    metrics = client.get_run(result.run_id).data.metrics
+    before, after = client.get_metric_history(result.run_id, "threshold_abnormal")
+    assert before.value != after.value == metrics["threshold_abnormal"] == thresholds.abnormal
+    scores = result.detector.training_scores
+    assert metrics["rows_normal"] == (scores <= thresholds.normal).sum()
+    assert metrics["rows_abnormal"] == (scores >= thresholds.abnormal).sum()
+    report = mlflow.artifacts.load_text(f"runs:/{result.run_id}/report.html")
+    assert f'<td class="number">{thresholds.abnormal:.5g}</td>' in report
+    intervals = mlflow.artifacts.load_dict(f"runs:/{result.run_id}/confidence_intervals_epoch_1.json")
+    configuration = result.detector.module.confidence_estimator.configuration
+    assert configuration is not None
+    assert intervals == configuration.as_dict()
 
 
 def test_a_contamination_thins_the_training_anomalies_and_leaves_the_test_rows(small: Path) -> None:
