@@ -9,6 +9,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from ssad.detectors import FittedDetector
 from ssad.errors import listed, on_one_line, without_secrets
 from ssad.workflows.registry import CHALLENGER, CHAMPION, Registered
 from ssad.workflows.train import TrainResult, TrainSettings
@@ -51,7 +52,7 @@ def _lines(settings: TrainSettings, result: TrainResult) -> list[tuple[str, str]
         ("data set", without_secrets(settings.dataset)),
         ("training rows", f"{len(detector.training_scores):,}"),
         ("features", f"{detector.encoder.output_dim} from {len(detector.schema.columns)} columns"),
-        ("detector", f"{detector.plan.detector}, {detector.plan.max_epochs} epochs"),
+        ("detector", f"{detector.plan.detector}, {_epochs(detector)}"),
         ("regions", shares),
         (
             "thresholds",
@@ -66,6 +67,12 @@ def _lines(settings: TrainSettings, result: TrainResult) -> list[tuple[str, str]
         reasons = [f"{name} ({reason})" for name, reason in detector.schema.dropped.items()]
         lines.insert(3, ("left out", listed(reasons, SHOWN_DROPPED, "; ")))
     return lines
+
+
+def _epochs(detector: FittedDetector) -> str:
+    """How long it trained: to its last recalibration, which is before the last epoch where regions have settled."""
+    trained, most = detector.module.recalibrations[-1].epoch + 1, detector.plan.max_epochs
+    return f"{trained} epochs" if trained == most else f"{trained} of {most} epochs, then its regions had settled"
 
 
 def _metrics(result: TrainResult) -> str:

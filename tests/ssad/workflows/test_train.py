@@ -186,6 +186,20 @@ def test_a_table_without_labels_trains_from_its_first_confidence_and_says_that_t
     assert not [name for name in run.data.metrics if name.startswith("test_")]
 
 
+def test_the_summary_counts_the_epochs_that_were_trained(
+    small: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tracking: str
+) -> None:
+    from ssad.modules import self_supervision_callback
+
+    monkeypatch.setattr(self_supervision_callback, "SETTLED_SHARE", 1.0)
+    settings = TrainSettings(str(small), fit=FitSettings("radon", max_epochs=9, every_n_epochs=1))
+    result = train(settings, progress=False)
+    show(settings, result)
+    # The recalibrations after the epochs 1, 2 and 3 move at most every row.
+    assert len(MlflowClient(tracking).get_metric_history(result.run_id, "epoch_duration_seconds")) == 4
+    assert "radon, 4 of 9 epochs, then its regions had settled" in capsys.readouterr().out
+
+
 def test_a_promise_about_false_alarms_trains_to_a_version(small: Path, tracking: str) -> None:
     import mlflow
 
