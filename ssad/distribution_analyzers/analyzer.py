@@ -14,7 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from ssad.bundle import REGION_COLORS, Thresholds
-from ssad.bundle.intervals import Floats, beyond
+from ssad.bundle.intervals import Floats, beyond, plot_edges
 from ssad.confidence_estimators import ConfidenceIntervalsConfiguration
 from ssad.distribution_analyzers.histogram import counts_between, spreads
 
@@ -111,12 +111,8 @@ def _in_order(scores: Floats) -> Floats:
     return np.sort(single).astype(np.float64) if (single == scores).all() else np.sort(scores)
 
 
-PLOT_BINS = 100
 PLOT_QUANTILE = 0.999
 """The figure ends a little beyond this quantile of the scores: a single far score would flatten the rest."""
-
-HEAVY = 10.0
-"""Positive scores that reach so many times their median are drawn on a logarithmic axis: a bulk needs width too."""
 
 
 @dataclass(frozen=True)
@@ -167,12 +163,7 @@ def region_histogram(scores: Floats, thresholds: Thresholds) -> RegionHistogram:
     ]
     marks = [end for end in (thresholds.normal, thresholds.abnormal) if np.isfinite(end)]
     left, right = min(left, *marks, median), max(right, *marks, median)
-    logarithmic = bool(scores[0] > 0 and right > HEAVY * median)
-    if logarithmic:
-        edges = np.geomspace(max(left, scores[0]) / 1.1, right * 1.1, PLOT_BINS + 1)
-    else:
-        margin = 0.05 * (right - left) or max(abs(right), 1.0) * 1e-6
-        edges = np.linspace(left - margin, right + margin, PLOT_BINS + 1)
+    edges, logarithmic = plot_edges(max(left, scores[0]) if scores[0] > 0 else left, median, right)
     above_normal = np.searchsorted(scores, thresholds.normal, side="right")
     regions = np.split(scores, [above_normal, max(above_normal, np.searchsorted(scores, thresholds.abnormal))])
     counts = [counts_between(of, edges) for of in regions]

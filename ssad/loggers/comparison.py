@@ -9,12 +9,14 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from ssad.bundle import Thresholds
-from ssad.bundle.intervals import Floats
+from ssad.bundle.intervals import Floats, plot_edges, same_scores
 from ssad.loggers.colors import BLUE, GREY, ORANGE
 
-PLOT_BINS = 100
 PLOT_QUANTILE = 0.999
 """The figure ends at this quantile of the recent scores: a single far score would flatten the rest."""
+
+ONE_SCORE = 1e-3
+"""What is drawn on either side of a score that all rows have, as a share of it."""
 
 SHOWN_COLUMNS = 20
 
@@ -25,7 +27,10 @@ SHOWN_NAME = 40
 def score_distributions_figure(
     training: Mapping[str, Any], scores: Floats, thresholds: Sequence[tuple[str, Thresholds]]
 ) -> Figure:
-    """The training scores and recent ones as densities, with the thresholds of one or two sets of intervals.
+    """The share of the training scores and of recent ones in the same bins, with one or two sets of intervals.
+
+    What a bundle's histogram counts in a wide bin is spread evenly over it, as it is drawn. Where a bulk would be
+    squeezed into a corner, bins and axis are logarithmic.
 
     Args:
         training: a bundle's histogram: `edges` (k + 1) and `counts` (k).
@@ -36,22 +41,25 @@ def score_distributions_figure(
     marks = [t for _, ends in thresholds for t in (ends.normal, ends.abnormal) if np.isfinite(t)]
     right = max(float(np.quantile(scores, PLOT_QUANTILE)), *marks, float(edges[-2]))
     left = min(float(scores.min()), float(edges[0]))
-    figure = Figure(figsize=(9, 5), layout="constrained")
+    if same_scores(np.asarray(left), np.asarray(right)):  # the bundle's edges lie a rounding above its scores
+        left, right = left - ONE_SCORE * abs(left), right + ONE_SCORE * abs(right)
+    bins, logarithmic = plot_edges(left, float(edges[len(edges) // 2]), right)
+    figure = Figure(figsize=(9, 5.5), layout="constrained")
     axes = figure.subplots()
-    right = right if right > left else left + 1
-    widths = np.diff(edges)
-    widths[widths <= 0] = (right - left) / PLOT_BINS  # rows of one score have a bin of no width
-    axes.stairs(counts / counts.sum() / widths, edges, color=GREY, fill=True, alpha=0.6, label="training rows")
-    bins = np.linspace(left, right, PLOT_BINS + 1)
-    density = np.histogram(scores, bins)[0] / len(scores) / np.diff(bins)
-    axes.stairs(density, bins, color="black", linewidth=1.5, label=f"recent rows ({len(scores):,})")
+    along = np.log if logarithmic else np.asarray
+    below = np.interp(along(bins), along(edges), np.concatenate([[0], np.cumsum(counts)]) / counts.sum())
+    axes.stairs(np.diff(below), bins, color=GREY, fill=True, alpha=0.6, label="training rows")
+    share = np.histogram(scores, bins)[0] / len(scores)
+    axes.stairs(share, bins, color="black", linewidth=1.5, label=f"recent rows ({len(scores):,})")
     for (name, ends), line in zip(thresholds, (":", "-"), strict=False):
         for mark, color, side in ((ends.normal, BLUE, "normal"), (ends.abnormal, ORANGE, "abnormal")):
             if np.isfinite(mark):
                 axes.axvline(mark, color=color, linestyle=line, label=f"{name}: {side} {mark:.4g}")
-    axes.set(xlabel="score (higher is more abnormal)", ylabel="density", xlim=(left, right), yscale="log")
+    axes.set(xlabel="score (higher is more abnormal)", ylabel="share of rows", xlim=(bins[0], bins[-1]), yscale="log")
+    if logarithmic:
+        axes.set_xscale("log")
     axes.set_title("Scores now and at training")
-    axes.legend()
+    figure.legend(loc="outside lower center", ncols=3, frameon=False)
     return figure
 
 

@@ -8,9 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
+from matplotlib.patches import Rectangle, StepPatch
 
 from ssad.bundle import REGIONS, Thresholds
+from ssad.bundle.intervals import beyond
 from ssad.loggers import comparison, curves, training_figures
 from ssad.loggers.training_figures import PANELS, SAMPLE, Recalibration, sampled
 
@@ -114,6 +115,33 @@ def test_the_figures_say_the_areas_of_the_metrics() -> None:
     roc, curve = curves.roc_figure(scores, labels), curves.precision_recall_figure(scores, labels)
     assert roc.axes[0].get_legend_handles_labels()[1][0] == "area 0.833"
     assert curve.axes[0].get_legend_handles_labels()[1][0] == "average precision 0.833"
+
+
+def test_the_distributions_of_scores_have_the_rows_of_each_bin_and_width_for_both() -> None:
+    generator = np.random.default_rng(0)
+    before, now = generator.gamma(2, size=2000), 1e6 * generator.gamma(2, size=500)
+    edges = np.quantile(before, np.linspace(0, 1, 101))
+    histogram = {"edges": edges.tolist(), "counts": np.histogram(before, edges)[0].tolist()}
+    figure = comparison.score_distributions_figure(histogram, now, [("intervals", Thresholds(2.0, 5.0))])
+    (axes,) = figure.axes
+    assert axes.get_xscale() == "log"  # far scores leave width to those of training
+    training, recent = (patch for patch in axes.patches if isinstance(patch, StepPatch))
+    shares, bins, _ = recent.get_data()
+    assert shares == pytest.approx(np.histogram(now, bins)[0] / 500)
+    shares, bins, _ = training.get_data()
+    assert shares.sum() == pytest.approx(1)
+    assert shares == pytest.approx(np.histogram(before, bins)[0] / 2000, abs=0.01)  # a bin of the histogram
+    assert (shares > 0.002).sum() > 15
+
+
+def test_rows_of_one_score_are_drawn_at_it() -> None:
+    histogram = {"edges": [beyond(1.0)] * 2, "counts": [300]}  # as a bundle has them
+    figure = comparison.score_distributions_figure(histogram, np.ones(5), [("intervals", Thresholds(1.0, np.inf))])
+    (axes,) = figure.axes
+    training, recent = (patch.get_data() for patch in axes.patches if isinstance(patch, StepPatch))
+    assert training[0].max() == recent[0].max() == 1
+    assert abs(int(training[0].argmax()) - int(recent[0].argmax())) <= 1
+    assert 0.99 < recent[1][recent[0].argmax()] <= 1
 
 
 def test_columns_are_named_as_they_are_called_and_leave_room_for_their_bars() -> None:
