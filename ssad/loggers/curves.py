@@ -39,7 +39,7 @@ def reliability_curves_figure(curves: dict[str, tuple[Floats, Floats, Floats]]) 
     for name, (mean, share, _) in curves.items():
         axes.plot(mean, share, marker="o", label=name)
     axes.set(xlabel="claimed probability of an anomaly", ylabel="share of anomalies", title="Reliability, test rows")
-    axes.legend(loc="upper left")
+    figure.legend(loc="outside lower center", ncols=2, frameon=False)
     return figure
 
 
@@ -51,7 +51,7 @@ def roc_figure(scores: Floats, labels: Labels) -> Figure:
     axes.plot(false_alarms, detected, color=BLUE, label=f"area {area:.3f}")
     axes.plot([0, 1], [0, 1], color=GREY, linestyle="--", label="chance")
     axes.set(xlabel="false positive rate", ylabel="true positive rate", title="ROC, test rows")
-    axes.legend(loc="lower right")
+    figure.legend(loc="outside lower center", ncols=2, frameon=False)
     return figure
 
 
@@ -63,5 +63,5 @@ def precision_recall_figure(scores: Floats, labels: Labels) -> Figure:
     axes.step(recall, precision, where="post", color=ORANGE, label=f"average precision {average:.3f}")
     axes.axhline(labels.mean(), color=GREY, linestyle="--", label="share of anomalies")
     axes.set(xlabel="recall", ylabel="precision", ylim=(0, 1.02), title="Precision and recall, test rows")
-    axes.legend(loc="lower left")
+    figure.legend(loc="outside lower center", ncols=2, frameon=False)
     return figure

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -142,6 +143,14 @@ def test_rows_of_one_score_are_drawn_at_it() -> None:
     assert training[0].max() == recent[0].max() == 1
     assert abs(int(training[0].argmax()) - int(recent[0].argmax())) <= 1
     assert 0.99 < recent[1][recent[0].argmax()] <= 1
+
+
+@pytest.mark.parametrize("draw", [curves.roc_figure, curves.precision_recall_figure])
+def test_no_legend_covers_a_curve(draw: Callable[[np.ndarray, np.ndarray], Figure]) -> None:
+    figure = draw(np.asarray([0.1, 0.2, 0.3, 0.4, 0.5]), np.asarray([1, 0, 0, 0, 0]))  # as bad as can be
+    figure.draw_without_rendering()
+    (axes,), (legend,) = figure.axes, figure.legends
+    assert legend.get_window_extent().y1 <= axes.get_window_extent().y0
 
 
 def test_columns_are_named_as_they_are_called_and_leave_room_for_their_bars() -> None:
