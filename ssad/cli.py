@@ -138,7 +138,8 @@ def evaluate(
     result = run(EvaluateSettings(model, dataset, label, normal))
     typer.echo(f"{result.model} on {without_secrets(dataset)}, run {result.run_id}\n")
     typer.echo(result.regions.round(4).to_string(index=False) + "\n")
-    typer.echo("\n".join(f"{name:24} {value:.4g}" for name, value in result.metrics.items()))
+    figures = {name: value if isinstance(value, int) else f"{value:.4g}" for name, value in result.metrics.items()}
+    typer.echo("\n".join(f"{name:24} {figure}" for name, figure in figures.items()))
 
 
 @app.command()

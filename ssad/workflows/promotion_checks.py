@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -219,7 +220,10 @@ def _unlabelled(drift: Drift, champion: Bundle | None, table: ScoredTable, setti
         _at_least("unlabelled rows", drift.rows, MIN_UNLABELLED_ROWS),
         _at_most("stability index of its scores", drift.score_psi, settings.max_drift),
         _at_most(
-            "stability index of the column that moved most", moved, settings.max_drift, f"{moved:.4g} ({column[:100]})"
+            "stability index of the column that moved most",
+            moved,
+            settings.max_drift,
+            f"{_figure(moved, settings.max_drift)} ({column[:100]})",
         ),
         _at_most("share called abnormal", drift.region_shares["abnormal"], settings.max_abnormal),
     ]
@@ -231,19 +235,27 @@ def _unlabelled(drift: Drift, champion: Bundle | None, table: ScoredTable, setti
     same_order = stats.spearmanr(before.score, after.score).statistic
     return [
         *checks,
-        _at_least("rows called abnormal", abnormal[1], max(0, MIN_ALARMS * abnormal[0] - BY_CHANCE)),
+        _at_least("rows called abnormal", abnormal[1], max(0, math.ceil(MIN_ALARMS * abnormal[0] - BY_CHANCE))),
         _at_least("rows not contradicted", 1 - float(contradicted), MIN_AGREEMENT),
         _at_least("rank correlation of the scores", float(same_order), MIN_RANK_CORRELATION),
     ]
 
 
 def _at_most(name: str, value: float, limit: float, told: str = "") -> Check:
-    return Check(name, told or f"{value:.4g}", f"at most {limit:g}", bool(value <= limit))
+    return Check(name, told or _figure(value, limit), f"at most {limit:g}", bool(value <= limit))
 
 
 def _at_least(name: str, value: float, limit: float, told: str = "") -> Check:
     """NaN is at least nothing, so that what cannot be measured does not pass."""
-    return Check(name, told or f"{value:.4g}", f"at least {limit:g}", bool(value >= limit))
+    return Check(name, told or _figure(value, limit), f"at least {limit:g}", bool(value >= limit))
+
+
+def _figure(value: float, limit: float) -> str:
+    """A value as a person reads it: a count as it is, others with as many digits as tell them from the limit."""
+    if isinstance(value, int):
+        return str(value)
+    digits = next(digits for digits in range(4, 18) if float(f"{value:.{digits}g}") != limit or value == limit)
+    return f"{value:.{digits}g}"
 
 
 def _interval(gain: float, low: float, high: float) -> str:

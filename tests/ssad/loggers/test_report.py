@@ -35,6 +35,7 @@ def run_id(tracking: str) -> Iterator[str]:
     with mlflow.start_run() as run:
         mlflow.log_params({"dataset": "<b>flows</b>", "test_dataset": "s3://me:s3cret@host/t.csv?sig=s3cret"})
         mlflow.log_metrics({"test_auc": 0.875, "cpu_percent": 12.5})
+        mlflow.log_metric("rows_unknown", 1_234_567, step=2)
         for step, threshold in ((2, 4.25), (4, 3.5)):
             mlflow.log_metrics({"rows_normal": 90 + step, "threshold_normal": threshold}, step=step)
         yield run.info.run_id
@@ -42,7 +43,7 @@ def run_id(tracking: str) -> Iterator[str]:
 
 def test_the_report_has_the_numbers_and_escapes_words(run_id: str) -> None:
     page = report_html(MlflowClient(), run_id)
-    for text in ("0.875", "4.25", "3.5", '<td class="number">92</td>', "&lt;b&gt;flows&lt;/b&gt;"):
+    for text in ("0.875", "4.25", "3.5", '<td class="number">92</td>', "&lt;b&gt;flows&lt;/b&gt;", ">1,234,567<"):
         assert text in page
     assert "12.5" not in page
     assert "s3://host/t.csv" in page

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -193,6 +194,16 @@ def test_no_secret_of_a_uri_is_printed_or_logged(
     (run,) = own_store.search_runs(["0"], order_by=["start_time DESC"], max_results=1)
     assert f"http://host/model on {address}/{Path(labelled).name}, run " in printed
     assert "s3cret" not in printed + str(run.to_dictionary())
+
+
+def test_the_command_line_counts_rows_to_the_last(
+    own_store: MlflowClient, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "many.parquet"
+    rows = pd.concat([read_table("breast-cancer").drop(columns="label")] * 40)
+    rows.to_parquet(path)
+    cli.evaluate(str(path), CHAMPION)
+    assert re.search(rf"^rows +{len(rows)}$", capsys.readouterr().out, re.MULTILINE)
 
 
 def test_a_model_that_another_store_logged_is_evaluated(own_store: MlflowClient, labelled: str, tmp_path: Path) -> None:

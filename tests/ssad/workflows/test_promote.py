@@ -203,6 +203,16 @@ def test_a_candidate_that_calls_hardly_any_row_abnormal_is_refused(
         promote(PromoteSettings(dataset=unlabelled))
 
 
+def test_a_check_tells_counts_to_the_last_and_a_value_from_its_limit() -> None:
+    assert checks._at_least("unlabelled rows", 123_456, 200).value == "123456"
+    refused = [checks._at_most("share", 0.25004, 0.25), checks._at_least("agreement", 0.9 - 1e-12, 0.9)]
+    for check, limit in zip(refused, (0.25, 0.9), strict=True):
+        assert not check.passed
+        assert float(check.value) != limit
+    assert checks._at_most("share", 0.25, 0.25).value == "0.25"
+    assert checks._at_least("rank correlation", float("nan"), 0.5).value == "nan"
+
+
 def test_a_handful_of_labelled_anomalies_promotes_nothing(
     own_store: MlflowClient, champion: Bundle, labelled: str, tmp_path: Path
 ) -> None:
