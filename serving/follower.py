@@ -47,31 +47,37 @@ class Follower:
         self._thread = threading.Thread(target=self._run, name="follower", daemon=True)
 
     def load_first(self) -> None:
-        """Serve the last good bundle, or what the registry has where there is none.
+        """Serve the last good bundle; where it is gone, what the registry has, or else the one before.
 
         Raises:
-            SsadError: there is neither.
+            SsadError: there is none of them.
         """
         _check_allowed(self._settings)
         kept = self._kept(self._store.last_good())
-        if kept is not None:
-            self._swap(*kept)
-            return
+        if kept is None:
+            try:
+                self._load_from_registry()
+                return
+            except SsadError as error:
+                kept = self._kept(self._store.last_good(before=1))
+                if kept is None:
+                    raise
+                logger.error("the version before the last good one is served, which is gone: %s", error)
+        self._swap(*kept)
+
+    def _load_from_registry(self) -> None:
+        """Serve what the registry has now."""
         try:
-            self._load_from_registry()
+            if self._uri is not None:
+                self._serve_version(self._resolve())
+                return
+            self._swap(*self._fetch(self._settings.model, "", None))
+            self._registry.close()  # nobody is asked again
         except OSError as error:
             raise SettingsError(
                 f"the folder {self._settings.cache} takes no bundle ({error.strerror}); {_mend(error)}, or set "
                 "SSAD_SERVE_CACHE to one that can be written."
             ) from error
-
-    def _load_from_registry(self) -> None:
-        """Serve what the registry has now."""
-        if self._uri is None:
-            self._swap(*self._fetch(self._settings.model, "", None))
-            self._registry.close()  # nobody is asked again
-        else:
-            self._serve_version(self._resolve())
 
     def _resolve(self) -> Version:
         assert self._uri is not None  # what another one means was settled at the start

@@ -78,9 +78,9 @@ class Store:
         """Remove a version that turned out to be damaged."""
         shutil.rmtree(self._root / _name(version), ignore_errors=True)
 
-    def last_good(self) -> Fetched | None:
-        """What was served last; None where nothing was, or it is gone."""
-        names = self._marked()
+    def last_good(self, before: int = 0) -> Fetched | None:
+        """What was served last, or so many versions before that; None where nothing was, or it is gone."""
+        names = self._marked()[before:]
         return self._read(names[0]) if names else None
 
     def was_served(self, version: Version) -> bool:

@@ -303,6 +303,29 @@ def test_a_last_good_bundle_that_was_damaged_is_fetched_again(registry: Registry
         assert file.read_bytes() == whole
 
 
+def test_it_starts_from_the_version_before_where_another_service_removed_the_last_good_one(
+    registry: Registry, between: Between, rows: Rows, tmp_path: Path
+) -> None:
+    with running_service(between.uri, tmp_path) as running:
+        registry.promote("second")
+        until(lambda: running.version == registry.versions["second"], "the second version is served")
+        (marked,) = running.cache.rglob("last-good.json")
+        until(lambda: len(json.loads(marked.read_text())) == 2, "it is marked as good, after the first one")
+        running.process.kill()
+    last_good, _ = json.loads(marked.read_text())
+    shutil.rmtree(marked.with_name(last_good))  # as one that shares the cache does with what it has not marked
+    with running_service(between.uri, tmp_path) as running:
+        assert running.version == registry.versions["second"]  # fetched again
+    shutil.rmtree(marked.with_name(last_good))
+    between.mode = "500"
+    with running_service(between.uri, tmp_path) as running:
+        assert running.client.get("/readyz").json()["stale"] is True
+        answer = running.client.post("/v1/score", json={"records": rows})
+        assert assert_consistent(answer, registry) == registry.versions["first"]
+        between.mode = "pass"
+        until(lambda: running.version == registry.versions["second"], "the registry is back")
+
+
 def test_what_a_killed_process_had_half_fetched_is_removed(registry: Registry, tmp_path: Path) -> None:
     registry.promote("first")
     with running_service(registry.uri, tmp_path) as running:
