@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
 import socket
 import sys
 import tempfile
+import threading
 from contextlib import closing
 from typing import Any
 
@@ -97,11 +99,20 @@ def _taken(settings: Settings, error: OSError) -> SettingsError:
 
 def worker_app() -> Any:
     """The application of a worker process, whose settings are in its environment."""
+    threading.Thread(target=_end_with_parent, name="parent", daemon=True).start()
     from serving.app import create_app
 
     settings = read_settings()
     setup_logs(settings.log_level)
     return create_app(settings)
+
+
+def _end_with_parent() -> None:
+    """End like one that is told to, once the parent is gone: nobody else would tell it, and it holds the port."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def server_config(settings: Settings, app: Any) -> uvicorn.Config:

@@ -14,7 +14,7 @@ import threading
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
@@ -604,6 +604,22 @@ def test_what_a_worker_that_died_was_answering_is_no_longer_in_progress(registry
         # Kept connections were the killed ones'.
         with httpx.Client(base_url=running.client.base_url, timeout=SECONDS) as running.client:
             until(lambda: running.metric("http_requests_in_progress") == 1, "nothing is, but the scrape")
+
+
+def test_workers_end_with_their_parent_and_give_the_port_back(registry: Registry, tmp_path: Path) -> None:
+    registry.promote("first")
+    with running_service(registry.uri, tmp_path, SSAD_SERVE_WORKERS="2") as running:
+        address = "127.0.0.1", running.client.base_url.port
+        running.process.kill()  # as a system that is out of memory may: it is told nothing
+
+        def free() -> bool:
+            with closing(socket.socket()) as own, contextlib.suppress(OSError):
+                own.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                own.bind(address)
+                return True
+            return False
+
+        until(free, "a supervisor can start it again")
 
 
 def can_mount() -> bool:
