@@ -36,6 +36,7 @@ def run(model: str, host: str, port: int) -> None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     settings = read_settings(model=model, host=host, port=port)
     setup_logs(settings.log_level)
+    os.environ.pop(MULTIPROCESS, None)  # where another program's processes count
     with closing(bound_socket(settings)) as listener:
         if settings.workers > 1:
             _run_workers(settings, listener)
@@ -52,10 +53,10 @@ def _run_workers(settings: Settings, listener: socket.socket) -> None:
     given = {"MODEL": settings.model, "HOST": settings.host, "PORT": str(settings.port)}
     os.environ.update({f"{PREFIX}{name}": value for name, value in given.items()})
     with tempfile.TemporaryDirectory(prefix="ssad-metrics-") as folder:
-        os.environ[MULTIPROCESS] = folder
         from serving.app import fetch_first
 
         fetch_first(settings)
+        os.environ[MULTIPROCESS] = folder  # of the workers: what this process counts is nobody's
         listen(listener, settings)
         Multiprocess(server_config(settings, "serving.main:worker_app"), sockets=[listener]).run()
 
@@ -100,6 +101,9 @@ def _taken(settings: Settings, error: OSError) -> SettingsError:
 def worker_app() -> Any:
     """The application of a worker process, whose settings are in its environment."""
     threading.Thread(target=_end_with_parent, name="parent", daemon=True).start()
+    from serving.metrics import share_metrics
+
+    share_metrics()
     from serving.app import create_app
 
     settings = read_settings()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
+import itertools
 import math
 import os
 import threading
@@ -13,7 +15,7 @@ from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest, values
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 
 from serving.served import Served
@@ -167,15 +169,35 @@ class Metrics:
         return generate_latest(registry)
 
 
+def share_metrics() -> None:
+    """Count in the files of a worker that is gone, if there is one: files of each process would be ever more.
+
+    To be called before there is a metric. A place is free again when its process ends, in whatever way.
+    """
+    folder = Path(os.environ[MULTIPROCESS])
+    place = next(place for place in itertools.count() if _taken(folder, place) is not None)
+    values.ValueClass = values.MultiProcessValue(lambda: place)  # type: ignore[no-untyped-call]  # likewise
+
+
+def _taken(folder: Path, place: int) -> int | None:
+    """A worker's place in the shared folder, locked until what is returned is closed; None where it is another's."""
+    lock = os.open(folder / f"{place}.lock", os.O_CREAT | os.O_RDWR)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(lock)
+        return None
+    return lock
+
+
 def _forget_the_dead(folder: Path) -> None:
     """Remove what workers that have died were answering: nobody is any more."""
     for file in folder.glob("gauge_live*_*.db"):
-        worker = int(file.stem.rpartition("_")[2])
-        try:
-            os.kill(worker, 0)  # which only asks whether it is there
-        except (ProcessLookupError, PermissionError):  # gone, or somebody else's by now
-            with contextlib.suppress(FileNotFoundError):  # another worker was sooner
-                mark_process_dead(worker)  # type: ignore[no-untyped-call]  # the library has no types
+        place = int(file.stem.rpartition("_")[2])
+        lock = _taken(folder, place)
+        if lock is not None:
+            mark_process_dead(place)  # type: ignore[no-untyped-call]  # likewise
+            os.close(lock)
 
 
 def _drained(pending: deque[Item]) -> list[Item]:

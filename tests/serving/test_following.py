@@ -27,7 +27,7 @@ from mlflow.exceptions import MlflowException
 
 from serving.follower import Follower
 from serving.registry import Child, _answer, _resolve_over_http
-from serving.settings import read_settings
+from serving.settings import MULTIPROCESS, read_settings
 from serving.source import Version
 from serving.state import Service
 from serving.store import Store, absolute
@@ -575,6 +575,19 @@ def test_a_request_that_is_cut_off_at_the_end_is_told_to_ask_again(registry: Reg
     assert '"path":"/v1/score","status":503' in log.read_text()
 
 
+def worker_processes(running: Running) -> list[int]:
+    """The workers of a service that has several."""
+    found = children(running.process.pid)
+    return [child for child in found if b"spawn_main" in Path(f"/proc/{child}/cmdline").read_bytes()]
+
+
+def answers(running: Running) -> bool:
+    """Whether a service answers who has not asked before."""
+    with contextlib.suppress(httpx.TransportError):
+        return httpx.get(running.client.base_url.join("/readyz"), timeout=30).status_code == 200
+    return False
+
+
 def test_two_workers_answer_and_count_together(registry: Registry, rows: Rows, tmp_path: Path) -> None:
     registry.promote("first")
     with running_service(registry.uri, tmp_path, SSAD_SERVE_WORKERS="2") as running:
@@ -598,12 +611,31 @@ def test_what_a_worker_that_died_was_answering_is_no_longer_in_progress(registry
     registry.promote("first")
     with running_service(registry.uri, tmp_path, SSAD_SERVE_WORKERS="2") as running, begun(running):
         until(lambda: running.metric("http_requests_in_progress") >= 2, "it is being answered, beside the scrape")
-        for worker in children(running.process.pid):
-            if b"spawn_main" in Path(f"/proc/{worker}/cmdline").read_bytes():
-                os.kill(worker, signal.SIGKILL)
+        for worker in worker_processes(running):
+            os.kill(worker, signal.SIGKILL)
         # Kept connections were the killed ones'.
         with httpx.Client(base_url=running.client.base_url, timeout=SECONDS) as running.client:
             until(lambda: running.metric("http_requests_in_progress") == 1, "nothing is, but the scrape")
+
+
+def test_workers_that_die_leave_no_more_files_and_lose_no_count(registry: Registry, rows: Rows, tmp_path: Path) -> None:
+    registry.promote("first")
+    settings = {"SSAD_SERVE_WORKERS": "2", "TMPDIR": str(tmp_path), MULTIPROCESS: str(tmp_path / "another program's")}
+    with running_service(registry.uri, tmp_path, (), sys.executable, "http", **settings) as running:
+        died: set[int] = set()
+        for scored in (1, 2, 3):
+            httpx.post(running.client.base_url.join("/v1/score"), json={"records": rows}, timeout=30)
+            alone = httpx.Client(base_url=running.client.base_url, timeout=30)  # kept connections were the killed ones'
+            with alone as running.client:
+                until(lambda n=scored: running.metric("ssad_predictions_total") == n * len(rows), "all are counted")  # type: ignore[misc]  # mypy infers no lambda with defaults
+            died.update(worker_processes(running))
+            for worker in died.intersection(worker_processes(running)):
+                os.kill(worker, signal.SIGKILL)
+            until(lambda: len(set(worker_processes(running)) - died) == 2, "they are replaced")
+            until(lambda: answers(running), "the new ones answer")
+        files = list(tmp_path.glob("ssad-metrics-*/gauge_mostrecent_*.db"))
+    assert len(died) == 6
+    assert 2 <= len(files) <= 3, files  # 3: a place that is just being looked at is not taken
 
 
 def test_workers_end_with_their_parent_and_give_the_port_back(registry: Registry, tmp_path: Path) -> None:
