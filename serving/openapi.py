@@ -174,7 +174,7 @@ def _paths(served: Served, row: dict[str, Any]) -> dict[str, Any]:
         _object(dataframe_split=_object(columns=NAMES, data=LISTS)),
         _object(dataframe_records=rows),
         _object(instances={"oneOf": [rows, LISTS]}),
-        _object(inputs={"oneOf": [LISTS, {"type": "object", "additionalProperties": {"type": "array"}}]}),
+        _object(inputs={"oneOf": [LISTS, {"type": "object", "additionalProperties": VALUES}]}),
     ]
     layouts = {"oneOf": [_object(records=rows), _object(columns=NAMES, rows=LISTS)]}
     score = _post("Score rows", layouts, {"records": [row]}, "predictions", [explain])
@@ -213,7 +213,10 @@ def _with_params(layout: dict[str, Any]) -> dict[str, Any]:
 
 NAMES: dict[str, Any] = {"type": "array", "items": {"type": "string"}}
 
-LISTS: dict[str, Any] = {"type": "array", "minItems": 1, "items": {"type": "array"}}
+VALUES: dict[str, Any] = {"type": "array", "items": {}}
+"""Of any kind, which those who write clients from this document want to read."""
+
+LISTS: dict[str, Any] = {"type": "array", "minItems": 1, "items": VALUES}
 
 PROTOCOL_REFUSAL = _object(error={"type": "string"})
 

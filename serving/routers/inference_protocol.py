@@ -52,10 +52,18 @@ async def ready(request: Request) -> JSONResponse:
 
 
 @router.get("/models/{name}")
-@router.get("/models/{name}/versions/{version}")
-async def model(request: Request, name: str, version: str | None = None) -> dict[str, Any]:
+async def model(request: Request, name: str) -> dict[str, Any]:
     """The model's tensors: one for each column, and three of answers."""
-    served = named(request.app.state.service, name, version)
+    return _tensors(named(request.app.state.service, name), name)
+
+
+@router.get("/models/{name}/versions/{version}")
+async def version(request: Request, name: str, version: str) -> dict[str, Any]:
+    """The tensors of a version of the model."""
+    return _tensors(named(request.app.state.service, name, version), name)
+
+
+def _tensors(served: Served, name: str) -> dict[str, Any]:
     inputs = [
         {"name": column.name, "datatype": DATATYPES[column.kind], "shape": [-1]}
         for column in served.bundle.schema.columns
@@ -68,14 +76,20 @@ async def model(request: Request, name: str, version: str | None = None) -> dict
 
 
 @router.get("/models/{name}/ready")
-@router.get("/models/{name}/versions/{version}/ready")
-async def model_ready(request: Request, name: str, version: str | None = None) -> dict[str, Any]:
+async def model_ready(request: Request, name: str) -> dict[str, Any]:
     """The model is loaded."""
+    named(request.app.state.service, name)
+    return {"name": name, "ready": True}
+
+
+@router.get("/models/{name}/versions/{version}/ready")
+async def version_ready(request: Request, name: str, version: str) -> dict[str, Any]:
+    """A version of the model is loaded."""
     named(request.app.state.service, name, version)
     return {"name": name, "ready": True}
 
 
-def named(service: Service, name: str, version: str | None) -> Served:
+def named(service: Service, name: str, version: str | None = None) -> Served:
     """What is served, if it is called so.
 
     Raises:

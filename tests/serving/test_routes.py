@@ -888,6 +888,14 @@ def test_the_inference_protocol_refuses_in_its_own_words(
     assert list(answer.json()) == ["error"]
 
 
+@pytest.mark.parametrize("path", ["/v2/models/payments", "/v2/models/payments/ready"])
+def test_the_inference_protocol_tells_of_the_version_that_is_served_alone(client: TestClient, path: str) -> None:
+    start, name, end = path.partition("payments")
+    assert client.get(f"{start}{name}/versions/7{end}").json() == client.get(path).json()
+    assert client.get(f"{start}{name}/versions/8{end}").status_code == 404
+    assert client.get(f"{start}other{end}").status_code == 404
+
+
 @pytest.mark.parametrize("path", ["/v2", "/v2/health/live", "/v2/health/ready", "/v2/models/payments/ready"])
 def test_the_inference_protocol_tells_how_it_is(client: TestClient, path: str) -> None:
     assert client.get(path).status_code == 200
@@ -953,6 +961,26 @@ def test_the_documentation_is_framed_by_nobody(client: TestClient) -> None:
 def test_the_cache_is_for_its_owner_alone(tmp_path: Path) -> None:
     Follower(Service(read_settings(cache=tmp_path / "cache", model="models:/payments@champion")))
     assert {stat.S_IMODE(folder.stat().st_mode) for folder in tmp_path.glob("cache/**")} == {0o700}
+
+
+def test_a_client_can_be_written_from_the_documentation(client: TestClient) -> None:
+    """Those who write clients take no array that says nothing of its items, and no part of a path that may be null."""
+    document = client.get("/openapi.json").json()
+    assert [found for found in parts(document) if found.get("type") == "array" and "items" not in found] == []
+    operations = [operation for methods in document["paths"].values() for operation in methods.values()]
+    parameters = [parameter for operation in operations for parameter in operation.get("parameters", [])]
+    in_paths = [parameter["schema"]["type"] for parameter in parameters if parameter["in"] == "path"]
+    assert in_paths == ["string"] * 6
+    assert [parameter["name"] for parameter in parameters if parameter["in"] == "query"] == ["explain"]
+
+
+def parts(document: Any) -> Iterator[dict[str, Any]]:
+    """Every object in a JSON document."""
+    if isinstance(document, dict):
+        yield document
+    values = document.values() if isinstance(document, dict) else document if isinstance(document, list) else ()
+    for value in values:
+        yield from parts(value)
 
 
 def test_what_needs_no_key_is_documented_so(client_of: Client) -> None:
