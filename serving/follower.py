@@ -18,7 +18,8 @@ from serving.state import Service
 from serving.store import KEPT, Store
 from ssad.bundle import Bundle, TableSchema
 from ssad.bundle.bundle import MANIFEST, copy_bundle
-from ssad.errors import BundleError, SettingsError, SsadError, TrackingError, disk_is_full
+from ssad.bundle.logged_model import named_by
+from ssad.errors import BundleError, SettingsError, SsadError, TrackingError, disk_is_full, without_secrets
 from ssad.model_uri import LATEST, ModelUri
 
 logger = logging.getLogger(__name__)
@@ -205,12 +206,13 @@ class Follower:
         with self._store.incoming() as scratch:
             try:
                 fetched = _copied(uri, scratch) or self._registry.fetch(uri, scratch)
-                self._registry.check(fetched.path)
+                with named_by(without_secrets(uri), fetched.path):
+                    self._registry.check(fetched.path)
+                    bundle = load_checked(fetched.path)
             finally:
                 self._registry.rest()
             source = replace(fetched.source, uri=self._settings.told_model, alias=self._alias, identity=identity)
             fetched = Fetched(source, fetched.path)
-            bundle = load_checked(fetched.path)
             check_columns(bundle, needed)
             return (self._store.keep(fetched, scratch) if self._uri else fetched), bundle
 

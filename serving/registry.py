@@ -267,7 +267,7 @@ def _described(folder: Path, uri: str) -> tuple[Path, str | None]:
         model = yaml.safe_load((folder / "MLmodel").read_text(encoding="utf-8"))
         flavor = model["flavors"]["python_function"]
         if flavor["loader_module"] == LOADER:
-            return bundle_in(folder, flavor["data"]), model.get("run_id")
+            return bundle_in(folder, flavor["data"], without_secrets(uri)), model.get("run_id")
     raise BundleError(
         f"{without_secrets(uri)} is no model of this project, its MLmodel does not say how to load one; train again."
     )

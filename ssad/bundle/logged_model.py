@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 from ssad.bundle.bundle import MANIFEST, file_digest
@@ -15,19 +16,34 @@ REGISTERED = "ssad.manifest"
 """Tag of a registered version: the SHA-256 of its manifest, which has those of all other files."""
 
 
-def bundle_in(logged: Path, data: object) -> Path:
+@contextmanager
+def named_by(uri: str, path: Path) -> Iterator[None]:
+    """Say what is wrong with the bundle in a folder by the URI that was asked for: who asked knows no other name.
+
+    Args:
+        uri: without secrets.
+        path: where the bundle was put.
+    """
+    try:
+        yield
+    except BundleError as error:
+        raise BundleError(str(error).replace(str(path), uri)) from error
+
+
+def bundle_in(logged: Path, data: object, uri: str) -> Path:
     """The folder of the bundle in the folder that MLflow logged.
 
     Args:
         logged: the folder.
         data: what its `MLmodel` says of where the bundle is.
+        uri: of the model, without secrets.
 
     Raises:
         BundleError: that is elsewhere on this machine, and was not logged.
     """
     bundle = logged / str(data)
     if not bundle.resolve().is_relative_to(logged.resolve()):
-        raise BundleError(f"the MLmodel in {logged} names {str(data)[:200]!r} as its data, outside of it; train again.")
+        raise BundleError(f"the MLmodel of {uri} names {str(data)[:200]!r} as its data, outside of it; train again.")
     return bundle
 
 

@@ -21,7 +21,7 @@ from mlflow.models import Model, ModelSignature, infer_signature
 import ssad
 from ssad.bundle import Bundle
 from ssad.bundle.bundle import MANIFEST
-from ssad.bundle.logged_model import LOADER, bundle_in, check_registered
+from ssad.bundle.logged_model import LOADER, bundle_in, check_registered, named_by
 from ssad.errors import (
     BundleError,
     RefusedError,
@@ -129,9 +129,10 @@ def fetch_model(uri: str, folder: Path) -> FetchedModel:
     flavor = model.flavors.get("python_function", {})
     if flavor.get("loader_module") != LOADER:
         raise BundleError(f"the model {shown} is not one of this project; name one that ssad registered.")
-    path = bundle_in(logged, flavor["data"])
+    path = bundle_in(logged, flavor["data"], shown)
     check_registered(path, version.tags if version else {}, shown)
-    bundle = Bundle(path)
+    with named_by(shown, path):
+        bundle = Bundle(path)
     name, number = (version.name, str(version.version)) if version else (None, None)
     return FetchedModel(without_secrets(pinned), name, number, _known_model(model.model_id), logged, bundle)
 

@@ -32,7 +32,8 @@ from serving.source import Version
 from serving.state import Service
 from serving.store import Store, absolute
 from ssad.bundle import Bundle
-from ssad.errors import TrackingError
+from ssad.bundle.bundle import MANIFEST
+from ssad.errors import BundleError, TrackingError
 from ssad.model_uri import ModelUri
 from tests.conftest import default_store
 from tests.serving.support import (
@@ -520,6 +521,14 @@ def test_a_bundles_folder_is_served_as_it_is_at_the_start(bundle_folder: Path, t
         served = service.current()
         assert (served.source.name, served.source.version) == (None, None)
         assert served.bundle.curve.to_json() == Bundle(bundle_folder).curve.to_json()
+
+
+def test_what_is_wrong_with_a_bundle_is_said_by_the_name_it_was_given(bundle_folder: Path, tmp_path: Path) -> None:
+    other = shutil.copytree(bundle_folder, tmp_path / "other")
+    (other / MANIFEST).write_text('{"format_version": 99}')
+    follower = Follower(Service(read_settings(model=str(other), cache=tmp_path / "cache")))
+    with pytest.raises(BundleError, match=f"^the bundle {other} has format version 99"):
+        follower.load_first()
 
 
 def test_every_request_is_answered_while_it_drains(registry: Registry, rows: Rows, tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from ssad import AnomalyDetector, cli
 from ssad.bundle import Bundle
 from ssad.datasets.stream import open_stream
 from ssad.datasets.tables import read_table
-from ssad.errors import DatasetError, SsadError, TrackingError
+from ssad.errors import BundleError, DatasetError, SsadError, TrackingError
 from ssad.workflows.evaluate import EvaluateResult, EvaluateSettings, decided_error, evaluate, metric_names
 from ssad.workflows.registry import fetch_model
 from ssad.workflows.scored_table import ScoredTable
@@ -230,6 +230,14 @@ def test_a_mistake_is_one_sentence(
     run = own_store.search_runs(["0"], order_by=["start_time DESC"], max_results=1)[0]
     assert run.info.status == "FAILED"
     assert sentence in run.data.tags["ssad.error"]
+
+
+def test_what_is_wrong_with_a_bundle_is_said_by_the_uri_that_was_given(
+    own_store: MlflowClient, labelled: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ssad.bundle.bundle.FORMAT_VERSION", 99)
+    with pytest.raises(BundleError, match=f"^the bundle {CHAMPION} has format version"):
+        evaluate(EvaluateSettings(CHAMPION, labelled))
 
 
 def test_no_class_is_measured_under_the_name_of_another() -> None:
