@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import itertools
 import math
 import os
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
+from filelock import BaseFileLock, FileLock, Timeout
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest, values
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 
@@ -175,29 +175,32 @@ def share_metrics() -> None:
     To be called before there is a metric. A place is free again when its process ends, in whatever way.
     """
     folder = Path(os.environ[MULTIPROCESS])
-    place = next(place for place in itertools.count() if _taken(folder, place) is not None)
-    values.ValueClass = values.MultiProcessValue(lambda: place)  # type: ignore[no-untyped-call]  # likewise
+    place = next(taken for number in itertools.count() if (taken := _taken(folder, str(number))))
+    values.ValueClass = values.MultiProcessValue(lambda: _place(place.lock_file))  # type: ignore[no-untyped-call]  # likewise
 
 
-def _taken(folder: Path, place: int) -> int | None:
-    """A worker's place in the shared folder, locked until what is returned is closed; None where it is another's."""
-    lock = os.open(folder / f"{place}.lock", os.O_CREAT | os.O_RDWR)
+def _taken(folder: Path, place: str) -> BaseFileLock | None:
+    """A worker's place in the shared folder, locked as long as this is held; None where it is another's."""
+    lock = FileLock(folder / f"worker_{place}.lock")
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(lock)
+        return lock.acquire(blocking=False).lock
+    except Timeout:
         return None
-    return lock
+
+
+def _place(file: str) -> str:
+    """The place that a file of a worker's is of."""
+    return Path(file).stem.rpartition("_")[2]
 
 
 def _forget_the_dead(folder: Path) -> None:
     """Remove what workers that have died were answering: nobody is any more."""
     for file in folder.glob("gauge_live*_*.db"):
-        place = int(file.stem.rpartition("_")[2])
+        place = _place(file.name)
         lock = _taken(folder, place)
         if lock is not None:
             mark_process_dead(place)  # type: ignore[no-untyped-call]  # likewise
-            os.close(lock)
+            lock.release()
 
 
 def _drained(pending: deque[Item]) -> list[Item]:

@@ -593,7 +593,7 @@ def worker_processes(running: Running) -> list[int]:
 def answers(running: Running) -> bool:
     """Whether a service answers who has not asked before."""
     with contextlib.suppress(httpx.TransportError):
-        return httpx.get(running.client.base_url.join("/readyz"), timeout=30).status_code == 200
+        return httpx.get(running.client.base_url.join("/readyz"), timeout=SECONDS).status_code == 200
     return False
 
 
@@ -633,8 +633,10 @@ def test_workers_that_die_leave_no_more_files_and_lose_no_count(registry: Regist
     with running_service(registry.uri, tmp_path, (), sys.executable, "http", **settings) as running:
         died: set[int] = set()
         for scored in (1, 2, 3):
-            httpx.post(running.client.base_url.join("/v1/score"), json={"records": rows}, timeout=30)
-            alone = httpx.Client(base_url=running.client.base_url, timeout=30)  # kept connections were the killed ones'
+            httpx.post(running.client.base_url.join("/v1/score"), json={"records": rows}, timeout=SECONDS)
+            alone = httpx.Client(
+                base_url=running.client.base_url, timeout=SECONDS
+            )  # kept connections were the killed ones'
             with alone as running.client:
                 until(lambda n=scored: running.metric("ssad_predictions_total") == n * len(rows), "all are counted")  # type: ignore[misc]  # mypy infers no lambda with defaults
             died.update(worker_processes(running))
