@@ -120,6 +120,7 @@ def _serialized(model: onnx.ModelProto, output: str) -> bytes:
 
 def _exported(encoder: TableEncoder, module: SelfSupervisionModule, sample: GraphInputs) -> onnx.ModelProto:
     graph = ScoringGraph(encoder, copy.deepcopy(module).to(module.scoring_dtype).eval(), sample).eval()
+    graph.requires_grad_(False)  # or what a gradient would need is traced too
     example = {}
     if encoder.schema.numeric:
         example[NUMERIC_INPUT] = torch.zeros(2, len(encoder.schema.numeric), dtype=torch.float64)
