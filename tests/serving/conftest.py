@@ -119,7 +119,7 @@ def registry(back_end: BackEnd, bundle_folder: Path, tmp_path_factory: pytest.Te
         yield registry
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # it asks the registry five times a second for as long as it lives
 def following(registry: Registry, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     """A service that follows the registry."""
     with running_service(registry.uri, tmp_path_factory.mktemp("following")) as running:
