@@ -92,14 +92,15 @@ def test_the_service_stops_by_the_signal_it_drains_at() -> None:
 
 @pytest.mark.parametrize("scheme", ["http", "https"])
 def test_the_health_check_asks_as_the_service_listens(
-    registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, scheme: str
+    bundle_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, scheme: str
 ) -> None:
     said = dict(steps("serving.Dockerfile"))["HEALTHCHECK"]
     code = json.loads(said[said.index("[") :])[2]
     settings: dict[str, Any] = certificate(tmp_path) if scheme == "https" else {}
-    if settings:
+    if scheme == "https":
         monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "authority.pem"))
-    with running_service(registry.uri, tmp_path, scheme=scheme, **settings) as service:
+    settings["SSAD_SERVE_MODEL"] = str(bundle_folder)
+    with running_service("", tmp_path, scheme=scheme, **settings) as service:
         asked = code.replace("8000", str(service.client.base_url.port))
         for path, status in (("/readyz", 0), ("/nowhere", 1)):
             found = subprocess.run(

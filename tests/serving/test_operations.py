@@ -39,13 +39,12 @@ FAKETIME = Path("/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1")
 
 
 def test_a_client_that_trusts_its_certificate_is_answered_over_tls(
-    registry: Registry, rows: Rows, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    bundle_folder: Path, rows: Rows, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    registry.promote("first")
-    issued = certificate(tmp_path)
+    settings = certificate(tmp_path) | {"SSAD_SERVE_MODEL": str(bundle_folder)}
     with monkeypatch.context() as trusting:
         trusting.setenv("SSL_CERT_FILE", str(tmp_path / "authority.pem"))  # which httpx reads
-        with running_service(registry.uri, tmp_path, (), sys.executable, "https", **issued) as service:
+        with running_service("", tmp_path, (), sys.executable, "https", **settings) as service:
             assert service.client.post("/v1/score", json={"records": rows}).status_code == 200
             url = service.client.base_url
             with pytest.raises(httpx.TransportError):
@@ -142,13 +141,12 @@ def collector() -> Iterator[Collector]:
 
 
 def test_each_request_is_a_span_that_says_nothing_of_its_rows(
-    registry: Registry, rows: Rows, collector: Collector, tmp_path: Path
+    bundle_folder: Path, rows: Rows, collector: Collector, tmp_path: Path
 ) -> None:
-    registry.promote("first")
-    endpoint = f"{collector.address}/v1/traces"
+    endpoint, model = f"{collector.address}/v1/traces", str(bundle_folder)
     trace = "0af7651916cd43dd8448eb211c80319c"
     headers = {"traceparent": f"00-{trace}-b7ad6b7169203331-01", "X-API-Key": "a secret", "User-Agent": "a client"}
-    with running_service(registry.uri, tmp_path, SSAD_SERVE_TRACES_ENDPOINT=endpoint) as running:
+    with running_service("", tmp_path, SSAD_SERVE_TRACES_ENDPOINT=endpoint, SSAD_SERVE_MODEL=model) as running:
         answer = running.client.post("/v1/score", json={"records": rows}, headers=headers)
         assert answer.status_code == 200
         assert running.client.post("/v1/score?key=a-secret", json={}).status_code == 422
