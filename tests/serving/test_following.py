@@ -291,16 +291,18 @@ def test_a_version_that_is_named_starts_without_the_registry_too(
             assert running.client.get("/readyz").json()["stale"] is False
 
 
+@pytest.mark.usefixtures("in_process")
 @pytest.mark.parametrize("damaged", ["detector.onnx", "source.json"])
 def test_a_last_good_bundle_that_was_damaged_is_fetched_again(registry: Registry, tmp_path: Path, damaged: str) -> None:
     registry.promote("first")
-    with running_service(registry.uri, tmp_path):
+    uri = f"models:/{MODEL}@{ALIAS}"
+    with follower_of(uri, tmp_path):
         pass
-    (file,) = (tmp_path / "cache").glob(f"**/{damaged}")
+    (file,) = tmp_path.glob(f"**/{damaged}")
     whole = file.read_bytes()
     file.write_bytes(whole[:10])
-    with running_service(registry.uri, tmp_path) as running:
-        assert running.version == registry.versions["first"]
+    with follower_of(uri, tmp_path) as (service, _):
+        assert service.current().source.version == registry.versions["first"]
         assert file.read_bytes() == whole
 
 
@@ -327,16 +329,18 @@ def test_it_starts_from_the_version_before_where_another_service_removed_the_las
         until(lambda: running.version == registry.versions["second"], "the registry is back")
 
 
+@pytest.mark.usefixtures("in_process")
 def test_what_a_killed_process_had_half_fetched_is_removed(registry: Registry, tmp_path: Path) -> None:
     registry.promote("first")
-    with running_service(registry.uri, tmp_path) as running:
+    with follower_of(f"models:/{MODEL}@{ALIAS}", tmp_path) as (service, follower):
         (kept,) = tmp_path.rglob("last-good.json")
         abandoned, fetching = kept.with_name("incoming-abandoned"), kept.with_name("incoming-fetching")
         abandoned.mkdir()
         fetching.mkdir()
         os.utime(abandoned, (0, 0))
         registry.promote("second")
-        until(lambda: running.version == registry.versions["second"], "the second version is served")
+        follower.wake()
+        until(lambda: service.current().source.version == registry.versions["second"], "the second version is served")
         assert not abandoned.exists()
         assert fetching.exists()
 
