@@ -15,7 +15,7 @@ from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
@@ -48,7 +48,7 @@ from tests.serving.support import (
     running_service,
     until,
 )
-from tests.ssad.workflows.support import environment, web_server
+from tests.ssad.workflows.support import environment, free_port, web_server
 
 pytestmark = [
     pytest.mark.slow,
@@ -57,6 +57,8 @@ pytestmark = [
 ]
 
 Rows = list[dict[str, Any]]
+
+FAKETIME = Path("/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1")
 
 ASK = Child.ask
 
@@ -262,6 +264,51 @@ def test_a_registry_that_fails_is_survived_and_followed_again_when_it_is_back(
         registry.promote("second")
         until(lambda: running.version == registry.versions["second"], "the registry is followed again")
         until(lambda: not running.client.get("/readyz").json()["stale"], "it is no longer stale")
+
+
+def test_a_registry_that_is_killed_is_survived_and_followed_again_without_a_secret_or_a_row_in_the_log(
+    registry: Registry, rows: Rows, tmp_path: Path
+) -> None:
+    registry.promote("first")
+    other = replace(registry, port=free_port())
+    uri = other.uri.replace("://", "://somebody:hunter2@")
+    with other.running() as process, running_service(uri, tmp_path) as running:
+        os.killpg(process.pid, signal.SIGKILL)
+        until(lambda: running.client.get("/readyz").json()["stale"], "it says that it is stale")
+        until(lambda: running.metric('ssad_registry_polls_total{result="failed"}') > 0, "that is counted")
+        answer = running.client.post("/v1/score", json={"records": rows})
+        assert (answer.status_code, answer.headers["x-model-version"]) == (200, registry.versions["first"])
+        bad = {"records": [{**rows[0], "amount": "4111-1111"}]}
+        headers = {"X-API-Key": "open sesame"}
+        assert running.client.post("/v1/score?key=open-sesame", json=bad, headers=headers).status_code == 422
+        with other.running():
+            other.promote("second")
+            until(lambda: running.version == registry.versions["second"], "the registry is followed again")
+            until(lambda: not running.client.get("/readyz").json()["stale"], "it is no longer stale")
+    (log,) = tmp_path.glob("server-*.log")
+    said = log.read_text()
+    assert "does not tell which version" in said
+    assert '"path":"/v1/score","status":422' in said
+    for hidden in ("hunter2", "4111-1111", "sesame", "transfer"):
+        assert hidden not in said
+
+
+@pytest.mark.skipif(not FAKETIME.exists(), reason="only libfaketime makes another process's clock jump")
+@pytest.mark.parametrize("jump", ["+3000d", "-3000d"])
+def test_a_clock_that_jumps_stops_nothing(registry: Registry, rows: Rows, tmp_path: Path, jump: str) -> None:
+    registry.promote("first")
+    clock = tmp_path / "clock"
+    clock.write_text("+0")
+    fake = {"LD_PRELOAD": str(FAKETIME), "FAKETIME_TIMESTAMP_FILE": str(clock), "FAKETIME_NO_CACHE": "1"}
+    fake["FAKETIME_DONT_FAKE_MONOTONIC"] = "1"  # no system lets that one jump
+    with running_service(registry.uri, tmp_path, (), sys.executable, "http", **fake) as running:
+        loaded = running.client.get("/v1/model").json()["loaded_at"]
+        clock.write_text(jump)
+        registry.promote("second")
+        until(lambda: running.version == registry.versions["second"], "the second version is served")
+        assert abs(int(running.client.get("/v1/model").json()["loaded_at"][:4]) - int(loaded[:4])) >= 8
+        assert running.client.post("/v1/score", json={"records": rows}).status_code == 200
+        until(lambda: not running.client.get("/readyz").json()["stale"], "the registry is still asked")
 
 
 def test_it_starts_from_its_last_good_bundle_when_the_registry_is_down(
