@@ -14,62 +14,41 @@ import pytest
 from mlflow import MlflowClient
 
 from ssad.detectors import FitSettings, fit_detector
-from tests.conftest import CommandLine
+from ssad.workflows.registry import fetch_model
+from tests.conftest import CommandLine, default_store
 from tests.ssad.workflows.support import QUIET_LIBRARIES, environment, free_port, run_python
 
 pytestmark = QUIET_LIBRARIES
 
 
 @pytest.mark.slow
-def test_two_processes_leave_one_run_and_one_version(command_line: CommandLine, tracking: str, tmp_path: Path) -> None:
+def test_two_processes_leave_one_run_and_one_version_of_what_one_trains_but_for_rounding(
+    command_line: CommandLine, tracking: str, tmp_path: Path
+) -> None:
     generator = np.random.default_rng(0)
     rows = generator.normal(size=(1001, 4)) * np.where(np.arange(1001) % 10 == 9, 6, 1)[:, None]
-    pd.DataFrame(rows, columns=list("abcd")).to_csv(tmp_path / "rows.csv", index=False)
-    arguments = ("--dataset", str(tmp_path / "rows.csv"), "--detector", "radon", "--max-epochs", "3")
+    table = pd.DataFrame(rows, columns=list("abcd"))
+    table.to_csv(tmp_path / "rows.csv", index=False)
+    # Parts of a batch have 32 rows and 31, and normal and abnormal ones in other numbers.
+    arguments = ("--dataset", str(tmp_path / "rows.csv"), "--max-epochs", "4", "--batch-size", "63", "--detector")
     folder = tmp_path / "unnamed"  # where nobody has named a store, it is in the folder that the command is run in
     folder.mkdir()
-    command = ("-m", "ssad.cli", "train", *arguments, "--devices", "2", "--strategy", "ddp")
+    command = ("-m", "ssad.cli", "train", *arguments, "ssad", "--devices", "2", "--strategy", "ddp")
     together = run_python(*command, cwd=folder, env=environment(""))
-    for done in (together, *on_two_machines(command_line, *2 * [arguments])):
+    for done in (together, *on_two_machines(command_line, *2 * [(*arguments, "radon")])):
         assert done.returncode == 0, done.stderr
-    for client in (MlflowClient(tracking), MlflowClient(f"sqlite:///{folder / 'mlflow.db'}")):
-        (run,) = client.search_runs(["0"])
-        assert [experiment.name for experiment in client.search_experiments()] == ["Default"]
-        assert len(client.search_model_versions("name='ssad'")) == 1
-        assert run.info.status == "FINISHED"
-        counted = [run.data.metrics[f"rows_{region}"] for region in ("normal", "unknown", "abnormal")]
-        assert sum(counted) == len(rows)  # an odd number: what pads the second process's rows is not counted
-
-
-TOGETHER = """
-import os, sys
-import numpy as np, pandas as pd
-from ssad.detectors import FitSettings, fit_detector
-
-rows, *detectors = sys.argv[1:]
-for detector in detectors:
-    settings = FitSettings(detector, max_epochs=4, batch_size=63)
-    fitted = fit_detector(pd.read_parquet(rows), settings, accelerator="cpu", devices=2, strategy="ddp")
-    if os.environ["LOCAL_RANK"] == "0":
-        np.save(detector, fitted.training_scores)
-"""
-
-
-@pytest.mark.slow
-def test_two_processes_train_what_one_trains_but_for_rounding(tmp_path: Path) -> None:
-    program, rows = tmp_path / "together.py", tmp_path / "rows.parquet"
-    program.write_text(TOGETHER)
-    generator = np.random.default_rng(0)
-    table = pd.DataFrame(generator.normal(size=(501, 4)), columns=list("abcd"))
-    table.iloc[::10] *= 6
-    table.to_parquet(rows)
-    detectors = ("ssad", "radon")
-    done = run_python("-W", "ignore", str(program), str(rows), *detectors, cwd=tmp_path, env=environment(""))
-    assert done.returncode == 0, done.stderr
-    for detector in detectors:
-        # Parts of a batch have 32 rows and 31, and normal and abnormal ones in other numbers.
+    for detector, uri in (("radon", tracking), ("ssad", f"sqlite:///{folder / 'mlflow.db'}")):
+        with default_store(uri):
+            client = MlflowClient(uri)
+            (run,) = client.search_runs(["0"])
+            assert [experiment.name for experiment in client.search_experiments()] == ["Default"]
+            assert len(client.search_model_versions("name='ssad'")) == 1
+            assert run.info.status == "FINISHED"
+            counted = [run.data.metrics[f"rows_{region}"] for region in ("normal", "unknown", "abnormal")]
+            assert sum(counted) == len(rows)  # an odd number: what pads the second process's rows is not counted
+            bundle = fetch_model("models:/ssad/1", tmp_path / detector).bundle
         one = fit_detector(table, FitSettings(detector, max_epochs=4, batch_size=63), accelerator="cpu")
-        np.testing.assert_allclose(np.load(tmp_path / f"{detector}.npy"), one.training_scores, rtol=1e-5)
+        np.testing.assert_allclose(bundle.score(table).score, one.score(table), rtol=1e-5)
 
 
 @pytest.mark.slow
