@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import sqlite3
 import subprocess
 import sys
@@ -467,7 +468,7 @@ def test_a_mistake_in_a_real_process_is_one_sentence_and_nothing_else(command_li
 
 
 @pytest.fixture
-def uploads(tmp_path: Path) -> Path:
+def uploads(tracking: str, tmp_path: Path) -> Path:
     """A folder with a table, and beside it files that are called as modules which every verb imports."""
     folder = tmp_path / "uploads"
     folder.mkdir()
@@ -480,7 +481,7 @@ def uploads(tmp_path: Path) -> Path:
 def in_uploads(uploads: Path, *arguments: str) -> str:
     """What `ssad`, started in that folder, says of a mistake."""
     command = Path(sys.executable).parent / "ssad"
-    done = run_python(str(command), *arguments, cwd=uploads, env=environment("sqlite:///runs.db"))
+    done = run_python(str(command), *arguments, cwd=uploads, env=environment(os.environ["MLFLOW_TRACKING_URI"]))
     assert done.returncode == 2, done.stderr
     return one_sentence(done.stderr)
 
