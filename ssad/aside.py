@@ -1,12 +1,14 @@
-"""What is written aside and then renamed: under its name it is whole, after a crash and beside another process too."""
+"""What is written aside and then renamed or removed: whole under its name after a crash and beside another process."""
 
 from __future__ import annotations
 
+import atexit
 import shutil
 import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 
 INCOMING = "incoming-"
@@ -34,6 +36,22 @@ def written_aside(folder: Path, abandoned: float = ABANDONED_SECONDS) -> Iterato
                 shutil.rmtree(left, ignore_errors=True)
     with tempfile.TemporaryDirectory(dir=folder, prefix=INCOMING, ignore_cleanup_errors=True) as aside:
         yield Path(aside)
+
+
+@contextmanager
+def fetching_folder() -> Iterator[Path]:
+    """A temporary folder for what MLflow fetches; gone afterwards, at the latest when this process ends.
+
+    A signal ends the waiting for MLflow's threads, not these: they go on to write here.
+    """
+    folder = Path(tempfile.mkdtemp(prefix="ssad-"))
+    remove = partial(shutil.rmtree, folder, ignore_errors=True)
+    atexit.register(remove)  # called when all threads have ended
+    try:
+        yield folder
+    finally:
+        remove()
+    atexit.unregister(remove)
 
 
 def _last_written(folder: Path) -> float:

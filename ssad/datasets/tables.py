@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import lzma
-import tempfile
 import zipfile
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -21,6 +20,7 @@ import pandas as pd
 import pyarrow as pa
 import requests
 
+from ssad.aside import fetching_folder
 from ssad.bundle.delimited import other_separator
 from ssad.datasets import catalogue
 from ssad.datasets.parquet import parquet_files
@@ -83,8 +83,8 @@ def fetched(location: str) -> Iterator[str]:
         yield location
         return
     shown = without_secrets(location)
-    with tempfile.TemporaryDirectory(prefix="ssad-") as folder:
-        copy = _fetch(location, Path(folder))
+    with fetching_folder() as folder:
+        copy = _fetch(location, folder)
         try:
             yield copy
         except SsadError as error:

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import re
-import tempfile
 import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import mlflow
@@ -18,6 +16,7 @@ from mlflow import MlflowClient
 from mlflow.data.pandas_dataset import PandasDataset, from_pandas
 from mlflow.metrics import MetricValue, make_metric
 
+from ssad.aside import fetching_folder
 from ssad.bundle import REGIONS, Bundle, Scores
 from ssad.bundle.explain import contributions
 from ssad.bundle.intervals import Floats
@@ -91,9 +90,9 @@ def evaluate(settings: EvaluateSettings) -> EvaluateResult:
     Raises:
         SsadError: a mistake of the user.
     """
-    with tracked_run("evaluate", system_metrics=False) as run, tempfile.TemporaryDirectory() as folder:
+    with tracked_run("evaluate", system_metrics=False) as run, fetching_folder() as folder:
         log_new_params(run, vars(settings))
-        model = fetch_model(settings.model, Path(folder))
+        model = fetch_model(settings.model, folder)
         mlflow.set_tags({"model": model.uri, "model_id": model.model_id or ""})
         table = ScoredTable.read(model.bundle, settings.dataset, settings.label, settings.normal)
         dataset = log_dataset(table.rows, settings.dataset, "evaluation")

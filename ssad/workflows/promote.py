@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
@@ -14,6 +13,7 @@ import pandas as pd
 from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
 
+from ssad.aside import fetching_folder
 from ssad.bundle import Bundle
 from ssad.errors import RefusedError, SsadError, reason_of
 from ssad.model_uri import ModelUri
@@ -65,7 +65,7 @@ def promote(settings: PromoteSettings) -> PromoteResult:
         SsadError: a mistake of the user; likewise.
     """
     name = registered_name(settings.candidate)
-    with tracked_run("promote", system_metrics=False) as run, tempfile.TemporaryDirectory() as folder:
+    with tracked_run("promote", system_metrics=False) as run, fetching_folder() as folder:
         log_new_params(run, vars(settings))
         client = MlflowClient()
         with nullcontext() if settings.dry_run else claimed(client, name, run.info.run_id):
@@ -73,11 +73,11 @@ def promote(settings: PromoteSettings) -> PromoteResult:
             if settings.rollback and alias_version(client, name, PREVIOUS) is None:
                 raise RefusedError(f"{name} has no previous champion to roll back to; promote another version first.")
             uri = f"models:/{name}@{PREVIOUS}" if settings.rollback else settings.candidate
-            candidate = fetch_model(uri, Path(folder) / "candidate")
+            candidate = fetch_model(uri, folder / "candidate")
             assert candidate.version is not None  # a registered name has versions alone
             if not settings.rollback:
                 _check_not_rolled_back(client, name, candidate.version, uri)
-            champion = None if settings.rollback else _champion_bundle(former, Path(folder) / "champion")
+            champion = None if settings.rollback else _champion_bundle(former, folder / "champion")
             if former and str(former.version) == candidate.version:
                 raise RefusedError(f"{candidate.uri} is the champion already; name another version.")
             checks = find_checks(candidate.bundle, champion, settings)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +11,7 @@ import pandas as pd
 import torch
 from mlflow.models import Model
 
+from ssad.aside import fetching_folder
 from ssad.bundle import Bundle, ConfidenceCurve, Drift, Thresholds, write_bundle
 from ssad.bundle.bundle import NETWORK
 from ssad.bundle.intervals import Floats
@@ -89,9 +89,9 @@ def recalibrate(settings: RecalibrateSettings) -> RecalibrateResult:
         RefusedError: the rows are too few, too different, or too many of them would be abnormal.
         SsadError: a mistake of the user; in every case nothing is registered.
     """
-    with tracked_run("recalibrate", system_metrics=False) as run, tempfile.TemporaryDirectory() as folder:
+    with tracked_run("recalibrate", system_metrics=False) as run, fetching_folder() as folder:
         log_new_params(run, vars(settings))
-        parent = fetch_model(settings.model, Path(folder))
+        parent = fetch_model(settings.model, folder)
         check_detector(parent, settings.detector)
         name = settings.model_name or parent.name
         if not name:
@@ -104,7 +104,7 @@ def recalibrate(settings: RecalibrateSettings) -> RecalibrateResult:
         drift = parent.bundle.drift(scores, inputs)
         log_drift(drift, dataset)
         check_rows(drift, settings, parent.bundle.manifest["plan"]["alpha"])
-        bundle = recalibrated(parent, inputs, scores, settings, Path(folder) / "bundle")
+        bundle = recalibrated(parent, inputs, scores, settings, folder / "bundle")
         old, new, shares = parent.bundle.curve.thresholds, bundle.curve.thresholds, bundle.histogram["region_shares"]
         _log_shift(parent.bundle, bundle, scores)
         model_uri = log_bundle(bundle.path, _described(parent, table))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -19,6 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from ssad.aside import fetching_folder
 from ssad.bundle import REGIONS, Bundle
 from ssad.bundle.bundle import file_digest
 from ssad.bundle.explain import CONTRIBUTOR_SHARES, CONTRIBUTORS, contributors
@@ -125,11 +125,11 @@ def score(settings: ScoreSettings, progress: bool = True) -> ScoreResult:
     Raises:
         SsadError: a mistake of the user; then there is no folder of that name.
     """
-    with tracked_run("score", system_metrics=False) as run, tempfile.TemporaryDirectory() as folder:
+    with tracked_run("score", system_metrics=False) as run, fetching_folder() as folder:
         log_new_params(run, vars(settings))
         if "://" not in settings.output:
             check_free(Path(settings.output))
-        model = fetch_model(settings.model, Path(folder))
+        model = fetch_model(settings.model, folder)
         mlflow.set_tags({"model": model.uri, "model_id": model.model_id or ""})
         if settings.engine == "spark":
             from ssad.workflows.score_spark import score_by_spark  # where PySpark is installed

@@ -16,6 +16,7 @@ import pandas as pd
 from lightning.pytorch.callbacks import TQDMProgressBar
 from lightning.pytorch.loggers import MLFlowLogger
 
+from ssad.aside import fetching_folder
 from ssad.bundle import Bundle
 from ssad.bundle.bundle import file_digest
 from ssad.bundle.intervals import same_scores
@@ -239,12 +240,12 @@ def _fit(
     hardware = vars(settings.hardware)
     alone = settings.hardware.devices * settings.hardware.num_nodes == 1
     try:
-        with tempfile.TemporaryDirectory() as folder, nullcontext() if alone else heard_while_waiting(processes.stop):
+        with fetching_folder() as folder, nullcontext() if alone else heard_while_waiting(processes.stop):
             return fit_detector(
                 tables.train,
                 settings.fit,
                 Path(settings.confidence) if settings.confidence else None,
-                newest_checkpoint(settings.resume, Path(folder)) if settings.resume else None,
+                newest_checkpoint(settings.resume, folder) if settings.resume else None,
                 logger=mlf_logger,
                 enable_progress_bar=progress,
                 callbacks=[processes, *([TQDMProgressBar(PROGRESS_BATCHES)] if progress else [])],

@@ -20,7 +20,16 @@ from ssad import AnomalyDetector
 from ssad.bundle.bundle import GRAPH
 from ssad.workflows.tracking import make_database
 from tests.conftest import CommandLine, small_table
-from tests.ssad.workflows.support import PROCESS_SECONDS, QUIET_LIBRARIES, endless, environment, free_port, sign
+from tests.ssad.workflows.support import (
+    PROCESS_SECONDS,
+    QUIET_LIBRARIES,
+    Store,
+    endless,
+    environment,
+    free_port,
+    run_python,
+    sign,
+)
 
 pytestmark = [*QUIET_LIBRARIES, pytest.mark.slow]
 
@@ -134,6 +143,36 @@ def test_a_signal_ends_a_command_whose_graph_never_ends(small: Path, tracking: s
     (run,) = MlflowClient(tracking).search_runs(["0"])
     assert (process.returncode, run.info.status, run.data.tags["ssad.error"]) == (143, "KILLED", "stopped by SIGTERM")
     assert said.endswith("ssad: stopped by SIGTERM\n")
+
+
+FETCHES_ON = """
+import itertools, os, signal, threading
+from mlflow.store.artifact.local_artifact_repo import LocalArtifactRepository
+from ssad import cli
+
+fetch, files = LocalArtifactRepository._download_file, itertools.count()
+
+def slowly(self, **paths):
+    if next(files) == 60:  # of over a hundred, when all threads have begun
+        os.kill(os.getpid(), signal.SIGTERM)
+    threading.Event().wait(0.02)
+    os.makedirs(os.path.dirname(paths["local_path"]), exist_ok=True)
+    fetch(self, **paths)
+
+LocalArtifactRepository._download_file = slowly
+cli.main()
+"""
+
+
+def test_a_signal_ends_a_command_whose_model_is_still_being_fetched(
+    small: Path, store: Store, tmp_path: Path, temporary: Path
+) -> None:
+    command = ["evaluate", "--model", "models:/ssad/1", "--dataset", str(small)]
+    done = run_python("-c", FETCHES_ON, *command, cwd=tmp_path, env=environment(store.uri, TMPDIR=str(temporary)))
+    run = MlflowClient(store.uri).search_runs(["0"], max_results=1)[0]
+    assert (done.returncode, run.info.status) == (143, "KILLED"), done.stderr
+    assert done.stderr.endswith("ssad: stopped by SIGTERM\n")
+    assert not list(temporary.iterdir())
 
 
 def test_a_process_that_dies_ends_training_in_one_sentence(small: Path, tracking: str) -> None:
