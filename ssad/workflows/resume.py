@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import os
-import socket
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 import mlflow
-import psutil
 import torch
 from mlflow import MlflowClient
 from mlflow.entities import Run
@@ -18,23 +16,15 @@ from mlflow.exceptions import MlflowException
 
 from ssad.errors import DatasetError, SettingsError, TrackingError, disk_is_full, reason_of, without_secrets
 from ssad.loggers.mlflow_logger import CHECKPOINT_FOLDER, CHECKPOINTS
+from ssad.workflows.cut_off import RESUMED_BY, RESUMES, go_on_with, process_of
 from ssad.workflows.stopping import Stopped
 from ssad.workflows.tracking import FAILURES, explained
-
-RESUMES, RESUMED_BY = "ssad.resumes", "ssad.resumed_by"
-"""Tags that name the other run: of the one that goes on, and of the one that was cut off."""
-
-PROCESS = "ssad.process"
-"""Tag of a run that names the process that trains."""
 
 HEARTBEAT = "system/cpu_utilization_percentage"
 """A metric that MLflow logs every second while a run trains."""
 
 SILENT_SECONDS = 30.0
 """A run of a process that cannot be seen, which logged nothing for so long, is taken for one that was cut off."""
-
-CLOCK_SECONDS = 5.0
-"""How far a clock that was set moves the time at which a process began."""
 
 
 def how_to_go_on(run_id: str) -> str:
@@ -50,7 +40,6 @@ def resumable(run: Run) -> Iterator[None]:
         TrackingError: a store or disk failed.
     """
     advice = how_to_go_on(run.info.run_id)
-    mlflow.set_tag(PROCESS, process_name(os.getpid()))
     try:
         yield
     except Stopped as stop:
@@ -85,10 +74,7 @@ def take_over(run_id: str, successor: Run) -> None:
             f"run {run_id} trained on other rows than these; resume with the dataset, label, contamination and seed "
             "it had, or train without resume."
         )
-    client.set_tag(successor.info.run_id, RESUMES, run_id)
-    client.set_tag(run_id, RESUMED_BY, successor.info.run_id)
-    if run.info.status == "RUNNING":
-        client.set_terminated(run_id, "KILLED")
+    go_on_with(client, run, successor.info.run_id)
 
 
 def _check_left(client: MlflowClient, run: Run) -> None:
@@ -102,31 +88,18 @@ def _check_left(client: MlflowClient, run: Run) -> None:
         )
 
 
-def machine_name() -> str:
-    """Where a process is known by its number: this machine since it was started and, in a container, that one alone."""
-    with suppress(OSError):  # of Linux
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
-        return f"{socket.gethostname()}/{boot}/{Path('/proc/self/ns/pid').stat().st_ino}"
-    return socket.gethostname()
-
-
-def process_name(pid: int) -> str:
-    """A process of this machine as no other one is named: machine, number, and when it began, in seconds."""
-    return f"{machine_name()} {pid} {psutil.Process(pid).create_time():.0f}"
-
-
 def _check_cut_off(client: MlflowClient, run: Run) -> None:
     """Refuse a run that is training at this moment: of a process of this machine that can be seen.
 
     Raises:
         SettingsError: it is.
     """
-    name = run.data.tags.get(PROCESS, "")
-    if name.startswith(f"{machine_name()} "):
-        if _is_there(name):
+    if found := process_of(run):
+        number, there = found
+        if there and number != os.getpid():
             raise SettingsError(
-                f"run {run.info.run_id} is training in process {name.split()[1]}; end that one first, or name a run "
-                "that was cut off."
+                f"run {run.info.run_id} is training in process {number}; end that one first, or name a run that was "
+                "cut off."
             )
         return
     beats = client.get_metric_history(run.info.run_id, HEARTBEAT)
@@ -136,17 +109,6 @@ def _check_cut_off(client: MlflowClient, run: Run) -> None:
             f"run {run.info.run_id} logged something {silent:.0f} s ago, from a process that cannot be seen here; name "
             f"a run that was cut off, or if this one was, resume it in {SILENT_SECONDS:.0f} s."
         )
-
-
-def _is_there(name: str) -> bool:
-    """Whether a process of this machine, other than this one, has a name; a dead one that nobody asked for is gone."""
-    pid, began = map(int, name.split()[1:])
-    try:
-        process = psutil.Process(pid)
-        same = abs(process.create_time() - began) < CLOCK_SECONDS
-        return pid != os.getpid() and same and process.status() != psutil.STATUS_ZOMBIE
-    except psutil.Error:
-        return False
 
 
 def newest_checkpoint(run_id: str, folder: Path) -> Path | None:

@@ -134,15 +134,17 @@ def score(settings: ScoreSettings, progress: bool = True) -> ScoreResult:
         if settings.engine == "spark":
             from ssad.workflows.score_spark import score_by_spark  # where PySpark is installed
 
-            rows = score_by_spark(settings, model)
+            rows = score_by_spark(settings, model, run.info.run_id)
         else:
-            rows = score_locally(settings, model, progress)
+            rows = score_locally(settings, model, progress, run.info.run_id)
         mlflow.log_metrics({f"rows_{region}": count for region, count in rows.items()})
     return ScoreResult(settings.output, model.uri, rows)
 
 
-def score_locally(settings: ScoreSettings, model: FetchedModel, progress: bool = True) -> dict[str, int]:
-    """Stream the table through the bundle in this process.
+def score_locally(
+    settings: ScoreSettings, model: FetchedModel, progress: bool = True, run_id: str | None = None
+) -> dict[str, int]:
+    """Stream the table through the bundle in this process; `run_id` is of the run that this is logged as, if it is.
 
     Returns:
         Rows of each region.
@@ -157,10 +159,11 @@ def score_locally(settings: ScoreSettings, model: FetchedModel, progress: bool =
         if not stream.names:  # a folder without a file
             raise no_rows(settings.dataset)
         model.bundle.schema.check_none_missing(stream.names)
-        with writing_to(output), partial_folder(output, _job(settings, model, table)) as partial:
+        with writing_to(output), partial_folder(output, _job(settings, model, table), run_id) as partial:
             _write_parts(partial, stream, settings, model, _bar(progress))
+            rows = region_counts(partial)
             finish(partial, output)
-    return region_counts(output)
+    return rows
 
 
 def _write_parts(

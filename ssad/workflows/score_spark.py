@@ -29,6 +29,7 @@ from ssad.datasets.tables import FETCHED_SCHEMES, SEPARATORS, check_shape, fetch
 from ssad.errors import DatasetError, SettingsError, SsadError, listed
 from ssad.workflows.output_folder import check_free, partial_folder, region_counts
 from ssad.workflows.registry import FetchedModel, copy_of_ssad
+from ssad.workflows.stopping import too_late_to_stop
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
@@ -55,8 +56,13 @@ ANSWER = "score double, confidence double, region string"
 EXPLAINED = f"{ANSWER}, {CONTRIBUTORS} array<string>, {CONTRIBUTOR_SHARES} array<double>"
 
 
-def score_by_spark(settings: ScoreSettings, model: FetchedModel) -> dict[str, int]:
+def score_by_spark(settings: ScoreSettings, model: FetchedModel, run_id: str | None = None) -> dict[str, int]:
     """Score on Spark; a local folder is renamed when it is complete, elsewhere `_SUCCESS` says so.
+
+    Args:
+        settings: table and output.
+        model: what scores.
+        run_id: of the run that this is logged as, if it is.
 
     Returns:
         Rows of each region.
@@ -68,10 +74,12 @@ def score_by_spark(settings: ScoreSettings, model: FetchedModel) -> dict[str, in
     if model.logged is None:
         raise SettingsError(f"engine=spark needs a logged model, {model.uri} is a bundle's folder; use engine=local.")
     with _session(settings.spark_master) as spark:
-        return _scored_by(spark, settings, model, model.logged)
+        return _scored_by(spark, settings, model, model.logged, run_id)
 
 
-def _scored_by(spark: SparkSession, settings: ScoreSettings, model: FetchedModel, logged: Path) -> dict[str, int]:
+def _scored_by(
+    spark: SparkSession, settings: ScoreSettings, model: FetchedModel, logged: Path, run_id: str | None
+) -> dict[str, int]:
     try:
         with tempfile.TemporaryDirectory() as folder, _reachable(settings.dataset) as table:
             copied = for_spark(logged, Path(folder) / "model")
@@ -79,12 +87,13 @@ def _scored_by(spark: SparkSession, settings: ScoreSettings, model: FetchedModel
             if "://" in settings.output:
                 return _written_to_a_store(spark, scored, settings.output)
             output = Path(settings.output).absolute()
-            with partial_folder(output, {"engine": "spark"}) as partial:
+            with partial_folder(output, {"engine": "spark"}, run_id) as partial:
                 aside = partial / output.name
                 shutil.rmtree(aside, ignore_errors=True)  # Spark does not go on with what it left
                 scored.write.parquet(_plain(aside))
                 rows = region_counts(aside)
                 check_free(output)
+                too_late_to_stop()
                 aside.rename(output)
             return rows
     except SsadError:

@@ -34,6 +34,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from ssad.datasets.table_rows import TableRows, frame_digest
 from ssad.errors import SsadError, TrackingError, disk_is_full, reason_of, without_secrets
+from ssad.workflows.cut_off import PROCESS, process_name
 from ssad.workflows.stopping import Stopped, heard_while_waiting
 
 CONNECT_SECONDS = 15.0
@@ -109,7 +110,9 @@ def tracked_run(entry_point: str, system_metrics: bool = True) -> Iterator[Run]:
             mlflow.start_run(nested=True, log_system_metrics=system_metrics) as run,
         ):
             try:
-                mlflow.set_tags(git_state() | {MLFLOW_PROJECT_ENTRY_POINT: entry_point})
+                mlflow.set_tags(
+                    git_state() | {MLFLOW_PROJECT_ENTRY_POINT: entry_point, PROCESS: process_name(os.getpid())}
+                )
                 with ends(run.info.run_id):
                     yield run
             except (SsadError, *FAILURES) as error:

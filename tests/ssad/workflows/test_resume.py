@@ -29,7 +29,8 @@ from ssad.errors import DatasetError, SettingsError, TrackingError, TrainingErro
 from ssad.loggers.mlflow_logger import CHECKPOINTS
 from ssad.modules import self_supervision_callback
 from ssad.workflows import resume
-from ssad.workflows.resume import HEARTBEAT, PROCESS, RESUMES, newest_checkpoint, process_name
+from ssad.workflows.cut_off import PROCESS, RESUMES, process_name
+from ssad.workflows.resume import HEARTBEAT, newest_checkpoint
 from ssad.workflows.tracking import log_dataset
 from ssad.workflows.train import TrainSettings, prepare, train
 from tests.ssad.workflows.support import PROCESS_SECONDS, QUIET_LIBRARIES, environment

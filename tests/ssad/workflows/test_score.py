@@ -26,6 +26,7 @@ from ssad.bundle.intervals import SCORE_TOLERANCE
 from ssad.datasets import stream as streams
 from ssad.errors import DatasetError, RowsError, SettingsError, SsadError
 from ssad.workflows import score as scoring
+from ssad.workflows.cut_off import RESUMED_BY, RESUMES
 from ssad.workflows.output_folder import finish
 from ssad.workflows.registry import fetch_model, log_bundle, register
 from ssad.workflows.score import ScoreSettings, score
@@ -192,9 +193,13 @@ scoring.score(scoring.ScoreSettings({CHAMPION!r}, {dataset!r}, {str(output)!r}),
     assert done.returncode == -signal.SIGKILL, done.stderr
     assert not output.exists()
     assert len(list(partial.glob("part-*"))) == 2
+    (killed,) = (run.info.run_id for run in own_store.search_runs(["0"]) if run.info.status == "RUNNING")
     score(settings(dataset, tmp_path), progress=False)
     assert_scores(output, champion, rows)
     assert not partial.exists()
+    resumed, left = own_store.search_runs(["0"], max_results=1)[0], own_store.get_run(killed)
+    assert (left.info.status, left.data.tags[RESUMED_BY]) == ("KILLED", resumed.info.run_id)
+    assert (resumed.info.status, resumed.data.tags[RESUMES]) == ("FINISHED", killed)
 
 
 @pytest.mark.usefixtures("small_parts")
@@ -213,6 +218,68 @@ def test_another_job_does_not_go_on_with_what_is_there(
     score(settings(dataset, tmp_path, keep="number" if change == "keep" else ""), progress=False)
     assert_scores(tmp_path / "scores", champion, rows)
     assert ("number" in pd.read_parquet(tmp_path / "scores")) == (change == "keep")
+
+
+@pytest.mark.usefixtures("small_parts")
+def test_a_run_that_left_what_another_job_deletes_has_ended_and_nothing_goes_on_with_it(
+    own_store: MlflowClient, champion: Bundle, dataset: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(scoring, "finish", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            score(settings(dataset, tmp_path), progress=False)
+    before = own_store.search_runs(["0"], max_results=1)[0].info.run_id
+    own_store.update_run(before, "RUNNING")  # as if nothing could have been said at its end
+    score(settings(dataset, tmp_path, explain=1), progress=False)
+    left = own_store.get_run(before)
+    assert (left.info.status, left.data.tags.get(RESUMED_BY)) == ("KILLED", None)
+
+
+@pytest.mark.usefixtures("small_parts")
+def test_what_was_left_while_another_job_cleared_it_is_not_gone_on_with(
+    champion: Bundle, rows: pd.DataFrame, dataset: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    unlink, deleted = Path.unlink, []
+
+    def cut_off(self: Path, *arguments: Any, **more: Any) -> None:
+        if self.parent.name == "scores.partial":
+            deleted.append(self.name)
+            if len(deleted) == 3:
+                raise KeyboardInterrupt
+        unlink(self, *arguments, **more)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(scoring, "finish", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            score(settings(dataset, tmp_path), progress=False)
+        patch.setattr(Path, "unlink", cut_off)
+        with pytest.raises(KeyboardInterrupt):
+            score(settings(dataset, tmp_path, explain=1), progress=False)
+    assert len(list((tmp_path / "scores.partial").glob("part-*"))) == 3
+    score(settings(dataset, tmp_path), progress=False)
+    assert_scores(tmp_path / "scores", champion, rows)
+
+
+def test_a_signal_comes_too_late_once_the_output_gets_its_name(
+    own_store: MlflowClient, champion: Bundle, rows: pd.DataFrame, dataset: str, tmp_path: Path
+) -> None:
+    """Sent at the rename, it is heard by none: the output is there, and the run says so."""
+    program = f"""
+import os, signal
+from pathlib import Path
+from ssad.workflows.score import ScoreSettings, score
+from ssad.workflows.stopping import stop_by_signals
+stop_by_signals()
+rename = Path.rename
+def signalled(self, target):
+    os.kill(os.getpid(), signal.SIGTERM if self.name == "scores.partial" else 0)
+    return rename(self, target)
+Path.rename = signalled
+score(ScoreSettings({CHAMPION!r}, {dataset!r}, "scores"), progress=False)
+"""
+    run_python("-c", program, cwd=tmp_path, env=environment(own_store._tracking_client.tracking_uri)).check_returncode()
+    assert_scores(tmp_path / "scores", champion, rows)
+    assert own_store.search_runs(["0"], max_results=1)[0].info.status == "FINISHED"
 
 
 @pytest.mark.usefixtures("small_parts")
