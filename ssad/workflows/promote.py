@@ -28,6 +28,7 @@ from ssad.workflows.registry import (
     move_champion,
     registered_name,
 )
+from ssad.workflows.stopping import too_late_to_stop
 from ssad.workflows.tracking import FAILURES, log_new_params, tracked_run
 
 logger = logging.getLogger(__name__)
@@ -87,6 +88,7 @@ def promote(settings: PromoteSettings) -> PromoteResult:
                     _write_checks(client, name, candidate.version, checks, run.info.run_id)
                 _check_passed(name, candidate.version, checks)
                 left = former if settings.rollback else None
+                too_late_to_stop()
                 with _marked(client, name, candidate.version, left, run.info.run_id):
                     move_champion(client, name, candidate.version, former)
     return PromoteResult(name, candidate.version, _number(former), checks, not settings.dry_run)

@@ -6,7 +6,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -33,6 +33,7 @@ from ssad.errors import (
     without_secrets,
 )
 from ssad.model_uri import ModelUri
+from ssad.workflows.cut_off import process_of, say_killed
 from ssad.workflows.signature import DescribedRows
 from ssad.workflows.tracking import explained, remedy_for
 
@@ -52,7 +53,8 @@ NAME_LENGTH = 256
 
 CLAIM = "ssad.promotion."
 CLAIM_SECONDS = 3600
-"""A claim older than this is of a promoter that was killed; one as far in the future, or of no time, is of none."""
+"""A claim older than this is of a promoter that was killed, on another machine; one as far in the future, or of no
+time, is of none."""
 
 SCORING_PACKAGES = ("mlflow", "numpy", "onnxruntime", "pandas", "lazy-loader")
 """What scoring with a logged model needs; neither torch nor this package."""
@@ -261,15 +263,28 @@ def claimed(client: MlflowClient, name: str, run_id: str) -> Iterator[None]:
     try:
         tags = client.get_registered_model(name).tags
         held = [key for key, since in tags.items() if key.startswith(CLAIM) and _is_recent(since)]
-        others = sorted(set(held) - {own})
+        others = sorted(key for key in set(held) - {own} if not _left_behind(client, name, key))
         if others:
+            left = (int(tags[others[0]]) + CLAIM_SECONDS - time.time()) / 60
             raise RefusedError(
                 f"run {others[0].removeprefix(CLAIM)} is promoting {name} at this moment; wait for its end and run "
-                f"again, or delete the tag {others[0]} of the model if that run is dead."
+                f"again, or if that run is dead, in {left:.0f} min or when you deleted the model's tag {others[0]}."
             )
         yield
     finally:
         client.delete_registered_model_tag(name, own)
+
+
+def _left_behind(client: MlflowClient, name: str, claim: str) -> bool:
+    """Whether a claim is of a process of this machine that was killed; then it goes, and its run has ended."""
+    with suppress(MlflowException):  # the run is in another store, or another promoter was sooner
+        run = client.get_run(claim.removeprefix(CLAIM))
+        found = process_of(run)
+        if found and not found[1]:
+            say_killed(client, run)
+            client.delete_registered_model_tag(name, claim)
+            return True
+    return False
 
 
 def _is_recent(since: str) -> bool:

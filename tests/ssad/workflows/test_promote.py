@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 import threading
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -26,13 +30,14 @@ from ssad.datasets.tables import read_table
 from ssad.detectors import FitSettings, fit_detector
 from ssad.errors import BundleError, RefusedError, SettingsError, SsadError, TrackingError
 from ssad.workflows import promotion_checks as checks
+from ssad.workflows.cut_off import PROCESS, process_name
 from ssad.workflows.promote import PromoteSettings, promote
 from ssad.workflows.promotion_checks import MIN_ANOMALIES, find_checks, gain_interval
 from ssad.workflows.registry import FetchedModel, claimed, fetch_model, log_bundle, move_champion, register
 from ssad.workflows.scored_table import MIN_UNLABELLED_ROWS
 from ssad.workflows.signature import describe_rows
 from ssad.workflows.train import TrainSettings, prepare
-from tests.ssad.workflows.support import PROCESS_SECONDS, QUIET_LIBRARIES
+from tests.ssad.workflows.support import PROCESS_SECONDS, QUIET_LIBRARIES, environment, run_python
 
 pytestmark = [*QUIET_LIBRARIES, pytest.mark.filterwarnings("ignore::ResourceWarning")]
 
@@ -410,6 +415,48 @@ def test_a_claim_of_a_promoter_that_was_killed_expires(own_store: MlflowClient) 
     own_store.set_registered_model_tag("ssad", "ssad.promotion.killed", "0")
     with claimed(own_store, "ssad", "next"):
         pass
+
+
+def test_a_claim_of_a_process_that_was_killed_goes_and_its_run_ends_and_one_of_a_living_process_stays(
+    own_store: MlflowClient,
+) -> None:
+    run_id = own_store.create_run("0").info.run_id
+    own_store.set_registered_model_tag("ssad", f"ssad.promotion.{run_id}", str(int(time.time())))
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as process:
+        own_store.set_tag(run_id, PROCESS, process_name(process.pid))
+        told = f"run {run_id} is promoting ssad .* dead, in 60 min or when you deleted the model's tag ssad.promotion."
+        with pytest.raises(RefusedError, match=told), claimed(own_store, "ssad", "next"):
+            pass
+        process.kill()
+        process.wait()
+    with claimed(own_store, "ssad", "next"):
+        assert list(own_store.get_registered_model("ssad").tags) == ["ssad.promotion.next"]
+    assert own_store.get_run(run_id).info.status == "KILLED"
+
+
+def test_a_claim_of_another_thread_of_this_process_stays(own_store: MlflowClient) -> None:
+    run_id = own_store.create_run("0", tags={PROCESS: process_name(os.getpid())}).info.run_id
+    with claimed(own_store, "ssad", run_id), pytest.raises(RefusedError, match=run_id):
+        promote(PromoteSettings())
+    assert own_store.get_run(run_id).info.status == "RUNNING"
+
+
+def test_a_signal_comes_too_late_once_the_alias_moves(
+    own_store: MlflowClient, champion: Bundle, tmp_path: Path
+) -> None:
+    version = challenger(champion, tmp_path / "same")
+    program = """
+import os, signal
+from ssad.workflows import promote
+from ssad.workflows.stopping import stop_by_signals
+stop_by_signals()
+move = promote.move_champion
+promote.move_champion = lambda *arguments: (move(*arguments), os.kill(os.getpid(), signal.SIGTERM))
+promote.promote(promote.PromoteSettings())
+"""
+    run_python("-c", program, cwd=tmp_path, env=environment(own_store._tracking_client.tracking_uri)).check_returncode()
+    assert aliases(own_store)["champion"] == version
+    assert own_store.search_runs(["0"], max_results=1)[0].info.status == "FINISHED"
 
 
 @pytest.mark.every_back_end
