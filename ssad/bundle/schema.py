@@ -432,7 +432,7 @@ def _seconds(values: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
 def _moment(value: Any) -> np.datetime64:
     """A point in time from a datetime, an ISO 8601 string or nothing."""
     if _is_missing(value):
-        return np.datetime64("NaT")
+        return np.datetime64("NaT", "us")
     if isinstance(value, str):
         value = datetime.fromisoformat(value.strip().replace("Z", "+00:00"))
     if isinstance(value, datetime) and value.tzinfo is not None:

@@ -73,7 +73,7 @@ def test_each_kind_of_column_lands_in_its_place() -> None:
 
 @pytest.mark.parametrize(
     "missing",
-    [None, NAN, math.inf, -math.inf, pd.NA, pd.NaT, "", "  ", np.float64("nan"), np.datetime64("NaT")],
+    [None, NAN, math.inf, -math.inf, pd.NA, pd.NaT, "", "  ", np.float64("nan"), np.datetime64("NaT", "ns")],
     ids=str,
 )
 def test_a_missing_or_infinite_number_is_nan(missing: Any) -> None:
