@@ -163,13 +163,19 @@ class Child:
 
         Raises:
             BundleError: what was fetched cannot be served.
-            TrackingError: it is an error, or does not come in time.
+            TrackingError: it is an error, does not come in time, or the process cannot be started, or ends.
         """
         with self._asking:
-            line = self._answer_to(question, seconds)
+            process = self._running()
+            line = _answer_of(process, question, seconds)
         if not line:
             self.stop()
-            raise TrackingError(f"the registry did not answer within {seconds:.0f} s; check that it runs.")
+            if line is None:
+                raise TrackingError(f"the registry did not answer within {seconds:.0f} s; check that it runs.")
+            raise TrackingError(
+                f"the process that asks the registry {_end_of(process.wait())}; see what it said in this service's "
+                "log, and give it more memory where it said nothing."
+            )
         answer = json.loads(line)
         if "refused" in answer:
             raise BundleError(answer["refused"])
@@ -185,36 +191,46 @@ class Child:
             with self._asking:  # who waits for its answer sees its end, but not that of a pipe closed under them
                 process.communicate()
 
-    def _answer_to(self, question: dict[str, Any], seconds: float) -> bytes:
-        """The line that it answers; empty where it does not, or ends."""
-        process = self._running()
-        assert process.stdin is not None
-        assert process.stdout is not None
-        try:
-            process.stdin.write(json.dumps(question).encode() + b"\n")
-            process.stdin.flush()
-            return _read_line(process.stdout, seconds)
-        except OSError:  # it has ended
-            return b""
-
     def _running(self) -> subprocess.Popen[bytes]:
         process = self._process
         if process is None or process.poll() is not None:
             # Of a copy that is not installed the current folder is where this process and the child find it.
             started = ["-m", "serving.registry"] if str(Path.cwd()) in sys.path else ["-c", INSTALLED_CHILD]
             command, pipe, environment = [sys.executable, *started], subprocess.PIPE, CHILD_ENVIRONMENT | os.environ
-            process = self._process = subprocess.Popen(command, stdin=pipe, stdout=pipe, env=environment)
+            try:
+                process = self._process = subprocess.Popen(command, stdin=pipe, stdout=pipe, env=environment)
+            except OSError as error:
+                raise TrackingError(
+                    f"the process that asks the registry cannot be started ({error.strerror}); give this service more "
+                    "processes, files and memory."
+                ) from error
         return process
 
 
-def _read_line(stream: IO[bytes], seconds: float) -> bytes:
-    """One line, or nothing where it does not come in time or the stream ends."""
+def _answer_of(process: subprocess.Popen[bytes], question: dict[str, Any], seconds: float) -> bytes | None:
+    """The line that it answers; empty where it ends, None where none comes in time."""
+    assert process.stdin is not None
+    assert process.stdout is not None
+    try:
+        process.stdin.write(json.dumps(question).encode() + b"\n")
+        process.stdin.flush()
+        return _read_line(process.stdout, seconds)
+    except OSError:  # it has ended
+        return b""
+
+
+def _end_of(status: int) -> str:
+    return f"was ended by {signal.Signals(-status).name}" if status < 0 else f"ended with status {status}"
+
+
+def _read_line(stream: IO[bytes], seconds: float) -> bytes | None:
+    """One line; empty where the stream ends, None where it does not come in time."""
     deadline, line = time.monotonic() + seconds, b""
     with selectors.DefaultSelector() as selector:
         selector.register(stream, selectors.EVENT_READ)
         while not line.endswith(b"\n"):
             if not selector.select(max(0.0, deadline - time.monotonic())):
-                return b""
+                return None
             part = os.read(stream.fileno(), 65536)
             if not part:
                 return b""

@@ -772,6 +772,28 @@ def test_a_child_is_ended_once_whoever_ends_it(tmp_path: Path, monkeypatch: pyte
     assert process.wait(SECONDS) == -signal.SIGKILL
 
 
+@pytest.mark.parametrize(
+    ("does", "told"),
+    [
+        ("sys.stdin.readline(); sys.exit(3)", "asks the registry ended with status 3; see what it said"),
+        ("sys.stdin.readline(); os.kill(os.getpid(), signal.SIGKILL)", "was ended by SIGKILL; .*give it more memory"),
+        ("signal.pause()", "did not answer within 0 s; check that it runs"),
+    ],
+)
+def test_a_child_that_ends_is_not_told_as_a_registry_that_is_silent(does: str, told: str) -> None:
+    child, pipe = Child(), subprocess.PIPE
+    command = [sys.executable, "-c", f"import os, signal, sys; {does}"]
+    child._process = subprocess.Popen(command, stdin=pipe, stdout=pipe)
+    with pytest.raises(TrackingError, match=told):
+        child.ask({"do": "resolve", "uri": "models:/none/1"}, 0.1 if "pause" in does else SECONDS)
+
+
+def test_a_child_that_cannot_be_started_is_told_in_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "executable", "/nowhere/python")
+    with pytest.raises(TrackingError, match=r"cannot be started \(No such file or directory\); give this service more"):
+        Child().ask({"do": "resolve", "uri": "models:/none/1"}, SECONDS)
+
+
 @pytest.mark.skipif(sys.version_info < (3, 11), reason="Python 3.10 looks for modules where it starts")
 def test_the_child_takes_no_module_of_the_folder_it_starts_in(
     bundle_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
