@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -16,6 +15,7 @@ from serving.served import Served
 from serving.settings import Settings
 from serving.source import Source, Version
 from ssad.bundle import Bundle
+from ssad.bundle.bundle import CORES
 
 POOL_THREADS = 2
 """Large bodies that are decoded at once: each may take its limit of memory."""
@@ -43,7 +43,7 @@ class Service:
         self.keys = Keys(settings)
         self.deadline = Deadline(settings.timeout_seconds)
         self.pool = ThreadPoolExecutor(POOL_THREADS, thread_name_prefix="body")
-        self.scorers = ThreadPoolExecutor(settings.threads or os.cpu_count() or 1, thread_name_prefix="score")
+        self.scorers = ThreadPoolExecutor(settings.threads or CORES, thread_name_prefix="score")
         self.served: Served | None = None
         self.draining = False
         self.registry_seen: float | None = None

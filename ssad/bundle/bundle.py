@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
 from dataclasses import dataclass
 from functools import cached_property
@@ -39,6 +40,9 @@ SCORE_OUTPUT, ERRORS_OUTPUT = "score", "errors"
 
 CHUNK_ROWS = 512
 """Rows that go through the graph at once: what an ensemble makes of so many stays in the processor's cache."""
+
+CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+"""Cores that this process may use: as many calls are worth making at a time, each of which uses one."""
 
 
 @dataclass(frozen=True)

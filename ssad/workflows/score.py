@@ -20,7 +20,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from ssad.aside import fetching_folder
 from ssad.bundle import REGIONS, Bundle
-from ssad.bundle.bundle import file_digest
+from ssad.bundle.bundle import CORES, file_digest
 from ssad.bundle.explain import CONTRIBUTOR_SHARES, CONTRIBUTORS, contributors
 from ssad.bundle.intervals import Floats
 from ssad.datasets.parquet import BATCH_ROWS
@@ -50,8 +50,6 @@ PARQUET: dict[str, Any] = {"use_dictionary": ["region", "model_version"], "store
 
 ANSWERS = ("score", "confidence", "region", "model_version", CONTRIBUTORS, CONTRIBUTOR_SHARES)
 """Columns of the output that are not the table's."""
-
-CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @dataclass(frozen=True)

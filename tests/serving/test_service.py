@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from tests.serving.conftest import KINDS, Service
 from tests.serving.support import SECONDS
+from tests.ssad.workflows.support import environment, run_python
 
 pytestmark = [
     pytest.mark.slow,
@@ -54,6 +55,19 @@ def changed(service: Service, row: int, **values: Any) -> dict[str, Any]:
     rows = [dict(record) for record in service.rows[:3]]
     rows[row].update(values)
     return {"records": rows}
+
+
+def test_large_bodies_are_scored_on_the_cores_that_may_be_used(tmp_path: Path) -> None:
+    """Which are those of the machine only where nobody has pinned the process, as a container's `cpuset` does."""
+    code = """
+import os
+os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+from serving.settings import read_settings
+from serving.state import Service
+print(Service(read_settings(cache="cache")).scorers._max_workers)
+"""
+    ended = run_python("-c", code, cwd=tmp_path, env=environment(""))
+    assert (ended.stdout, ended.stderr) == ("1\n", "")
 
 
 def test_records_are_scored(service: Service) -> None:
