@@ -136,7 +136,7 @@ class ParquetFiles:
     def _pandas(self, rows: pa.RecordBatch | pa.Table) -> pd.DataFrame:
         try:
             frame: pd.DataFrame = rows.to_pandas(ignore_metadata=True)
-        except (pa.ArrowException, ValueError, OverflowError) as error:
+        except (pa.ArrowException, ValueError, OverflowError, KeyError) as error:  # the last one: of a zone, by pytz
             if len(rows.schema) > 1:  # of one column alone it is told which
                 for name in rows.schema.names:
                     self._pandas(rows.select([name]))
