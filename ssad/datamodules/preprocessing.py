@@ -58,7 +58,9 @@ def fuse_cols(df: pd.DataFrame, cols: Sequence[str], new_col_name: str) -> pd.Da
 
 def replace_values_with_nan(df: pd.DataFrame, values: Sequence[float]) -> pd.DataFrame:
     """The table with NaN in place of each of these values."""
-    return df.replace(list(values), np.nan)
+    # Not `replace`, which in pandas 2 changes the type of a column of objects too, and warns of it; truth values are no
+    # numbers to either.
+    return df.mask(df.isin(list(values)) & df.dtypes.ne("bool").to_numpy())
 
 
 SHARE_ROUNDING = 1e-9

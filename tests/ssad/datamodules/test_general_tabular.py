@@ -221,6 +221,10 @@ def test_table_helpers_leave_their_table_as_it_was() -> None:
     assert fuse_cols(table, ["a", "b"], "c")["c"].tolist() == ["-1-1", "23"]
     assert list(drop_cols(table, ["a", "missing"])) == ["b"]
     assert replace_values_with_nan(table, [-1]).isna().sum().tolist() == [1, 1]
+    mixed = pd.DataFrame({"gaps": pd.Series([True, None, -1], dtype=object), "truth": [True, False, True]})
+    found = replace_values_with_nan(mixed, [1, -1])
+    assert found["truth"].tolist() == [True, False, True]
+    assert found["gaps"].dtype == object
     assert str(to_categorical(table, ["a"])["a"].dtype) == "category"
     pd.testing.assert_frame_equal(table, before)
 
