@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from importlib.metadata import packages_distributions, requires
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +58,23 @@ def test_every_package_of_the_images_is_pinned() -> None:
         named |= {word.strip('"').partition("[")[0] for word in words}
     assert {"boto3", "psycopg", "uvicorn"} <= named
     assert named <= pinned
+
+
+def test_the_services_image_has_every_package_that_the_service_imports() -> None:
+    lines = (DOCKER / "serving.txt").read_text(encoding="utf-8").splitlines()
+    named = {line for line in lines if not line.startswith("#")}
+    brought = [said for name in named for said in requires(name) or [] if "extra ==" not in said]
+    installed = {plain(name) for name in (*named, *(re.split(r"[^\w.-]", said)[0] for said in brought))}
+    code = "\n".join(file.read_text(encoding="utf-8") for file in (PROJECT / "serving").rglob("*.py"))
+    packages = packages_distributions()
+    imported = packages.keys() & set(re.findall(r"^ *(?:from|import) (\w+)", code, re.MULTILINE)) - {"serving", "ssad"}
+    assert {"fastapi", "prometheus_client"} <= imported
+    assert [name for name in sorted(imported) if not installed.intersection(map(plain, packages[name]))] == []
+
+
+def plain(name: str) -> str:
+    """A distribution's name, as all spellings of it are compared."""
+    return re.sub(r"[-_.]+", "-", name).lower()
 
 
 def test_compose_fits_its_specification() -> None:
