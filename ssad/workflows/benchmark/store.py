@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
@@ -36,8 +36,10 @@ def kept(path: Path, kind: Callable[..., Record]) -> Record:
         return kind(**{name: array if array.ndim else array.item() for name, array in arrays.items()})
 
 
-def check_same_data(folder: Path, files: Iterable[Path]) -> None:
+def check_same_data(folder: Path, files: Sequence[Path]) -> None:
     """Refuse to take what was measured on one data set for what another one of its name would give.
+
+    Nothing is asked where a file is gone: nothing new is measured then, and what is kept can still be compared.
 
     Args:
         folder: where measurements of the set are kept, or will be.
@@ -46,9 +48,10 @@ def check_same_data(folder: Path, files: Iterable[Path]) -> None:
     Raises:
         SettingsError: those there are of other files' content, or the folder cannot be written.
     """
-    digests = "\n".join(file_digest(file) for file in files if file.is_file())
-    note = folder / DATA
-    if not note.exists():
+    if not all(file.is_file() for file in files):
+        return
+    digests, note = "\n".join(map(file_digest, files)), folder / DATA
+    if not (note.exists() and any(folder.glob("*.npz"))):  # a set that could not be used may have been mended
         with _whole(note) as aside:
             aside.write_text(digests, encoding="ascii")
     elif note.read_text(encoding="ascii") != digests:

@@ -12,7 +12,7 @@ import pytest
 from ssad.errors import DatasetError, SettingsError
 from ssad.workflows.benchmark import BenchmarkSettings, benchmark, run
 from ssad.workflows.benchmark.measurements import Measurement, measure
-from ssad.workflows.benchmark.store import keep, kept
+from ssad.workflows.benchmark.store import check_same_data, keep, kept
 from ssad.workflows.benchmark.suites import Rows
 from tests.ssad.workflows.benchmark.conftest import measurement
 from tests.ssad.workflows.support import QUIET_LIBRARIES
@@ -73,6 +73,22 @@ def test_what_was_measured_on_another_set_of_a_name_is_not_taken_for_this_one(
     other = benchmark(replace(settings, results=folder / "others"), progress=False)
     measured = first.tables["measurements"]["auc"], other.tables["measurements"]["auc"]
     assert measured[0][("two", 1, "ssad")] == measured[1][("one", 1, "ssad")]
+
+
+def test_a_set_that_was_mended_or_brought_before_anything_was_measured_is_taken(
+    folder: Path, tracking: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run, "measure", cheap)
+    settings = BenchmarkSettings("adbench", folder, "none", seeds="1", results=folder / "results")
+    good = dict(np.load(folder / "one.npz"))
+    np.savez(folder / "one.npz", **good | {"y": 2.0 * good["y"] - 1})
+    with pytest.raises(DatasetError, match="the labels of"):
+        benchmark(settings, progress=False)
+    np.savez(folder / "one.npz", **good)
+    assert len(benchmark(settings, progress=False).tables["measurements"]) == 2
+    check_same_data(folder / "nsl-kdd", [folder / "train.parquet"])
+    (folder / "train.parquet").write_bytes(b"here by now")
+    check_same_data(folder / "nsl-kdd", [folder / "train.parquet"])
 
 
 def test_results_that_cannot_be_written_are_named_before_anything_is_measured(
