@@ -45,8 +45,9 @@ def resumable(run: Run) -> Iterator[None]:
     except Stopped as stop:
         stop.advice = advice
         raise
-    except FAILURES as error:
-        raise TrackingError(f"{str(explained(error)).rstrip('.')}; {advice}.") from error
+    except (TrackingError, *FAILURES) as error:
+        told = error if isinstance(error, TrackingError) else explained(error)
+        raise TrackingError(f"{str(told).rstrip('.')}; {advice}.") from error
 
 
 def take_over(run_id: str, successor: Run) -> None:

@@ -312,15 +312,16 @@ def test_a_digest_sees_the_last_of_many_rows(tracking: str) -> None:
     assert len(set(digests)) == 2
 
 
+@pytest.mark.parametrize("method", ["create_registered_model", "get_model_version_by_alias"])
 def test_a_training_whose_version_is_refused_is_not_lost(
-    small: Path, tracking: str, monkeypatch: pytest.MonkeyPatch
+    small: Path, tracking: str, monkeypatch: pytest.MonkeyPatch, method: str
 ) -> None:
     def refused(*_: object) -> None:
         raise MlflowException("Permission denied", error_code=PERMISSION_DENIED)
 
     settings = TrainSettings(str(small), fit=FitSettings("radon", max_epochs=4, every_n_epochs=1))
     with monkeypatch.context() as patch:
-        patch.setattr(MlflowClient, "create_registered_model", refused)
+        patch.setattr(MlflowClient, method, refused)
         with pytest.raises(TrackingError, match=r"ask for the permission EDIT .*; train goes on with --resume \w+\.$"):
             train(settings, progress=False)
     (run,) = MlflowClient(tracking).search_runs(["0"])
