@@ -242,12 +242,12 @@ def _unlabelled(drift: Drift, champion: Bundle | None, table: ScoredTable, setti
 
 
 def _at_most(name: str, value: float, limit: float, told: str = "") -> Check:
-    return Check(name, told or _figure(value, limit), f"at most {limit:g}", bool(value <= limit))
+    return Check(name, told or _figure(value, limit), f"at most {limit:.15g}", bool(value <= limit))
 
 
 def _at_least(name: str, value: float, limit: float, told: str = "") -> Check:
     """NaN is at least nothing, so that what cannot be measured does not pass."""
-    return Check(name, told or _figure(value, limit), f"at least {limit:g}", bool(value >= limit))
+    return Check(name, told or _figure(value, limit), f"at least {limit:.15g}", bool(value >= limit))
 
 
 def _figure(value: float, limit: float) -> str:

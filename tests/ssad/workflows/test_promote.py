@@ -209,7 +209,9 @@ def test_a_candidate_that_calls_hardly_any_row_abnormal_is_refused(
 
 
 def test_a_check_tells_counts_to_the_last_and_a_value_from_its_limit() -> None:
-    assert checks._at_least("unlabelled rows", 123_456, 200).value == "123456"
+    count = checks._at_least("rows called abnormal", 1_234_567, 1_234_568)
+    assert (count.value, count.limit, count.passed) == ("1234567", "at least 1234568", False)
+    assert checks._at_most("share", 0.1, 0.3).limit == "at most 0.3"
     refused = [checks._at_most("share", 0.25004, 0.25), checks._at_least("agreement", 0.9 - 1e-12, 0.9)]
     for check, limit in zip(refused, (0.25, 0.9), strict=True):
         assert not check.passed
