@@ -685,10 +685,8 @@ def test_workers_that_die_leave_no_more_files_and_lose_no_count(registry: Regist
         died: set[int] = set()
         for scored in (1, 2, 3):
             httpx.post(running.client.base_url.join("/v1/score"), json={"records": rows}, timeout=SECONDS)
-            alone = httpx.Client(
-                base_url=running.client.base_url, timeout=SECONDS
-            )  # kept connections were the killed ones'
-            with alone as running.client:
+            # Kept connections were the killed ones'.
+            with httpx.Client(base_url=running.client.base_url, timeout=SECONDS) as running.client:
                 until(lambda n=scored: running.metric("ssad_predictions_total") == n * len(rows), "all are counted")  # type: ignore[misc]  # mypy infers no lambda with defaults
             died.update(worker_processes(running))
             for worker in died.intersection(worker_processes(running)):
