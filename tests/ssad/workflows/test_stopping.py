@@ -23,7 +23,6 @@ from tests.conftest import CommandLine, small_table
 from tests.ssad.workflows.support import (
     PROCESS_SECONDS,
     QUIET_LIBRARIES,
-    Store,
     endless,
     environment,
     free_port,
@@ -147,29 +146,40 @@ def test_a_signal_ends_a_command_whose_graph_never_ends(small: Path, tracking: s
 
 FETCHES_ON = """
 import itertools, os, signal, threading
+from pathlib import Path
 from mlflow.store.artifact.local_artifact_repo import LocalArtifactRepository
 from ssad import cli
 
-fetch, files = LocalArtifactRepository._download_file, itertools.count()
+fetch, begun, fetched = LocalArtifactRepository._download_file, itertools.count(), threading.Semaphore(0)
 
-def slowly(self, **paths):
-    if next(files) == 60:  # of over a hundred, when all threads have begun
-        os.kill(os.getpid(), signal.SIGTERM)
-    threading.Event().wait(0.02)
-    os.makedirs(os.path.dirname(paths["local_path"]), exist_ok=True)
+def last(self, **paths):
+    folder = Path(paths["local_path"]).parent
+    if next(begun):
+        fetch(self, **paths)
+        fetched.release()
+        return
+    for _ in range(sum(path.is_file() for path in Path(self.artifact_dir).rglob("*")) - 1):
+        fetched.acquire()
+    folder.mkdir(parents=True, exist_ok=True)
+    os.kill(os.getpid(), signal.SIGTERM)
+    while folder.exists():
+        threading.Event().wait(0.01)
+    folder.mkdir(parents=True)
     fetch(self, **paths)
 
-LocalArtifactRepository._download_file = slowly
+LocalArtifactRepository._download_file = last
 cli.main()
 """
+"""One of MLflow's threads writes its file when all others have, and the command that was told to end has cleared up."""
 
 
 def test_a_signal_ends_a_command_whose_model_is_still_being_fetched(
-    small: Path, store: Store, tmp_path: Path, temporary: Path
+    small: Path, own_store: MlflowClient, tmp_path: Path, temporary: Path
 ) -> None:
     command = ["evaluate", "--model", "models:/ssad/1", "--dataset", str(small)]
-    done = run_python("-c", FETCHES_ON, *command, cwd=tmp_path, env=environment(store.uri, TMPDIR=str(temporary)))
-    run = MlflowClient(store.uri).search_runs(["0"], max_results=1)[0]
+    env = environment(own_store._tracking_client.tracking_uri, TMPDIR=str(temporary))
+    done = run_python("-c", FETCHES_ON, *command, cwd=tmp_path, env=env)
+    run = own_store.search_runs(["0"], max_results=1)[0]
     assert (done.returncode, run.info.status) == (143, "KILLED"), done.stderr
     assert done.stderr.endswith("ssad: stopped by SIGTERM\n")
     assert not list(temporary.iterdir())
