@@ -105,6 +105,14 @@ def run_python(*arguments: str, cwd: Path, env: dict[str, str]) -> subprocess.Co
     )
 
 
+def permission_denied(*_: object) -> None:
+    """A call of MLflow's client, refused to this account."""
+    from mlflow.exceptions import MlflowException
+    from mlflow.protos.databricks_pb2 import PERMISSION_DENIED
+
+    raise MlflowException("Permission denied", error_code=PERMISSION_DENIED)
+
+
 _HELD: list[socket.socket] = []
 
 

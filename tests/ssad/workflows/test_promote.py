@@ -19,7 +19,7 @@ import pandas as pd
 import pytest
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
-from mlflow.protos.databricks_pb2 import ENDPOINT_NOT_FOUND, PERMISSION_DENIED
+from mlflow.protos.databricks_pb2 import ENDPOINT_NOT_FOUND
 from onnx import helper
 from sklearn.metrics import average_precision_score
 
@@ -37,7 +37,7 @@ from ssad.workflows.registry import FetchedModel, claimed, fetch_model, log_bund
 from ssad.workflows.scored_table import MIN_UNLABELLED_ROWS
 from ssad.workflows.signature import describe_rows
 from ssad.workflows.train import TrainSettings, prepare
-from tests.ssad.workflows.support import PROCESS_SECONDS, QUIET_LIBRARIES, environment, run_python
+from tests.ssad.workflows.support import PROCESS_SECONDS, QUIET_LIBRARIES, environment, permission_denied, run_python
 
 pytestmark = [*QUIET_LIBRARIES, pytest.mark.filterwarnings("ignore::ResourceWarning")]
 
@@ -509,10 +509,7 @@ def test_a_move_that_fails_half_way_is_undone(
 def test_a_model_that_may_not_be_written_is_not_called_missing(
     own_store: MlflowClient, champion: Bundle, monkeypatch: pytest.MonkeyPatch, method: str
 ) -> None:
-    def refused(*_: Any) -> None:
-        raise MlflowException("Permission denied", error_code=PERMISSION_DENIED)
-
-    monkeypatch.setattr(MlflowClient, method, refused)
+    monkeypatch.setattr(MlflowClient, method, permission_denied)
     with pytest.raises(TrackingError, match=r"\(Permission denied\); this account may not do that, ask"):
         promote(PromoteSettings("models:/ssad@challenger"))
 

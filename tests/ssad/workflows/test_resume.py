@@ -22,7 +22,6 @@ import torch
 from lightning.pytorch.loggers import MLFlowLogger
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
-from mlflow.protos.databricks_pb2 import PERMISSION_DENIED
 
 from ssad.detectors import PRESETS, FitSettings, FittedDetector, Hardware, fit_detector
 from ssad.errors import DatasetError, SettingsError, TrackingError, TrainingError
@@ -33,7 +32,7 @@ from ssad.workflows.cut_off import PROCESS, RESUMES, process_name
 from ssad.workflows.resume import HEARTBEAT, newest_checkpoint
 from ssad.workflows.tracking import log_dataset
 from ssad.workflows.train import TrainSettings, prepare, train
-from tests.ssad.workflows.support import PROCESS_SECONDS, QUIET_LIBRARIES, environment
+from tests.ssad.workflows.support import PROCESS_SECONDS, QUIET_LIBRARIES, environment, permission_denied
 
 pytestmark = QUIET_LIBRARIES
 
@@ -316,12 +315,9 @@ def test_a_digest_sees_the_last_of_many_rows(tracking: str) -> None:
 def test_a_training_whose_version_is_refused_is_not_lost(
     small: Path, tracking: str, monkeypatch: pytest.MonkeyPatch, method: str
 ) -> None:
-    def refused(*_: object) -> None:
-        raise MlflowException("Permission denied", error_code=PERMISSION_DENIED)
-
     settings = TrainSettings(str(small), fit=FitSettings("radon", max_epochs=4, every_n_epochs=1))
     with monkeypatch.context() as patch:
-        patch.setattr(MlflowClient, method, refused)
+        patch.setattr(MlflowClient, method, permission_denied)
         with pytest.raises(TrackingError, match=r"ask for the permission EDIT .*; train goes on with --resume \w+\.$"):
             train(settings, progress=False)
     (run,) = MlflowClient(tracking).search_runs(["0"])
