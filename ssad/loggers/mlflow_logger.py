@@ -33,6 +33,11 @@ PLOT_SIZE = (9.0, 8.0)
 class RunLogger(MLFlowLogger):
     """Logs to a run that a workflow opened and closes: the end of training is not that of the run."""
 
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        """Log what Lightning tells at the epoch that it is of, not at its batch: as all else of the run is."""
+        step = int(metrics["epoch"]) if "epoch" in metrics else step
+        super().log_metrics({name: value for name, value in metrics.items() if name != "epoch"}, step)
+
     def finalize(self, status: str = "success") -> None:
         """Leave the run open."""
 
