@@ -29,19 +29,24 @@ def show(settings: TrainSettings, result: TrainResult) -> None:
     console.print()
     console.print(table)
     console.print()
-    console.print(next_step(result.registered), soft_wrap=True)
+    console.print(next_step(result.registered, result.project), soft_wrap=True)
 
 
-def next_step(registered: Registered) -> str:
-    """What to type next: a champion is served, another version compared with it first."""
+def next_step(registered: Registered, project: str | None = None) -> str:
+    """What to type next: a champion is served, another version compared with it first.
+
+    Args:
+        registered: what was trained.
+        project: what `mlflow run` fetched this project by, whose copy is in no folder of the user's.
+    """
     action, aim, parameter, alias = (
         ("Serve", "serve", "model", CHAMPION)
         if CHAMPION in registered.aliases
         else ("Promote", "promote", "candidate", CHALLENGER)
     )
     uri = shlex.quote(f"models:/{registered.name}@{alias}")
-    if Path("MLproject").is_file():
-        return f"{action} it:  mlflow run . --env-manager local -e {aim} -P {parameter}={uri}"
+    if project or Path("MLproject").is_file():
+        return f"{action} it:  mlflow run {project or '.'} --env-manager local -e {aim} -P {parameter}={uri}"
     return f"{action} it:  ssad {aim} --{parameter} {uri}"
 
 

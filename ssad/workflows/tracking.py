@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 import tempfile
@@ -24,11 +25,16 @@ from filelock import FileLock
 from mlflow.data.dataset_source_registry import resolve_dataset_source
 from mlflow.data.meta_dataset import MetaDataset
 from mlflow.data.pandas_dataset import PandasDataset, from_pandas
-from mlflow.entities import Run
+from mlflow.entities import Run, SourceType
 from mlflow.exceptions import MlflowException
 from mlflow.models import infer_signature
 from mlflow.utils.autologging_utils import disable_autologging
-from mlflow.utils.mlflow_tags import MLFLOW_PROJECT_ENTRY_POINT
+from mlflow.utils.mlflow_tags import (
+    MLFLOW_GIT_COMMIT,
+    MLFLOW_PROJECT_ENTRY_POINT,
+    MLFLOW_SOURCE_NAME,
+    MLFLOW_SOURCE_TYPE,
+)
 from sqlalchemy import make_url
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -73,6 +79,9 @@ FILE_STORE = "MLFLOW_ALLOW_FILE_STORE"
 ERROR = "ssad.error"
 """Tag that says why a run came to no good end."""
 
+VERBS = {"main": "train"}
+"""Entry points that the command has another word for."""
+
 DIGEST_LENGTH = 36
 """Characters of a digest that MLflow keeps."""
 
@@ -110,9 +119,8 @@ def tracked_run(entry_point: str, system_metrics: bool = True) -> Iterator[Run]:
             mlflow.start_run(nested=True, log_system_metrics=system_metrics) as run,
         ):
             try:
-                mlflow.set_tags(
-                    git_state() | {MLFLOW_PROJECT_ENTRY_POINT: entry_point, PROCESS: process_name(os.getpid())}
-                )
+                own = {MLFLOW_PROJECT_ENTRY_POINT: entry_point, PROCESS: process_name(os.getpid())}
+                mlflow.set_tags(git_state() | _source(run, entry_point) | own)
                 with ends(run.info.run_id):
                     yield run
             except (SsadError, *FAILURES) as error:
@@ -199,11 +207,33 @@ def git_state() -> dict[str, str]:
     try:
         commit = _git("rev-parse", "HEAD")
         return {
-            "mlflow.source.git.commit": commit,
+            MLFLOW_GIT_COMMIT: commit,
             "git.dirty": str(bool(_git("status", "--porcelain"))).lower(),
         }
     except (OSError, subprocess.SubprocessError):
         return {}
+
+
+def _source(run: Run, entry_point: str) -> dict[str, str]:
+    """The command as what a run is from, where MLflow has its file alone: its list of runs tells what they did by it.
+
+    Empty for another program's run, and for one that `mlflow run` opened, of which the entry point is shown.
+    """
+    tags = run.data.tags
+    if tags.get(MLFLOW_SOURCE_TYPE) != SourceType.to_string(SourceType.LOCAL):
+        return {}
+    command = Path(tags.get(MLFLOW_SOURCE_NAME, "")).stem
+    return {MLFLOW_SOURCE_NAME: f"ssad {VERBS.get(entry_point, entry_point)}"} if command == "ssad" else {}
+
+
+def fetched_project(run: Run) -> str | None:
+    """What `mlflow run` was told to fetch this project by, with its commit; None where it lies on this machine."""
+    tags = run.data.tags
+    uri = tags.get(MLFLOW_SOURCE_NAME, "")
+    if tags.get(MLFLOW_SOURCE_TYPE) != SourceType.to_string(SourceType.PROJECT) or Path(uri).is_absolute():
+        return None
+    commit = tags.get(MLFLOW_GIT_COMMIT)
+    return shlex.quote(without_secrets(uri)) + (f" -v {commit}" if commit else "")
 
 
 def log_new_params(run: Run, params: Mapping[str, Any]) -> None:

@@ -40,6 +40,7 @@ from ssad.workflows.tracking import (
     FAILURES,
     check_server,
     explained,
+    fetched_project,
     log_new_params,
     log_rows,
     make_database,
@@ -118,6 +119,7 @@ class TrainResult:
         detector: the trained detector.
         metrics: `test_` metrics; empty without labels.
         region_shares: share of the training rows in each region.
+        project: what `mlflow run` fetched this project by; None where it lies on this machine.
     """
 
     run_id: str
@@ -125,6 +127,7 @@ class TrainResult:
     detector: FittedDetector
     metrics: dict[str, float]
     region_shares: dict[str, float]
+    project: str | None
 
 
 def prepare(settings: TrainSettings) -> Tables:
@@ -216,7 +219,7 @@ def _train(settings: TrainSettings, tables: Tables, progress: bool) -> TrainResu
             too_late_to_stop()
             registered = register(model_uri, settings.model_name, _description(settings, detector), tags)
     region_shares = detector.curve.thresholds.shares(detector.training_scores)
-    return TrainResult(run_id, registered, detector, metrics, region_shares)
+    return TrainResult(run_id, registered, detector, metrics, region_shares, fetched_project(run))
 
 
 def _description(settings: TrainSettings, detector: FittedDetector) -> str:

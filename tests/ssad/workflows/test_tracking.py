@@ -20,7 +20,9 @@ from sklearn.ensemble import IsolationForest
 
 from ssad.errors import DatasetError, TrackingError, disk_is_full, without_secrets
 from ssad.loggers.report import report_html
-from ssad.workflows.tracking import ERROR, log_dataset, log_new_params, tracked_run
+from ssad.workflows.registry import Registered
+from ssad.workflows.summary import next_step
+from ssad.workflows.tracking import ERROR, fetched_project, log_dataset, log_new_params, tracked_run
 from tests.conftest import PROJECT, default_store
 from tests.ssad.workflows.support import PROCESS_SECONDS, QUIET_LIBRARIES, environment
 
@@ -77,6 +79,39 @@ def test_what_libraries_log_by_themselves_is_no_part_of_a_run(tracking: str) -> 
     logged = MlflowClient(tracking).get_run(run.info.run_id)
     assert logged.data.params == {}
     assert not MlflowClient(tracking).search_logged_models([logged.info.experiment_id])
+
+
+def test_the_source_of_a_run_is_the_command_that_it_is_of(tracking: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    sources = []
+    for program in ("/usr/bin/ssad", "/home/a/nightly.py"):
+        monkeypatch.setattr(sys, "argv", [program])
+        for entry_point in ("main", "evaluate"):
+            with tracked_run(entry_point, system_metrics=False) as run:
+                pass
+            sources.append(MlflowClient(tracking).get_run(run.info.run_id).data.tags["mlflow.source.name"])
+    assert sources == ["ssad train", "ssad evaluate", "/home/a/nightly.py", "/home/a/nightly.py"]
+
+
+@pytest.mark.parametrize(
+    ("source", "fetched"),
+    [
+        ("/srv/ssad", None),
+        ("git@example.org:team/ssad.git", "git@example.org:team/ssad.git -v 0abc"),
+        ("https://me:word@example.org/my ssad.git", "'https://example.org/my ssad.git' -v 0abc"),
+    ],
+)
+def test_what_to_type_next_names_the_project_as_mlflow_run_fetched_it(
+    tracking: str, source: str, fetched: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tags = {"mlflow.source.name": source, "mlflow.source.type": "PROJECT", "mlflow.source.git.commit": "0abc"}
+    opened = MlflowClient(tracking).create_run("0", tags=tags)
+    monkeypatch.setenv("MLFLOW_RUN_ID", opened.info.run_id)
+    with tracked_run("main", system_metrics=False) as run:
+        pass
+    assert fetched_project(run) == fetched
+    expected = f"Serve it:  mlflow run {fetched} --env-manager local -e serve -P model=models:/m@champion"
+    assert (next_step(Registered("m", "1", ("champion",)), fetched) == expected) == bool(fetched)
+    assert MlflowClient(tracking).get_run(run.info.run_id).data.tags["mlflow.source.name"] == source
 
 
 @pytest.mark.usefixtures("tracking")

@@ -148,6 +148,7 @@ def test_a_second_training_is_challenger_and_the_champion_stays(
     assert next_step(second.registered).endswith("ssad promote --candidate models:/ssad@challenger")
     Path("MLproject").touch()  # where it is, its entry points are
     assert next_step(second.registered).endswith("-e promote -P candidate=models:/ssad@challenger")
+    assert " mlflow run . --env-manager local -e promote" in next_step(second.registered, second.project)
 
 
 def test_shuffled_labels_do_not_change_the_bundle_by_one_byte(tracking: str, tmp_path: Path) -> None:
