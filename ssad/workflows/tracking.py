@@ -73,6 +73,14 @@ MLFLOW_DEFAULTS = {
 FAILURES = (OSError, MlflowException, SQLAlchemyError)
 """What a store or a disk that fails raises."""
 
+PLACES = ("MLFLOW_EXPERIMENT_NAME", "MLFLOW_EXPERIMENT_ID", "MLFLOW_RUN_ID")
+"""Where MLflow reads which experiment and run are meant."""
+
+NO_PLACE = ("INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST")
+"""How it says that there is none, or that it was deleted."""
+
+LOOK_THERE = "see what is wrong there, and run again"
+
 FILE_STORE = "MLFLOW_ALLOW_FILE_STORE"
 """What MLflow names where it refuses a tracking URI that is a folder of files."""
 
@@ -106,6 +114,7 @@ def tracked_run(entry_point: str, system_metrics: bool = True) -> Iterator[Run]:
         TrackingError: the server does not answer, or fails on the way; the disk is full.
     """
     told: SsadError | None = None
+    places = [name for name in PLACES if name in os.environ]  # before MLflow takes the run's from it
     ends = nullcontext if entry_point == "main" else _ended_by_signals  # training looks after itself
     for name, value in MLFLOW_DEFAULTS.items():
         os.environ.setdefault(name, value)
@@ -133,7 +142,15 @@ def tracked_run(entry_point: str, system_metrics: bool = True) -> Iterator[Run]:
                 mlflow.end_run("KILLED")
                 raise
     except FAILURES as error:
-        raise told or explained(error) from error
+        raise told or explained(error, _another_place(error, places)) from error
+
+
+def _another_place(error: Exception, places: list[str]) -> str:
+    """What to do about a run that cannot be opened, where such variables of the environment said in what experiment."""
+    if getattr(error, "error_code", "") not in NO_PLACE:
+        return LOOK_THERE
+    names = " and ".join(places)
+    return f"name what is there by {names}, or unset that" if names else f"name an experiment that is there by {PLACES[0]}"
 
 
 @contextmanager
@@ -305,8 +322,8 @@ def _written_to(error: Exception, uri: str) -> str:
     return " or ".join([uri, *artifacts, tempfile.gettempdir()])
 
 
-def explained(error: Exception) -> SsadError:
-    """What went wrong on the way, as one sentence."""
+def explained(error: Exception, otherwise: str = LOOK_THERE) -> SsadError:
+    """What went wrong on the way, as one sentence; `otherwise` is what to do if nothing here knows better."""
     uri = without_secrets(mlflow.get_tracking_uri())
     if disk_is_full(error):
         return TrackingError(f"the disk of {_written_to(error, uri)} is full; make room and run again.")
@@ -319,7 +336,7 @@ def explained(error: Exception) -> SsadError:
             f"MLflow keeps no runs in a folder of files any more, as {uri} is; set MLFLOW_TRACKING_URI to a database "
             "(sqlite:///mlruns.db) or a server."
         )
-    remedy = remedy_for(error, "see what is wrong there, and run again")
+    remedy = remedy_for(error, otherwise)
     return TrackingError(f"logging to {uri} failed ({without_secrets(reason_of(error))}); {remedy}.")
 
 

@@ -121,6 +121,28 @@ def test_a_file_that_cannot_be_used_is_named_and_not_the_server(tmp_path: Path) 
         (tmp_path / ("x" * 300)).stat()
 
 
+def test_an_experiment_or_run_that_cannot_be_logged_to_is_told_with_what_named_it(
+    tracking: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = MlflowClient(tracking)
+    client.delete_experiment(client.create_experiment("gone"))
+    for name, value, reason in (
+        ("MLFLOW_EXPERIMENT_NAME", "", "Invalid experiment name: ''"),
+        ("MLFLOW_EXPERIMENT_NAME", "gone", "Current state is deleted."),
+        ("MLFLOW_EXPERIMENT_ID", "77", "Provide a valid experiment_id."),
+        ("MLFLOW_RUN_ID", "abc", "Run with id=abc not found"),
+    ):
+        sentence = rf"{re.escape(reason)}\); name what is there by {name}, or unset that\.$"
+        with monkeypatch.context() as patch:
+            patch.setenv(name, value)
+            with pytest.raises(TrackingError, match=sentence), tracked_run("main", system_metrics=False):
+                pass
+    client.delete_experiment("0")
+    sentence = r"deleted\.\); name an experiment that is there by MLFLOW_EXPERIMENT_NAME\.$"
+    with pytest.raises(TrackingError, match=sentence), tracked_run("main", system_metrics=False):
+        pass
+
+
 def test_a_folder_of_files_as_a_store_is_refused_with_what_to_use_instead(tmp_path: Path) -> None:
     sentence = (
         rf"as file:{tmp_path}/ml-runs is; set MLFLOW_TRACKING_URI to a database \(sqlite:///mlruns\.db\) or a server"
