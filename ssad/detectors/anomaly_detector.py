@@ -19,6 +19,7 @@ import numpy.typing as npt
 import pandas as pd
 import torch
 from lightning.pytorch.utilities.seed import isolate_rng
+from mlflow.utils.autologging_utils import disable_autologging
 from sklearn.base import BaseEstimator, OutlierMixin
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
@@ -87,6 +88,8 @@ class AnomalyDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]  # sci
     def fit(self, X: Any, y: Any = None) -> AnomalyDetector:  # noqa: N803 - scikit-learn's name
         """Train on rows X, shape (n, d); `y` is ignored.
 
+        MLflow's autologging logs nothing of it: what it knows are parts, a forest among them that only starts training.
+
         Raises:
             DatasetError: there is nothing to learn from.
             SettingsError: a setting has a value that cannot be used.
@@ -104,7 +107,7 @@ class AnomalyDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]  # sci
             seed=int(check_random_state(self.random_state).randint(2**31)),
             alpha=self.alpha,
         )
-        with _TORCH, _process_as_it_was():
+        with _TORCH, _process_as_it_was(), disable_autologging():
             fitted = fit_detector(rows, settings)
         if fitted.schema.dropped:
             dropped = "; ".join(f"{name} {reason}" for name, reason in fitted.schema.dropped.items())

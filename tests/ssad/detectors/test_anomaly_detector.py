@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import mlflow
 import numpy as np
 import pandas as pd
 import pyarrow as pa
@@ -27,6 +28,7 @@ from ssad import AnomalyDetector
 from ssad.detectors import PRESETS
 from ssad.errors import BundleError, DatasetError, SettingsError, TrainingError
 from ssad.modules import EnsembleModule
+from tests.conftest import default_store
 from tests.ssad.workflows.support import QUIET_LIBRARIES
 
 pytestmark = QUIET_LIBRARIES
@@ -45,6 +47,17 @@ def detector(points: Any) -> AnomalyDetector:
 
 def test_it_is_an_outlier_detector() -> None:
     assert is_outlier_detector(AnomalyDetector())
+
+
+def test_no_part_of_it_is_what_mlflow_logs_by_itself(points: Any, tmp_path: Path) -> None:
+    with default_store(f"sqlite:///{tmp_path}/mlflow.db"):
+        mlflow.sklearn.autolog(silent=True, log_models=False)
+        try:
+            with mlflow.start_run() as run:
+                AnomalyDetector(random_state=0, max_epochs=1).fit(points)
+        finally:
+            mlflow.sklearn.autolog(disable=True, silent=True)
+        assert mlflow.get_run(run.info.run_id).data.params == {}
 
 
 def test_signs_are_those_of_scikit_learn(detector: AnomalyDetector, points: Any) -> None:
