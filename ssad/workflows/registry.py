@@ -124,7 +124,8 @@ def fetch_model(uri: str, folder: Path) -> FetchedModel:
     except Exception as error:  # each store has exceptions of its own
         if disk_is_full(error, folder):
             raise TrackingError(f"the disk of {folder} is full; make room and run again.") from error
-        remedy = remedy_for(error, "name a version that is there, as in models:/ssad@champion, or a bundle's folder")
+        otherwise = "name a version that is there, as in models:/ssad@champion, or a bundle's folder"
+        remedy = remedy_for(error, otherwise, "READ")
         raise TrackingError(
             f"the model {shown} cannot be loaded ({without_secrets(reason_of(error))}); {remedy}."
         ) from error
@@ -238,7 +239,7 @@ def alias_version(client: MlflowClient, name: str, alias: str) -> ModelVersion |
             return None
         raise TrackingError(
             f"the registry at {without_secrets(mlflow.get_registry_uri())} cannot tell the alias {alias} of {name} "
-            f"({reason_of(error)}); {remedy_for(error, 'it must be one with aliases, of MLflow 2.3 or newer')}."
+            f"({reason_of(error)}); {remedy_for(error, 'it must be one with aliases, of MLflow 2.3 or newer', 'READ')}."
         ) from error
 
 

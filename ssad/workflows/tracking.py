@@ -54,8 +54,8 @@ LEAST_SERVER = 3
 
 REMEDIES = {
     "UNAUTHENTICATED": "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD",
-    "PERMISSION_DENIED": "this account may not do that, ask for the permission EDIT on the experiment and on the "
-    "registered model with the experiment that it is from",
+    "PERMISSION_DENIED": "this account may not do that, ask for the permission {permission} on the experiment and on "
+    "the registered model with the experiment that it is from",
 }
 """What to do about a refusal of the server's, by MLflow's code; of others its words tell."""
 
@@ -149,8 +149,9 @@ def _another_place(error: Exception, places: list[str]) -> str:
     """What to do about a run that cannot be opened, where such variables of the environment said in what experiment."""
     if getattr(error, "error_code", "") not in NO_PLACE:
         return LOOK_THERE
-    names = " and ".join(places)
-    return f"name what is there by {names}, or unset that" if names else f"name an experiment that is there by {PLACES[0]}"
+    if not places:
+        return f"name an experiment that is there by {PLACES[0]}"
+    return f"name what is there by {' and '.join(places)}, or unset that"
 
 
 @contextmanager
@@ -340,6 +341,13 @@ def explained(error: Exception, otherwise: str = LOOK_THERE) -> SsadError:
     return TrackingError(f"logging to {uri} failed ({without_secrets(reason_of(error))}); {remedy}.")
 
 
-def remedy_for(error: Exception, otherwise: str) -> str:
-    """What to do about a failure of a store's: what mends a refusal of this account, else what the caller has."""
-    return REMEDIES.get(getattr(error, "error_code", ""), otherwise)
+def remedy_for(error: Exception, otherwise: str, permission: str = "EDIT") -> str:
+    """What to do about a failure of a store's: what mends a refusal of this account, else what the caller has.
+
+    Args:
+        error: what the store raised.
+        otherwise: what to do if it is no refusal.
+        permission: of MLflow's, that is enough for what was asked.
+    """
+    remedy = REMEDIES.get(getattr(error, "error_code", ""))
+    return remedy.format(permission=permission) if remedy else otherwise

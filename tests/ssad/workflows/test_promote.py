@@ -505,13 +505,17 @@ def test_a_move_that_fails_half_way_is_undone(
     assert aliases(own_store) == before
 
 
-@pytest.mark.parametrize("method", ["set_registered_model_tag", "get_model_version_by_alias"])
-def test_a_model_that_may_not_be_written_is_not_called_missing(
-    own_store: MlflowClient, champion: Bundle, monkeypatch: pytest.MonkeyPatch, method: str
+@pytest.mark.parametrize(
+    ("method", "permission"),
+    [("set_registered_model_tag", "EDIT"), ("get_model_version_by_alias", "READ"), ("get_model_version", "READ")],
+)
+def test_a_model_that_may_not_be_written_or_read_is_not_called_missing(
+    own_store: MlflowClient, champion: Bundle, monkeypatch: pytest.MonkeyPatch, method: str, permission: str
 ) -> None:
     monkeypatch.setattr(MlflowClient, method, permission_denied)
-    with pytest.raises(TrackingError, match=r"\(Permission denied\); this account may not do that, ask"):
-        promote(PromoteSettings("models:/ssad@challenger"))
+    sentence = rf"\(Permission denied\); this account may not do that, ask for the permission {permission} on"
+    with pytest.raises(TrackingError, match=sentence):
+        promote(PromoteSettings("models:/ssad/1"))
 
 
 def test_a_registry_without_aliases_is_named(
