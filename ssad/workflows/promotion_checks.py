@@ -18,7 +18,14 @@ from ssad.datasets.labels import AUTO, check_two_classes
 from ssad.datasets.tables import LABEL
 from ssad.errors import BundleError, check_settings, listed
 from ssad.metrics import Labels
-from ssad.workflows.scored_table import ANOTHER_POPULATION, MIN_UNLABELLED_ROWS, ScoredTable, limit_problems, log_drift
+from ssad.workflows.scored_table import (
+    ANOTHER_POPULATION,
+    MIN_UNLABELLED_ROWS,
+    ScoredTable,
+    limit_problems,
+    log_drift,
+    told_beside,
+)
 from ssad.workflows.tracking import log_dataset
 
 RESAMPLES = 500
@@ -223,7 +230,7 @@ def _unlabelled(drift: Drift, champion: Bundle | None, table: ScoredTable, setti
             "stability index of the column that moved most",
             moved,
             settings.max_drift,
-            f"{_figure(moved, settings.max_drift)} ({column[:100]})",
+            f"{told_beside(moved, settings.max_drift)} ({column[:100]})",
         ),
         _at_most("share called abnormal", drift.region_shares["abnormal"], settings.max_abnormal),
     ]
@@ -242,20 +249,12 @@ def _unlabelled(drift: Drift, champion: Bundle | None, table: ScoredTable, setti
 
 
 def _at_most(name: str, value: float, limit: float, told: str = "") -> Check:
-    return Check(name, told or _figure(value, limit), f"at most {limit:.15g}", bool(value <= limit))
+    return Check(name, told or told_beside(value, limit), f"at most {limit:.15g}", bool(value <= limit))
 
 
 def _at_least(name: str, value: float, limit: float, told: str = "") -> Check:
     """NaN is at least nothing, so that what cannot be measured does not pass."""
-    return Check(name, told or _figure(value, limit), f"at least {limit:.15g}", bool(value >= limit))
-
-
-def _figure(value: float, limit: float) -> str:
-    """A value as a person reads it: a count as it is, others with as many digits as tell them from the limit."""
-    if isinstance(value, int):
-        return str(value)
-    digits = next(digits for digits in range(4, 18) if float(f"{value:.{digits}g}") != limit or value == limit)
-    return f"{value:.{digits}g}"
+    return Check(name, told or told_beside(value, limit), f"at least {limit:.15g}", bool(value >= limit))
 
 
 def _interval(gain: float, low: float, high: float) -> str:

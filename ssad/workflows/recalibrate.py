@@ -25,7 +25,7 @@ from ssad.distribution_analyzers.conformal import rows_to_promise
 from ssad.errors import RefusedError, SettingsError, check_settings, listed, without_secrets
 from ssad.loggers.comparison import score_distributions_figure
 from ssad.workflows.registry import FetchedModel, Registered, fetch_model, log_bundle, name_problems, register
-from ssad.workflows.scored_table import MIN_UNLABELLED_ROWS, limit_problems, log_drift
+from ssad.workflows.scored_table import MIN_UNLABELLED_ROWS, limit_problems, log_drift, told_beside
 from ssad.workflows.signature import DescribedRows, describe_rows
 from ssad.workflows.stopping import too_late_to_stop
 from ssad.workflows.tracking import log_dataset, log_new_params, tracked_run
@@ -189,19 +189,21 @@ def check_rows(drift: Drift, settings: RecalibrateSettings, alpha: float | None)
         )
     columns = sorted(drift.column_psi.items(), key=lambda column: -column[1])
     moved = [("the scores", drift.score_psi), *((f"column {name}", index) for name, index in columns)]
-    far = [f"{what} by {index:.3g}" for what, index in moved if index > settings.max_drift]
+    limit = settings.max_drift
+    far = [f"{what} by {told_beside(index, limit)}" for what, index in moved if index > limit]
     if far and not settings.force:
         raise RefusedError(
             f"the rows are another population than the detector's: {listed(far, SHOWN)} in stability index, the limit "
-            f"is {settings.max_drift:g}; train on them, or set force if the detector still fits them."
+            f"is {limit:.15g}; train on them, or set force if the detector still fits them."
         )
 
 
 def _check_abnormal(share: float, settings: RecalibrateSettings) -> None:
-    if share > settings.max_abnormal:
+    limit = settings.max_abnormal
+    if share > limit:
         raise RefusedError(
-            f"the new intervals would call {share:.1%} of the rows abnormal, the limit is {settings.max_abnormal:.1%}; "
-            "bring rows of normal operation, or raise max_abnormal if so many are."
+            f"the new intervals would call a share of {told_beside(share, limit)} of the rows abnormal, the limit is "
+            f"{limit:.15g}; bring rows of normal operation, or raise max_abnormal if so many are."
         )
 
 

@@ -70,6 +70,18 @@ def limit_problems(max_drift: float, max_abnormal: float) -> list[str]:
     return problems
 
 
+def told_beside(value: float, limit: float) -> str:
+    """A value as a person reads it: a count as it is, others with as many digits as tell on which side of the limit."""
+    if isinstance(value, int):
+        return str(value)
+
+    def side(of: float) -> tuple[bool, bool]:
+        return of < limit, of > limit
+
+    digits = next(digits for digits in range(4, 18) if side(float(f"{value:.{digits}g}")) == side(value))
+    return f"{value:.{digits}g}"
+
+
 def log_drift(drift: Drift, dataset: Dataset, model_id: str | None = None) -> dict[str, float]:
     """Log how far a data set's rows have moved: `drift.json`, a row a column, the one that moved most first.
 

@@ -216,6 +216,9 @@ def test_a_check_tells_counts_to_the_last_and_a_value_from_its_limit() -> None:
     for check, limit in zip(refused, (0.25, 0.9), strict=True):
         assert not check.passed
         assert float(check.value) != limit
+    hardly = checks._at_most("share", 0.12333333, 0.12333233)  # four digits of it are on the other side
+    assert not hardly.passed
+    assert float(hardly.value) > 0.12333233
     assert checks._at_most("share", 0.25, 0.25).value == "0.25"
     assert checks._at_least("rank correlation", float("nan"), 0.5).value == "nan"
 

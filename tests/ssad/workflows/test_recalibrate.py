@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import sys
 from dataclasses import replace
@@ -174,7 +175,7 @@ def test_the_same_rows_a_month_later_are_no_other_population(tracking: str, tmp_
     [
         (1.3, 199, {}, "199 rows are too few"),
         (50.0, 600, {}, "another population"),
-        (1.3, 600, {"max_abnormal": 0.001}, "abnormal, the limit is 0.1%"),
+        (1.3, 600, {"max_abnormal": 0.001}, "abnormal, the limit is 0.001;"),
         (1.3, 600, {"max_drift": 1e-3}, "the scores by .*, column .* by .*, column"),
     ],
 )
@@ -193,6 +194,22 @@ def test_rows_that_cannot_be_recalibrated_on_are_refused_and_nothing_is_register
     assert "drift.json" in {file.path for file in own_store.list_artifacts(run.info.run_id)}
     assert versions(own_store) == ["1"]
     assert run.info.status == "FAILED"
+
+
+def test_what_is_hardly_beyond_a_limit_is_told_apart_from_it(champion: Bundle, tmp_path: Path) -> None:
+    dataset = moved(tmp_path, 1.3)
+    share = recalibrate(RecalibrateSettings(CHAMPION, dataset)).shares["abnormal"]
+    with pytest.raises(RefusedError, match="would call a share of") as refusal:
+        recalibrate(RecalibrateSettings("models:/ssad/1", dataset, max_abnormal=share - 1e-6))
+    called, limit = re.findall(r"a share of (\S+) .* the limit is (\S+);", str(refusal.value))[0]
+    assert float(called) > float(limit) == pytest.approx(share - 1e-6)
+    inputs = champion.schema.inputs(pd.read_csv(dataset))
+    drift = champion.drift(champion.score_inputs(inputs), inputs)
+    limits = RecalibrateSettings(CHAMPION, dataset, max_drift=drift.score_psi - 1e-6)
+    with pytest.raises(RefusedError, match="the scores by") as refusal:
+        check_rows(drift, limits, None)
+    moved_by, limit = re.findall(r"the scores by ([\d.]+).* the limit is (\S+);", str(refusal.value))[0]
+    assert float(moved_by) > float(limit)
 
 
 @pytest.mark.parametrize(
