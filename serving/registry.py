@@ -25,7 +25,7 @@ from urllib.parse import urlparse
 from serving.checking import load_checked
 from serving.settings import Settings
 from serving.source import Fetched, Source, Version
-from ssad.bundle.logged_model import LOADER, bundle_in, check_registered
+from ssad.bundle.logged_model import check_registered, read_logged
 from ssad.errors import BundleError, TrackingError, disk_is_full, reason_of, without_secrets
 from ssad.model_uri import ModelUri
 
@@ -263,30 +263,11 @@ def _fetch(uri: str, folder: Path) -> dict[str, Any]:
         name, version, run_id, tags = found.name, str(found.version), found.run_id, found.tags
         pinned = str(ModelUri(name, version=version))
     local = Path(mlflow.artifacts.download_artifacts(artifact_uri=pinned, dst_path=str(folder)))
-    bundle, logged_by = _described(local, uri)
-    check_registered(bundle, tags, uri)
-    run_id = run_id or logged_by
+    logged = read_logged(local, uri)
+    check_registered(logged.bundle, tags, uri)
+    run_id = run_id or logged.run_id
     source = Source(uri, name, version, None, run_id, **_run_facts(client, run_id))
-    return {"source": asdict(source), "path": str(bundle)}
-
-
-def _described(folder: Path, uri: str) -> tuple[Path, str | None]:
-    """The folder of the bundle in a model's folder, and the run that logged it, if it is known.
-
-    Raises:
-        BundleError: its MLmodel is none of this project, or names a folder elsewhere.
-    """
-    import yaml  # type: ignore[import-untyped]  # MLflow brings it
-
-    with suppress(OSError, ValueError, KeyError, TypeError, AttributeError, yaml.YAMLError):
-        # Read as what it is: MLflow's class for it needs pandas, which the service does not have.
-        model = yaml.safe_load((folder / "MLmodel").read_text(encoding="utf-8"))
-        flavor = model["flavors"]["python_function"]
-        if flavor["loader_module"] == LOADER:
-            return bundle_in(folder, flavor["data"], without_secrets(uri)), model.get("run_id")
-    raise BundleError(
-        f"{without_secrets(uri)} is no model of this project, its MLmodel does not say how to load one; train again."
-    )
+    return {"source": asdict(source), "path": str(logged.bundle)}
 
 
 def _run_facts(client: Any, run_id: str | None) -> dict[str, Any]:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from ssad.bundle.bundle import MANIFEST, file_digest
-from ssad.errors import BundleError
+from ssad.errors import BundleError, without_secrets
 
 LOADER = "ssad.bundle.pyfunc"
 """What MLflow loads a logged bundle by: the `loader_module` of its pyfunc flavor."""
@@ -30,21 +31,50 @@ def named_by(uri: str, path: Path) -> Iterator[None]:
         raise BundleError(str(error).replace(str(path), uri)) from error
 
 
-def bundle_in(logged: Path, data: object, uri: str) -> Path:
-    """The folder of the bundle in the folder that MLflow logged.
+@dataclass(frozen=True)
+class LoggedModel:
+    """What a model's folder says of it.
+
+    Attributes:
+        bundle: the folder of its bundle.
+        run_id: the run that logged it; None if unknown.
+        model_id: MLflow's id of it; None likewise.
+    """
+
+    bundle: Path
+    run_id: str | None
+    model_id: str | None
+
+
+def read_logged(folder: Path, uri: str) -> LoggedModel:
+    """Read the `MLmodel` of a model that MLflow logged.
 
     Args:
-        logged: the folder.
-        data: what its `MLmodel` says of where the bundle is.
-        uri: of the model, without secrets.
+        folder: of the model.
+        uri: of it.
 
     Raises:
-        BundleError: that is elsewhere on this machine, and was not logged.
+        BundleError: it is none of this project, or names a bundle elsewhere on this machine, which was not logged.
     """
-    bundle = logged / str(data)
-    if not bundle.resolve().is_relative_to(logged.resolve()):
-        raise BundleError(f"the MLmodel of {uri} names {str(data)[:200]!r} as its data, outside of it; train again.")
-    return bundle
+    import yaml  # type: ignore[import-untyped]  # MLflow brings it
+
+    uri = without_secrets(uri)
+    try:
+        # Read as what it is: MLflow's class for it needs pandas, which the service does not have.
+        model = yaml.safe_load((folder / "MLmodel").read_text(encoding="utf-8"))
+        flavor = model["flavors"]["python_function"]
+        ours, data = flavor["loader_module"] == LOADER, str(flavor["data"])
+        within = (folder / data).resolve().is_relative_to(folder.resolve())
+    except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError):
+        ours = False
+    if not ours:
+        raise BundleError(
+            f"{uri} is no model of this project, no MLmodel there says how to load one; name one that ssad registered, "
+            "or train again."
+        )
+    if not within:
+        raise BundleError(f"the MLmodel of {uri} names {data[:200]!r} as its data, outside of it; train again.")
+    return LoggedModel(folder / data, model.get("run_id"), model.get("model_id"))
 
 
 def registered_tag(path: Path) -> dict[str, str]:

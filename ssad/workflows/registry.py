@@ -16,14 +16,13 @@ import pandas as pd
 from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
-from mlflow.models import Model, ModelSignature, infer_signature
+from mlflow.models import ModelSignature, infer_signature
 
 import ssad
 from ssad.bundle import Bundle
 from ssad.bundle.bundle import MANIFEST
-from ssad.bundle.logged_model import LOADER, bundle_in, check_registered, named_by
+from ssad.bundle.logged_model import LOADER, check_registered, named_by, read_logged
 from ssad.errors import (
-    BundleError,
     RefusedError,
     SettingsError,
     SsadError,
@@ -117,8 +116,7 @@ def fetch_model(uri: str, folder: Path) -> FetchedModel:
         found = ModelUri.of(uri)
         version: ModelVersion | None = found.find(MlflowClient()) if found else None
         pinned = str(ModelUri(version.name, version=str(version.version))) if version else uri
-        logged = Path(mlflow.artifacts.download_artifacts(artifact_uri=pinned, dst_path=str(folder)))
-        model = Model.load(logged)
+        downloaded = Path(mlflow.artifacts.download_artifacts(artifact_uri=pinned, dst_path=str(folder)))
     except SsadError:
         raise
     except Exception as error:  # each store has exceptions of its own
@@ -129,15 +127,12 @@ def fetch_model(uri: str, folder: Path) -> FetchedModel:
         raise TrackingError(
             f"the model {shown} cannot be loaded ({without_secrets(reason_of(error))}); {remedy}."
         ) from error
-    flavor = model.flavors.get("python_function", {})
-    if flavor.get("loader_module") != LOADER:
-        raise BundleError(f"the model {shown} is not one of this project; name one that ssad registered.")
-    path = bundle_in(logged, flavor["data"], shown)
-    check_registered(path, version.tags if version else {}, shown)
-    with named_by(shown, path):
-        bundle = Bundle(path)
+    logged = read_logged(downloaded, uri)
+    check_registered(logged.bundle, version.tags if version else {}, shown)
+    with named_by(shown, logged.bundle):
+        bundle = Bundle(logged.bundle)
     name, number = (version.name, str(version.version)) if version else (None, None)
-    return FetchedModel(without_secrets(pinned), name, number, _known_model(model.model_id), logged, bundle)
+    return FetchedModel(without_secrets(pinned), name, number, _known_model(logged.model_id), downloaded, bundle)
 
 
 def _known_model(model_id: str | None) -> str | None:
