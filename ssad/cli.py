@@ -153,6 +153,7 @@ def recalibrate(
     detector: Annotated[str, typer.Option(help="The model's module:attribute, again; empty: it has none.")] = "",
 ) -> None:
     """Register the same weights with new intervals."""
+    from ssad.bundle.intervals import told
     from ssad.workflows.recalibrate import RecalibrateSettings
     from ssad.workflows.recalibrate import recalibrate as run
 
@@ -164,8 +165,8 @@ def recalibrate(
     registered = result.registered
     aliases = ", ".join(registered.aliases)
     typer.echo(f"{registered.name} version {registered.version} ({aliases}): {result.parent} with new intervals")
-    typer.echo(f"normal up to {new.normal:.6g} (was {old.normal:.6g})")
-    typer.echo(f"abnormal from {new.abnormal:.6g} (was {old.abnormal:.6g})")
+    typer.echo(f"normal up to {told(new.normal)} (was {told(old.normal)})")
+    typer.echo(f"abnormal from {told(new.abnormal)} (was {told(old.abnormal)})")
     typer.echo(", ".join(f"{region} {share:.1%}" for region, share in result.shares.items()))
 
 

@@ -67,6 +67,11 @@ class Thresholds:
         return {region: count / len(scores) for region, count in self.counts(scores).items()}
 
 
+def told(threshold: float, digits: int = 6) -> str:
+    """A threshold in a sentence, with so many digits; one that is infinite, and so cuts nothing off, is nowhere."""
+    return f"{threshold:.{digits}g}" if np.isfinite(threshold) else "nowhere"
+
+
 @dataclass(frozen=True)
 class ConfidenceCurve:
     """Confidence as a function of the score: linear between knots, one list of knots a region.

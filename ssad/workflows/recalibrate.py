@@ -14,7 +14,7 @@ from mlflow.models import Model
 from ssad.aside import fetching_folder
 from ssad.bundle import Bundle, ConfidenceCurve, Drift, Thresholds, write_bundle
 from ssad.bundle.bundle import NETWORK
-from ssad.bundle.intervals import Floats
+from ssad.bundle.intervals import Floats, told
 from ssad.bundle.logged_model import registered_tag
 from ssad.bundle.schema import GraphInputs
 from ssad.confidence_estimators import ConfidenceIntervalsConfiguration, served_curve
@@ -242,6 +242,6 @@ def _described(parent: FetchedModel, table: pd.DataFrame) -> DescribedRows:
 def _description(parent: str, dataset: str, old: Thresholds, new: Thresholds) -> str:
     """What the new version is, in a sentence."""
     return (
-        f"{parent} recalibrated on {dataset}: normal up to {new.normal:.6g} (was {old.normal:.6g}), "
-        f"abnormal from {new.abnormal:.6g} (was {old.abnormal:.6g}); the weights are the same."
+        f"{parent} recalibrated on {dataset}: normal up to {told(new.normal)} (was {told(old.normal)}), "
+        f"abnormal from {told(new.abnormal)} (was {told(old.abnormal)}); the weights are the same."
     )

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
 import shlex
 from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 
+from ssad.bundle.intervals import told
 from ssad.detectors import FittedDetector
 from ssad.errors import listed, on_one_line, without_secrets
 from ssad.workflows.registry import CHALLENGER, CHAMPION, Registered
@@ -59,10 +59,7 @@ def _lines(settings: TrainSettings, result: TrainResult) -> list[tuple[str, str]
         ("features", f"{detector.encoder.output_dim} from {len(detector.schema.columns)} columns"),
         ("detector", f"{detector.plan.detector}, {_epochs(detector)}"),
         ("regions", shares),
-        (
-            "thresholds",
-            f"normal up to {_number(thresholds.normal)}, abnormal from {_number(thresholds.abnormal)}",
-        ),
+        ("thresholds", f"normal up to {told(thresholds.normal, 4)}, abnormal from {told(thresholds.abnormal, 4)}"),
         ("test", _metrics(result)),
         ("run", result.run_id),
         ("model", f"{result.registered.name} version {result.registered.version}"),
@@ -86,7 +83,3 @@ def _metrics(result: TrainResult) -> str:
     return ", ".join(
         f"{text} {result.metrics[name]:.3f}" for name, text in SHOWN_METRICS.items() if name in result.metrics
     )
-
-
-def _number(value: float) -> str:
-    return f"{value:.4g}" if math.isfinite(value) else "nowhere"

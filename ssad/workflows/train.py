@@ -19,7 +19,7 @@ from lightning.pytorch.loggers import MLFlowLogger
 from ssad.aside import fetching_folder
 from ssad.bundle import Bundle
 from ssad.bundle.bundle import file_digest
-from ssad.bundle.intervals import same_scores
+from ssad.bundle.intervals import same_scores, told
 from ssad.bundle.logged_model import registered_tag
 from ssad.datamodules.splits import MIN_PART_ROWS, holdout_split, thin_anomalies
 from ssad.datasets.labels import AUTO, check_normal, check_two_classes, split_row_labels
@@ -227,7 +227,7 @@ def _description(settings: TrainSettings, detector: FittedDetector) -> str:
     ends = detector.curve.thresholds
     return (
         f"{detector.plan.detector}, trained on {len(detector.training_scores):,} rows of "
-        f"{without_secrets(settings.dataset)}: normal up to {ends.normal:.6g}, abnormal from {ends.abnormal:.6g}"
+        f"{without_secrets(settings.dataset)}: normal up to {told(ends.normal)}, abnormal from {told(ends.abnormal)}"
     )
 
 

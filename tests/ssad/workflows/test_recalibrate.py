@@ -20,12 +20,12 @@ from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
 from serving.registry import _answer as answer_of_the_child
-from ssad.bundle import Bundle
+from ssad.bundle import Bundle, Thresholds
 from ssad.bundle.bundle import file_digest
 from ssad.datasets.tables import read_table
 from ssad.detectors import FitSettings, fit_detector
 from ssad.errors import BundleError, RefusedError, SettingsError, TrackingError
-from ssad.workflows.recalibrate import RecalibrateSettings, check_rows, new_curve, recalibrate
+from ssad.workflows.recalibrate import RecalibrateSettings, _description, check_rows, new_curve, recalibrate
 from ssad.workflows.registry import fetch_model, register
 from ssad.workflows.stopping import stop_by_signals
 from ssad.workflows.train import TrainSettings, prepare
@@ -194,6 +194,11 @@ def test_rows_that_cannot_be_recalibrated_on_are_refused_and_nothing_is_register
     assert "drift.json" in {file.path for file in own_store.list_artifacts(run.info.run_id)}
     assert versions(own_store) == ["1"]
     assert run.info.status == "FAILED"
+
+
+def test_the_version_is_told_a_threshold_that_cuts_nothing_off_as_the_summary_tells_it() -> None:
+    said = _description("models:/ssad/1", "rows.csv", Thresholds(1.5, np.inf), Thresholds(-np.inf, 2.5))
+    assert "normal up to nowhere (was 1.5), abnormal from 2.5 (was nowhere); the weights" in said
 
 
 def test_what_is_hardly_beyond_a_limit_is_told_apart_from_it(champion: Bundle, tmp_path: Path) -> None:
