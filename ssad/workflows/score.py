@@ -34,6 +34,7 @@ from ssad.errors import (
 )
 from ssad.workflows.output_folder import PARTS, check_free, finish, partial_folder, region_counts, writing_to
 from ssad.workflows.registry import FetchedModel, fetch_model
+from ssad.workflows.score_spark import score_by_spark
 from ssad.workflows.tracking import log_new_params, tracked_run
 
 ENGINES = ("local", "spark")
@@ -45,7 +46,7 @@ READ_ROWS = 8192
 """Rows of a batch that become the graph's inputs at once: few enough to stay in the processor's cache, many enough that
 reading a column is not all calls."""
 
-PARQUET: dict[str, Any] = {"use_dictionary": ["region", "model_version"], "store_schema": False}
+WRITING: dict[str, Any] = {"use_dictionary": ["region", "model_version"], "store_schema": False}
 """Scores hardly repeat, so looking for repetitions would cost more than it saves."""
 
 ANSWERS = ("score", "confidence", "region", "model_version", CONTRIBUTORS, CONTRIBUTOR_SHARES)
@@ -130,8 +131,6 @@ def score(settings: ScoreSettings, progress: bool = True) -> ScoreResult:
         model = fetch_model(settings.model, folder)
         mlflow.set_tags({"model": model.uri, "model_id": model.model_id or ""})
         if settings.engine == "spark":
-            from ssad.workflows.score_spark import score_by_spark  # where PySpark is installed
-
             rows = score_by_spark(settings, model, run.info.run_id)
         else:
             rows = score_locally(settings, model, progress, run.info.run_id)
@@ -263,7 +262,7 @@ def _part_writer(path: Path) -> Iterator[Callable[[pa.RecordBatch], None]]:
 
     def write(batch: pa.RecordBatch) -> None:
         nonlocal writer
-        writer = writer or pq.ParquetWriter(aside, batch.schema, **PARQUET)
+        writer = writer or pq.ParquetWriter(aside, batch.schema, **WRITING)
         writer.write_batch(batch)
 
     try:
