@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import torch
 
-from ssad.modules.self_supervision_module import ScoreLossModule
+from ssad.modules.score_loss_module import ScoreLossModule
 
 SHORTEST = 1e-8
 """Length below which a row has no direction: torch's."""

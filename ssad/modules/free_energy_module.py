@@ -10,7 +10,7 @@ from torch import nn
 
 from ssad.confidence_estimators import SupportsConfidenceEstimation
 from ssad.distribution_analyzers import SupportsDistributionAnalysis
-from ssad.modules.self_supervision_module import ScoreLossModule
+from ssad.modules.score_loss_module import ScoreLossModule
 
 
 class FreeEnergyScoringModule(ScoreLossModule):

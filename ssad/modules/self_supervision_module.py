@@ -11,7 +11,6 @@ from dataclasses import asdict
 from functools import partial
 from inspect import signature
 from numbers import Integral
-from types import MethodType
 from typing import Any, Literal, Protocol, cast, runtime_checkable
 
 import lightning as L
@@ -61,9 +60,6 @@ INTERVALS, PRECISION = "intervals", "scoring_dtype"
 
 SHOWN_LABELS = 5
 """Of labels that are none, so many are named."""
-
-REGION_LOSSES = ("_positive_loss", "_negative_loss", "_uncertain_loss")
-"""What a subclass says of the three regions."""
 
 PLAIN = frozenset({"_current_fx_name", "epoch_loss", "epoch_batches"})
 """Attributes that are set in every step: where Lightning notes which hook of a module runs, and the loss."""
@@ -481,43 +477,6 @@ class SelfSupervisionModule(L.LightningModule, ABC, SupportsSelfSupervision):
         # Dealt out to the processes in turn; the sampler repeats rows at the end so that each has as many.
         rows = cast("Sized", sampler.dataset)
         return self._of_all(own).transpose(0, 1).flatten(0, 1)[: len(rows)]
-
-
-class ScoreLossModule(SelfSupervisionModule):
-    """A module whose losses know of a row nothing but its score: one pass over a batch serves all three.
-
-    A network that draws noise, or looks at the whole batch as batch norm does, sees the rows of all regions together.
-    Who says otherwise what a region's loss is, by the rows, has one pass for each region.
-    """
-
-    @abstractmethod
-    def _positive(self, score: torch.Tensor, confidence: torch.Tensor) -> torch.Tensor:
-        """Loss of each confident-normal row by its score, shape (n,); `confidence` in [DECIDED, 1]."""
-
-    @abstractmethod
-    def _negative(self, score: torch.Tensor, confidence: torch.Tensor) -> torch.Tensor:
-        """Loss of each confident-abnormal row by its score, shape (n,); `confidence` in [-1, -DECIDED]."""
-
-    @abstractmethod
-    def _uncertain(self, score: torch.Tensor, confidence: torch.Tensor) -> torch.Tensor:
-        """Loss of each undecided row by its score, shape (n,)."""
-
-    def compute_loss(self, data: torch.Tensor, confidence: torch.Tensor, batch_idx: int) -> torch.Tensor:
-        """Mean over the batch of each row's loss, by the region its confidence puts it in."""
-        if any(getattr(self, loss) != MethodType(getattr(ScoreLossModule, loss), self) for loss in REGION_LOSSES):
-            return super().compute_loss(data, confidence, batch_idx)
-        scores = self._prediction_score(data)
-        loss = mean_loss(scores, confidence, self._positive, self._negative, self._uncertain)
-        return self._part_of_batch(loss, len(data))
-
-    def _positive_loss(self, data: torch.Tensor, confidence: torch.Tensor) -> torch.Tensor:
-        return self._positive(self._prediction_score(data), confidence)
-
-    def _negative_loss(self, data: torch.Tensor, confidence: torch.Tensor) -> torch.Tensor:
-        return self._negative(self._prediction_score(data), confidence)
-
-    def _uncertain_loss(self, data: torch.Tensor, confidence: torch.Tensor) -> torch.Tensor:
-        return self._uncertain(self._prediction_score(data), confidence)
 
 
 Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]

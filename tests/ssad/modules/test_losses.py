@@ -30,7 +30,7 @@ from ssad.modules.ensemble_module import (
     whitening,
 )
 from ssad.modules.free_energy_module import free_energy
-from ssad.modules.self_supervision_module import ScoreLossModule
+from ssad.modules.score_loss_module import ScoreLossModule
 
 ONES, MINUS_ONES = torch.ones(1), -torch.ones(1)
 
