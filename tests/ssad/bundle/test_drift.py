@@ -232,3 +232,11 @@ def test_missing_is_typical_where_most_values_are(missing: int, expected: bool) 
     reference = Reference(document, SCHEMA, THRESHOLDS)
     assert bool(np.isnan(reference.typical_values("x")).any()) == expected
     assert ("" in reference.typical_values("kind")) == expected
+
+
+def test_the_middle_value_is_the_median_or_the_most_frequent_word_of_the_training_rows() -> None:
+    words = np.asarray([["b"] if at % 10 == 0 else ["a"] for at in range(100)], dtype=object)
+    inputs = GraphInputs(np.arange(100.0)[:, None], words)
+    trained = Reference(reference_document(np.arange(100.0), inputs, SCHEMA, CURVE), SCHEMA, THRESHOLDS)
+    assert (trained.middle_value("x"), trained.middle_value("kind")) == (49.0, "a")
+    assert trained.quantiles(np.asarray([0.0, 49.0, 99.0, 1e9])).tolist() == [0.01, 0.5, 1.0, 1.0]

@@ -110,7 +110,9 @@ ROWS = torch.tensor([[1.0, 0.5], [0.0, 2.0], [3.0, 1.0], [1.0, 1.0], [0.2, 0.1]]
 
 @pytest.mark.parametrize("module", [radon(ROWS.flip(0).tolist()), grand(ROWS.flip(0).tolist())])
 @pytest.mark.parametrize(
-    "confidence", [[1.0, -1.0, 0.0, 0.7, 0.1], [1.0] * 5, [-1.0] * 5, [0.0] * 5], ids=["all kinds", "+", "-", "0"]
+    "confidence",
+    [[1.0, -1.0, 0.0, 0.7, 0.1], [0.5, -0.5, 0.49, -0.49, 1.0], [1.0] * 5, [-1.0] * 5, [0.0] * 5],
+    ids=["all kinds", "edges", "+", "-", "0"],
 )
 def test_the_loss_of_a_batch_is_the_mean_of_its_regions_losses(
     module: ScoreLossModule, confidence: list[float]

@@ -136,6 +136,26 @@ def test_training_ends_with_the_module_in_training_mode(build: Build) -> None:
     assert module.model.training
 
 
+class Losses(L.Callback):
+    """Each batch's loss, and what the epoch's is said to be."""
+
+    def __init__(self) -> None:
+        self.of_batches: list[float] = []
+        self.told: list[float] = []
+
+    def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, *_: Any) -> None:
+        self.of_batches.append(float(outputs["loss"]))
+
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self.told.append(float(trainer.logged_metrics["train_loss"]))
+
+
+def test_the_loss_that_is_told_is_the_mean_of_the_last_epochs_batches() -> None:
+    losses = Losses()
+    trainer(2, callbacks=[losses]).fit(cosine(), datamodule=wrapped(96))  # six batches of one size
+    assert losses.told == pytest.approx([np.mean(losses.of_batches[6:])])
+
+
 class GradientNorms(L.Callback):
     """The norm of all gradients as the optimizer has used them, after each batch."""
 
