@@ -26,7 +26,7 @@ from serving.checking import load_checked
 from serving.settings import Settings
 from serving.source import Fetched, Source, Version
 from ssad.bundle.logged_model import check_registered, read_logged
-from ssad.errors import BundleError, TrackingError, disk_is_full, reason_of, without_secrets
+from ssad.errors import BundleError, TrackingError, disk_is_full, how_it_ended, reason_of, without_secrets
 from ssad.model_uri import ModelUri
 
 CHILD_ENVIRONMENT = {
@@ -173,8 +173,8 @@ class Child:
             if line is None:
                 raise TrackingError(f"the registry did not answer within {seconds:.0f} s; check that it runs.")
             raise TrackingError(
-                f"the process that asks the registry {_end_of(process.wait())}; see what it said in this service's "
-                "log, and give it more memory where it said nothing."
+                f"the process that asks the registry {how_it_ended(process.wait())}; see what it said in this "
+                "service's log, and give it more memory where it said nothing."
             )
         answer = json.loads(line)
         if "refused" in answer:
@@ -217,10 +217,6 @@ def _answer_of(process: subprocess.Popen[bytes], question: dict[str, Any], secon
         return _read_line(process.stdout, seconds)
     except OSError:  # it has ended
         return b""
-
-
-def _end_of(status: int) -> str:
-    return f"was ended by {signal.Signals(-status).name}" if status < 0 else f"ended with status {status}"
 
 
 def _read_line(stream: IO[bytes], seconds: float) -> bytes | None:

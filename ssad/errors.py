@@ -8,6 +8,7 @@ from __future__ import annotations
 import errno
 import re
 import shutil
+import signal
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -130,6 +131,11 @@ def reason_of(error: Exception, length: int = REASON_LENGTH) -> str:
         return words
     whole, _, begun = words[:length].rpartition(" ")
     return f"{whole or begun} …"
+
+
+def how_it_ended(status: int) -> str:
+    """How a process came to its end, for a sentence, by its status as `subprocess` has it."""
+    return f"was ended by {signal.Signals(-status).name}" if status < 0 else f"ended with status {status}"
 
 
 FULL_DISK = ("disk is full", "No space left")

@@ -13,7 +13,7 @@ import lightning as L
 from lightning.pytorch.strategies import DDPStrategy
 from lightning.pytorch.utilities import rank_zero_only
 
-from ssad.errors import USER_MISTAKE, SsadError, TrainingError
+from ssad.errors import USER_MISTAKE, SsadError, TrainingError, how_it_ended
 from ssad.workflows.resume import how_to_go_on
 from ssad.workflows.stopping import Postponed, Stopped
 from ssad.workflows.tracking import tell_the_end
@@ -69,7 +69,7 @@ class Processes(L.Callback):
     def failure(self) -> TrainingError:
         """What is said of one that ended too early."""
         advice = f", and go on with --resume {self._run_id}" if self._run_id else ""
-        return TrainingError(f"a process that trains along ended with status {self.ended}; see what it said{advice}.")
+        return TrainingError(f"a process that trains along {how_it_ended(self.ended)}; see what it said{advice}.")
 
     def stop(self, signum: int) -> None:
         """End this process for a signal that its main thread, which waits for another one, does not hear of."""

@@ -191,7 +191,7 @@ def test_a_process_that_dies_ends_training_in_one_sentence(small: Path, tracking
         other.kill()
         said, ended_as = left_behind(process, tracking, run_id)
     assert (process.returncode, ended_as) == (2, "FAILED")
-    assert f"ended with status -9; see what it said, and go on with --resume {run_id}." in said
+    assert f"trains along was ended by SIGKILL; see what it said, and go on with --resume {run_id}." in said
 
 
 def test_a_process_that_ends_before_it_joins_ends_training_in_one_sentence(
