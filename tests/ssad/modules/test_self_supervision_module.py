@@ -32,7 +32,7 @@ from ssad import (
 from ssad.bundle.intervals import Floats
 from ssad.datasets.rows import RowBatches, RowLoader, TensorRows
 from ssad.errors import TrainingError
-from ssad.metrics import Labels
+from ssad.metrics import Labels, decision_metrics
 from ssad.models import AutoencoderEnsemble
 from ssad.modules import EnsembleModule
 from tests.ssad.workflows.support import QUIET_LIBRARIES, environment, run_python
@@ -134,6 +134,16 @@ def test_training_ends_with_the_module_in_training_mode(build: Build) -> None:
     module = build()
     trainer(2).fit(module, datamodule=wrapped())
     assert module.model.training
+
+
+def test_validation_decides_at_the_highest_threshold() -> None:
+    rows, labels = torch.rand(60, DIM), torch.arange(60) % 2
+    module = cosine()
+    scores = module.score_rows([rows]).numpy()
+    module.thresholds = np.quantile(scores, [0.2, 0.8]).tolist()
+    (found,) = trainer().validate(module, DataLoader(TensorDataset(rows, labels), 16), verbose=False)
+    expected = decision_metrics(scores > module.thresholds[-1], labels.numpy())
+    assert {name: found[f"val_{name}"] for name in expected} == pytest.approx(expected)
 
 
 class Losses(L.Callback):
