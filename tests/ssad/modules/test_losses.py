@@ -87,9 +87,10 @@ def test_the_positive_cosine_loss_is_zero_for_collinear_rows() -> None:
 
 
 def test_the_negative_cosine_loss_is_zero_for_orthogonal_rows_and_highest_for_collinear() -> None:
-    orthogonal, collinear = radon([[0.0, 2.0]]), radon([[3.0, 0.0]])
+    orthogonal, collinear, opposite = radon([[0.0, 2.0]]), radon([[3.0, 0.0]]), radon([[-1.0, 0.0]])
     assert orthogonal._negative_loss(ROW, MINUS_ONES).item() == pytest.approx(0, abs=1e-6)
-    assert collinear._negative_loss(ROW, MINUS_ONES).item() == pytest.approx(1, abs=1e-6)
+    for as_near in (collinear, opposite):
+        assert as_near._negative_loss(ROW, MINUS_ONES).item() == pytest.approx(1, abs=1e-6)
 
 
 def test_undecided_rows_are_left_out_of_the_cosine_loss() -> None:
@@ -191,9 +192,9 @@ def test_beyond_m_an_abnormal_row_has_no_gradient() -> None:
 
 def test_undecided_rows_are_pulled_towards_m_with_the_weight_of_their_rank() -> None:
     rows = torch.zeros(3, 1)
-    module = grand([[1.0], [3.0], [2.0]])  # energies 1, 9 and 4
+    module = grand([[3.0], [1.0], [2.0]])  # energies 9, 1 and 4
     losses = module._uncertain_loss(rows, torch.zeros(3))
-    assert losses.tolist() == pytest.approx([1 / 3 * 9, 3 / 3 * 1, 2 / 3 * 6])
+    assert losses.tolist() == pytest.approx([3 / 3 * 1, 1 / 3 * 9, 2 / 3 * 6])
 
 
 @pytest.mark.parametrize("m", [0.0, -1.0, float("nan")])
@@ -218,6 +219,12 @@ def test_the_ensemble_pushes_abnormal_rows_up_and_only_up_to_the_margin() -> Non
         assert found[0].item() > 0  # the normal row is reconstructed better
         assert bool(found[1].item() < 0) is expected_push
     assert pytest.approx(1.386, abs=1e-3) == MARGIN
+
+
+def test_the_ensemble_pushes_no_row_where_none_is_normal() -> None:
+    module = ensemble([[0.01], [0.01]])  # of errors so small that a margin above nothing is far
+    assert module.compute_loss(torch.zeros(2, 1), torch.tensor([-1.0, -1.0]), 0).item() == 0
+    assert module.compute_loss(torch.zeros(2, 1), torch.tensor([1.0, -1.0]), 0).item() > 0
 
 
 def test_whitened_residuals_are_those_of_the_regression_on_all_others() -> None:
