@@ -81,12 +81,13 @@ class SelfSupervisionDataModule(L.LightningDataModule):
         return self._loader(self.batch_size, shuffle=True)
 
     def state_dict(self) -> dict[str, Any]:
-        """For a checkpoint: every row's confidence."""
-        return {"confidence": self.train.confidence}
+        """For a checkpoint: every row's confidence, and what the wrapped module keeps."""
+        return {"confidence": self.train.confidence, "wrapped": self.datamodule.state_dict()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take up the confidence of a checkpoint."""
+        """Take up the confidence of a checkpoint, and let the wrapped module take up its own."""
         self.train.confidence.copy_(state_dict["confidence"])
+        self.datamodule.load_state_dict(state_dict.get("wrapped", {}))  # which a checkpoint of before lacks
 
     def val_dataloader(self) -> Any:
         """The wrapped module's validation batches; none where it has none."""
@@ -104,8 +105,10 @@ class SelfSupervisionDataModule(L.LightningDataModule):
         return getattr(self.datamodule, loader)() if is_overridden(loader, self.datamodule) else []
 
     def teardown(self, stage: str) -> None:
-        """Leave nothing on a GPU."""
+        """Leave nothing on a GPU, and let the wrapped module put away what `setup` let it set up."""
         self.train.keep_on(CPU)
+        if stage != "fit":  # whose rows are in here for good
+            self.datamodule.teardown(stage)
 
     def supervision_dataloader(self) -> DataLoader[Any]:
         """Every training row once, in dataset order; of several processes each has a stretch of it."""

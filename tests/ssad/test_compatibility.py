@@ -362,6 +362,45 @@ def test_any_lightning_data_module_can_be_wrapped() -> None:
     assert set(datamodule.train.confidence.tolist()) <= {-1.0, 0.0, 1.0}
 
 
+def test_a_wrapped_data_module_keeps_its_state_and_puts_away_what_it_set_up(tmp_path: Path) -> None:
+    class Counting(L.LightningDataModule):
+        def __init__(self) -> None:
+            super().__init__()
+            self.trained, self.calls = 0, list[tuple[str, str]]()
+
+        def setup(self, stage: str) -> None:
+            self.calls.append(("setup", stage))
+
+        def teardown(self, stage: str) -> None:
+            self.calls.append(("teardown", stage))
+
+        def train_dataloader(self) -> Any:
+            self.trained += 1
+            rows = torch.utils.data.TensorDataset(torch.rand(70, 3), torch.arange(70) % 2)
+            return torch.utils.data.DataLoader(rows, batch_size=16)
+
+        test_dataloader = train_dataloader
+
+        def state_dict(self) -> dict[str, Any]:
+            return {"trained": self.trained}
+
+        def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+            self.trained = state_dict["trained"]
+
+    inner = Counting()
+    datamodule, trainer, module = ssad.SelfSupervisionDataModule(inner), plain_trainer(2), radon(3)
+    trainer.fit(model=module, datamodule=datamodule)
+    trainer.test(model=module, datamodule=datamodule, verbose=False)
+    assert inner.calls == [("setup", "fit"), ("setup", "test"), ("teardown", "test")]
+
+    trainer.save_checkpoint(tmp_path / "last.ckpt")
+    fresh = Counting()
+    resumed = ssad.SelfSupervisionDataModule(fresh)
+    plain_trainer(2).fit(radon(3), datamodule=resumed, ckpt_path=tmp_path / "last.ckpt", weights_only=True)
+    assert fresh.trained == inner.trained
+    assert torch.equal(resumed.train.confidence, datamodule.train.confidence)
+
+
 def test_a_data_module_of_plain_loaders_over_tables_trains_validates_and_tests(tmp_path: Path) -> None:
     inner = sensors(tmp_path)
     inner.prepare_data()
