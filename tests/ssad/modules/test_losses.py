@@ -221,6 +221,12 @@ def test_the_ensemble_pushes_abnormal_rows_up_and_only_up_to_the_margin() -> Non
     assert pytest.approx(1.386, abs=1e-3) == MARGIN
 
 
+@pytest.mark.parametrize("scale", [2.0, 20.0])
+def test_members_weigh_the_same_whatever_their_errors_are(scale: float) -> None:
+    loss = ensemble([[scale], [scale]]).compute_loss(torch.zeros(2, 1), torch.ones(2), 0)
+    assert loss.item() == pytest.approx(1, abs=1e-4)
+
+
 def test_the_ensemble_pushes_no_row_where_none_is_normal() -> None:
     module = ensemble([[0.01], [0.01]])  # of errors so small that a margin above nothing is far
     assert module.compute_loss(torch.zeros(2, 1), torch.tensor([-1.0, -1.0]), 0).item() == 0
