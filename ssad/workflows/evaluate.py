@@ -121,7 +121,8 @@ def log_state(table: ScoredTable, model: FetchedModel, dataset: PandasDataset) -
 def region_table(table: ScoredTable) -> pd.DataFrame:
     """A row a region: rows and their share and, with labels, anomalies, their share, and the error there.
 
-    Normal rows in `abnormal` and anomalies in `normal` are errors; `unknown` decides nothing.
+    Normal rows in `abnormal` and anomalies in `normal` are errors; `unknown` decides nothing. A share of nothing, as
+    the error of an empty region, is NaN.
     """
     rows = []
     for code, region in enumerate(REGIONS):
@@ -129,9 +130,9 @@ def region_table(table: ScoredTable) -> pd.DataFrame:
         row: dict[str, Any] = {"region": region, "rows": int(members.sum()), "share": float(members.mean())}
         if table.labels is not None:
             anomalies = int(table.labels[members].sum())
-            wrong = {"normal": anomalies, "unknown": 0, "abnormal": int(members.sum()) - anomalies}[region]
-            row |= {"anomalies": anomalies, "share_of_anomalies": anomalies / max(1, int(table.labels.sum()))}
-            row["error"] = wrong / max(1, int(members.sum()))
+            wrong = {"normal": anomalies, "unknown": 0, "abnormal": row["rows"] - anomalies}[region]
+            row |= {"anomalies": anomalies, "share_of_anomalies": _share(anomalies, int(table.labels.sum()))}
+            row["error"] = _share(wrong, row["rows"])
         rows.append(row)
     return pd.DataFrame(rows)
 
@@ -153,8 +154,11 @@ def most_abnormal(table: ScoredTable, bundle: Bundle) -> pd.DataFrame:
 def decided_error(regions: pd.DataFrame) -> float:
     """Share of the rows in `normal` and `abnormal` that are in the wrong one; NaN where no row is decided."""
     decided = regions[regions["region"] != "unknown"]
-    rows = int(decided["rows"].sum())
-    return float((decided["error"] * decided["rows"]).sum() / rows) if rows else float("nan")
+    return _share(float((decided["error"] * decided["rows"]).sum()), int(decided["rows"].sum()))
+
+
+def _share(part: float, whole: int) -> float:
+    return part / whole if whole else float("nan")
 
 
 def _log_quality(
@@ -211,8 +215,10 @@ def _evaluated(scores: Floats, labels: Labels, model: FetchedModel, dataset: Pan
 
 def _decisions(bundle: Bundle, at: str) -> EvalFn:
     def eval_fn(predictions: pd.Series, targets: pd.Series, metrics: Any) -> MetricValue:
-        called = called_anomalies(bundle, predictions.to_numpy())[at]
-        return MetricValue(aggregate_results=decision_metrics(called, targets.to_numpy()))
+        called, labels = called_anomalies(bundle, predictions.to_numpy())[at], targets.to_numpy()
+        found = decision_metrics(called, labels)
+        # All but one are of the anomalies.
+        return MetricValue(aggregate_results=found if labels.any() else {"accuracy": found["accuracy"]})
 
     return eval_fn
 

@@ -146,13 +146,28 @@ def test_a_table_without_labels_is_compared_with_training(
     assert sum(result.metrics[f"share_{region}"] for region in ("normal", "unknown", "abnormal")) == pytest.approx(1)
 
 
-def test_one_class_has_no_ranking_but_all_else(own_store: MlflowClient, labelled: str, tmp_path: Path) -> None:
+def test_normal_rows_alone_have_no_ranking_and_nothing_that_is_of_anomalies(
+    own_store: MlflowClient, champion: Bundle, labelled: str, tmp_path: Path
+) -> None:
     table = pd.read_csv(labelled)
-    table[table["label"] == "benign"].to_csv(tmp_path / "benign.csv", index=False)
+    benign = table[table["label"] == "benign"]
+    benign.to_csv(tmp_path / "benign.csv", index=False)
     result = evaluate(EvaluateSettings(CHAMPION, str(tmp_path / "benign.csv")))
-    assert "auc" not in result.metrics
-    assert result.metrics["at_abnormal/recall"] == 0
+    called = champion.score(benign).region == "abnormal"
+    assert result.metrics["at_abnormal/accuracy"] == pytest.approx(1 - called.mean())
+    assert not [name for name in result.metrics if name in ("auc", "ap") or name.endswith(("/recall", "/f1", "/mcc"))]
     assert result.regions["anomalies"].sum() == 0
+    assert result.regions["share_of_anomalies"].isna().all()
+
+
+def test_an_empty_region_has_no_error(own_store: MlflowClient, champion: Bundle, labelled: str, tmp_path: Path) -> None:
+    table = pd.read_csv(labelled)
+    table[champion.score(table).region != "abnormal"].to_csv(tmp_path / "quiet.csv", index=False)
+    result = evaluate(EvaluateSettings(CHAMPION, str(tmp_path / "quiet.csv")))
+    regions = pd.DataFrame(**artifact(own_store, result, "regions.json", tmp_path)).set_index("region")
+    assert regions["rows"]["abnormal"] == 0
+    assert np.isnan(regions["error"]["abnormal"])
+    assert result.metrics["decided_error"] == pytest.approx(regions["error"]["normal"])
 
 
 def test_anomalies_alone_have_a_recall(own_store: MlflowClient, labelled: str, tmp_path: Path) -> None:
