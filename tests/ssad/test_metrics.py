@@ -11,6 +11,7 @@ from ssad.metrics import (
     decision_metrics,
     has_both_classes,
     ranking_metrics,
+    risk_at_coverage,
     risk_coverage,
     threshold_metrics,
 )
@@ -79,3 +80,9 @@ def test_the_last_risk_is_the_error_of_the_forced_decision(rows: list[tuple[floa
     assert coverage[-1] == 1
     assert risk[-1] == pytest.approx(((confidence < 0) != (labels == 1)).mean())
     assert (np.diff(coverage) > 0).all()
+
+
+def test_the_risk_at_a_coverage_is_that_of_the_rows_it_takes_to_reach_it() -> None:
+    confidence, labels = np.asarray([1.0, 0.5, 0.5, -0.2]), np.asarray([0, 1, 0, 1])
+    risks = [risk_at_coverage(confidence, labels, coverage) for coverage in (0.25, 0.5, 0.75, 1.0)]
+    assert risks == pytest.approx([0, 1 / 3, 1 / 3, 1 / 4])

@@ -25,10 +25,12 @@ from sklearn.metrics import average_precision_score
 
 from ssad.bundle import Bundle, ConfidenceCurve, TableSchema, Thresholds, write_bundle
 from ssad.bundle.bundle import GRAPH, NETWORK
+from ssad.bundle.intervals import Floats
 from ssad.datasets.labels import split_labels
 from ssad.datasets.tables import read_table
 from ssad.detectors import FitSettings, fit_detector
 from ssad.errors import BundleError, RefusedError, SettingsError, SsadError, TrackingError
+from ssad.metrics import Labels
 from ssad.workflows import promotion_checks as checks
 from ssad.workflows.cut_off import PROCESS, process_name
 from ssad.workflows.promote import PromoteSettings, promote
@@ -565,6 +567,19 @@ def test_the_gain_of_the_same_scores_is_none_and_of_better_ones_surely_some() ->
     gain, low, high = gain_interval(labels, bad, good, average_precision_score)
     assert 0 < low < gain < high
     assert gain_interval(labels, good, bad, average_precision_score)[0] == -gain
+
+
+def test_the_interval_of_a_gain_is_paired_of_both_classes_and_of_19_in_20_resamples() -> None:
+    labels = (np.arange(2000) < 2).astype(np.int64)
+    scores = np.random.default_rng(1).normal(size=2000)
+
+    def mean(resampled: Labels, found: Floats) -> float:
+        assert set(resampled) == {0, 1}
+        return float(found.mean())
+
+    assert gain_interval(labels, scores, scores + 1, mean) == pytest.approx((1, 1, 1))
+    _, low, high = gain_interval(labels, np.zeros(2000), scores, mean)
+    assert high - low == pytest.approx(2 * 1.96 * scores.std() / np.sqrt(2000), rel=0.08)
 
 
 def test_limits_out_of_their_range_are_named_together() -> None:
