@@ -41,7 +41,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from ssad.datasets.table_rows import TableRows, frame_digest
 from ssad.errors import SsadError, TrackingError, disk_is_full, reason_of, without_secrets
 from ssad.workflows.cut_off import PROCESS, process_name
-from ssad.workflows.stopping import Stopped, heard_while_waiting
+from ssad.workflows.stopping import Postponed, Stopped, heard_while_waiting, too_late_to_stop
 
 CONNECT_SECONDS = 15.0
 """How long a tracking server may stay silent at the start before that is an error."""
@@ -119,19 +119,24 @@ def tracked_run(entry_point: str, system_metrics: bool = True) -> Iterator[Run]:
     for name, value in MLFLOW_DEFAULTS.items():
         os.environ.setdefault(name, value)
     check_server(mlflow.get_tracking_uri())
+    tags = git_state() | {MLFLOW_PROJECT_ENTRY_POINT: entry_point, PROCESS: process_name(os.getpid())}
+    signals = Postponed()  # in the middle of opening a run one would leave it RUNNING
     try:
         make_database(mlflow.get_tracking_uri())
+        signals.begin()
         # Progress and MLflow's own words go to standard error: a pipe that nobody reads ends no training.
         with (
             redirect_stdout(sys.stderr),
             disable_autologging(),
-            mlflow.start_run(nested=True, log_system_metrics=system_metrics) as run,
+            mlflow.start_run(nested=True, tags=tags, log_system_metrics=system_metrics) as run,
         ):
             try:
-                own = {MLFLOW_PROJECT_ENTRY_POINT: entry_point, PROCESS: process_name(os.getpid())}
-                mlflow.set_tags(git_state() | _source(run, entry_point) | own)
+                signals.end()
+                signals.check()
+                mlflow.set_tags(_source(run, entry_point))
                 with ends(run.info.run_id):
                     yield run
+                too_late_to_stop()
             except (SsadError, *FAILURES) as error:
                 told = error if isinstance(error, SsadError) else explained(error)
                 with suppress(MlflowException):  # the store may be what failed
@@ -143,6 +148,8 @@ def tracked_run(entry_point: str, system_metrics: bool = True) -> Iterator[Run]:
                 raise
     except FAILURES as error:
         raise told or explained(error, _another_place(error, places)) from error
+    finally:
+        signals.end()
 
 
 def _another_place(error: Exception, places: list[str]) -> str:

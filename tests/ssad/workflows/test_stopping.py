@@ -185,6 +185,61 @@ def test_a_signal_ends_a_command_whose_model_is_still_being_fetched(
     assert not list(temporary.iterdir())
 
 
+SENT = """
+import os, signal, sys
+from mlflow import MlflowClient
+from ssad import cli
+
+def sends(owner, name, after, by=None):
+    call = getattr(owner, name)
+    def called(*arguments, **named):
+        mine = by is None or sys._getframe(1).f_code.co_name == by
+        if mine and not after:
+            os.kill(os.getpid(), signal.SIGTERM)
+        given = call(*arguments, **named)
+        if mine and after:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return given
+    setattr(owner, name, called)
+
+{}
+cli.main()
+"""
+"""A command that is told to end before or after a call, of one function if it is named."""
+
+
+@pytest.mark.parametrize(
+    ("command", "when", "status", "state"),
+    [
+        pytest.param(
+            "evaluate", 'sends(MlflowClient, "create_run", True)', 143, "KILLED", id="while its run is being opened"
+        ),
+        pytest.param(
+            "evaluate", 'sends(MlflowClient, "set_terminated", False)', 0, "FINISHED", id="while its run is being ended"
+        ),
+    ],
+)
+def test_a_signal_leaves_no_run_running_no_model_pending_and_no_process(
+    small: Path,
+    own_store: MlflowClient,
+    tmp_path: Path,
+    temporary: Path,
+    command: str,
+    when: str,
+    status: int,
+    state: str,
+) -> None:
+    version = own_store.get_model_version("ssad", "1")
+    rows = [command, "--model", "models:/ssad/1", "--dataset", "breast-cancer"]
+    env = environment(own_store._tracking_client.tracking_uri, TMPDIR=str(temporary))
+    done = run_python("-c", SENT.format(when), *rows, cwd=tmp_path, env=env)
+    run = own_store.search_runs(["0"], max_results=1)[0]
+    assert (done.returncode, run.info.status) == (status, state), done.stderr
+    assert run.info.run_id != version.run_id
+    assert len(own_store.search_model_versions()) == 1
+    assert not list(temporary.iterdir())
+
+
 def test_a_process_that_dies_ends_training_in_one_sentence(small: Path, tracking: str) -> None:
     with endless_training(small, tracking, *TWO) as (process, run_id):
         (other,) = [child for child in psutil.Process(process.pid).children() if "train" in child.cmdline()]
