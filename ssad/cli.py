@@ -14,7 +14,7 @@ from typer.core import TyperCommand
 
 from ssad.errors import USER_MISTAKE, SettingsError, SsadError, on_one_line, without_secrets
 from ssad.loggers.logging_config import setup_logging
-from ssad.workflows.stopping import Stopped, leave_stopping_to_another, stop_by_signals
+from ssad.workflows.stopping import Stopped, end_soon, leave_stopping_to_another, stop_by_signals
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -276,6 +276,7 @@ def main() -> None:
         sys.exit(USER_MISTAKE)
     except Stopped as stop:
         typer.echo(f"ssad: {stop}", err=True)
+        end_soon(stop)
         raise
     except OSError as error:
         if not _output_fails():

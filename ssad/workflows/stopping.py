@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
+import os
 import select
 import signal
 import socket
@@ -13,7 +15,7 @@ from typing import Any, NoReturn
 STOPPING = (signal.SIGINT, signal.SIGTERM)
 
 PATIENCE_SECONDS = 5.0
-"""How long a signal's handler may take to be called."""
+"""How long a signal's handler may take to be called, and a stopped process to end."""
 
 _heard = threading.Event()
 """Whether one was."""
@@ -107,6 +109,23 @@ def _listen(ours: socket.socket, end: Callable[[int], None]) -> None:
             select.select([ours], [], [], PATIENCE_SECONDS)  # for a second signal, or the end of all this
             if arrived[0] in STOPPING and not _heard.is_set():
                 end(arrived[0])
+
+
+def end_soon(stop: Stopped) -> None:
+    """End this process within `PATIENCE_SECONDS` though a thread never ends by itself.
+
+    One that a pool was starting when the signal came is known to nobody: it waits for work for ever, and Python for it.
+    """
+    timer = threading.Timer(PATIENCE_SECONDS, _end, [stop.code])
+    timer.daemon = True
+    timer.start()
+
+
+def _end(status: int) -> None:
+    clearing = threading.Thread(target=atexit._run_exitfuncs, daemon=True)  # temporary files go
+    clearing.start()
+    clearing.join(PATIENCE_SECONDS)
+    os._exit(status)
 
 
 def too_late_to_stop() -> None:

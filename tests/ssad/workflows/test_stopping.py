@@ -187,8 +187,12 @@ def test_a_signal_ends_a_command_whose_model_is_still_being_fetched(
 
 SENT = """
 import os, signal, sys
+from threading import Thread
 from mlflow import MlflowClient
 from ssad import cli
+from ssad.workflows import stopping
+
+stopping.PATIENCE_SECONDS = 0.1
 
 def sends(owner, name, after, by=None):
     call = getattr(owner, name)
@@ -213,6 +217,13 @@ cli.main()
     [
         pytest.param(
             "evaluate", 'sends(MlflowClient, "create_run", True)', 143, "KILLED", id="while its run is being opened"
+        ),
+        pytest.param(
+            "evaluate",
+            'sends(Thread, "start", True, "_adjust_thread_count")',
+            143,
+            "KILLED",
+            id="while a pool starts a thread, which is then in no pool",
         ),
         pytest.param(
             "evaluate", 'sends(MlflowClient, "set_terminated", False)', 0, "FINISHED", id="while its run is being ended"
