@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import socket
 from contextlib import suppress
 from pathlib import Path
 
 import psutil
 from mlflow import MlflowClient
-from mlflow.entities import Run
+from mlflow.entities import LoggedModelStatus, Run
+from mlflow.exceptions import MlflowException
 
 RESUMES, RESUMED_BY = "ssad.resumes", "ssad.resumed_by"
 """Tags that name the other run: of the one that goes on, and of the one that was cut off."""
@@ -16,8 +18,8 @@ RESUMES, RESUMED_BY = "ssad.resumes", "ssad.resumed_by"
 PROCESS = "ssad.process"
 """Tag of a run that names the process that it is of."""
 
-CLOCK_SECONDS = 5.0
-"""How far a clock that was set moves the time at which a process began."""
+CLOCK_SECONDS = 2.0
+"""How far two readings of when a process began may lie apart: a machine's start is known to a second."""
 
 
 def machine_name() -> str:
@@ -29,8 +31,14 @@ def machine_name() -> str:
 
 
 def process_name(pid: int) -> str:
-    """A process of this machine as no other one is named: machine, number, and when it began, in seconds."""
-    return f"{machine_name()} {pid} {psutil.Process(pid).create_time():.0f}"
+    """A process of this machine as no other one is named: machine, number, and when it began."""
+    return f"{machine_name()} {pid} {_began(pid):.0f}"
+
+
+def _began(pid: int) -> float:
+    """When a process began, in seconds since the machine did: that does not change where its clock is set."""
+    machine = psutil.boot_time()  # first: older psutil adds the one that it read last
+    return psutil.Process(pid).create_time() - machine
 
 
 def process_of(run: Run) -> tuple[int, bool] | None:
@@ -43,17 +51,46 @@ def process_of(run: Run) -> tuple[int, bool] | None:
         return None
     pid, began = map(int, name.split()[1:])
     try:
-        process = psutil.Process(pid)
-        same = abs(process.create_time() - began) < CLOCK_SECONDS
-        return pid, same and process.status() != psutil.STATUS_ZOMBIE
+        same = abs(_began(pid) - began) < CLOCK_SECONDS
+        return pid, same and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
     except psutil.Error:
-        return pid, False
+        return pid, _is_hidden(pid)
+
+
+def _is_hidden(pid: int) -> bool:
+    """Whether there is a process that this account may not look at, as where /proc is mounted with `hidepid`."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return False  # it was a thread's number, or ended between the two looks
+
+
+def end_cut_off(client: MlflowClient, experiment_id: str) -> None:
+    """End the runs of an experiment whose process, on this machine, is gone: after `kill -9` nothing else does."""
+    running = f"attributes.status = 'RUNNING' and tags.`{PROCESS}` LIKE '{machine_name()} %'"
+    with suppress(MlflowException):  # this account may not write to another's, or another command was sooner
+        for run in client.search_runs([experiment_id], running):
+            found = process_of(run)
+            if found and not found[1]:
+                say_killed(client, run)
 
 
 def say_killed(client: MlflowClient, run: Run) -> None:
     """End the run of a process that is gone, unless it ended by itself."""
     if run.info.status == "RUNNING":
         client.set_terminated(run.info.run_id, "KILLED")
+        fail_models(client, run)
+
+
+def fail_models(client: MlflowClient, run: Run) -> None:
+    """Say that the models a run was logging when it was cut off have failed: MLflow would leave them PENDING."""
+    with suppress(MlflowException):  # the run has ended, which matters more
+        for model in client.search_logged_models([run.info.experiment_id], f"source_run_id = '{run.info.run_id}'"):
+            if model.status == LoggedModelStatus.PENDING:
+                client.finalize_logged_model(model.model_id, LoggedModelStatus.FAILED)
 
 
 def go_on_with(client: MlflowClient, run: Run, successor_id: str) -> None:

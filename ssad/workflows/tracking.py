@@ -40,7 +40,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from ssad.datasets.table_rows import TableRows, frame_digest
 from ssad.errors import SsadError, TrackingError, disk_is_full, reason_of, without_secrets
-from ssad.workflows.cut_off import PROCESS, process_name
+from ssad.workflows.cut_off import PROCESS, end_cut_off, fail_models, process_name
 from ssad.workflows.stopping import Postponed, Stopped, heard_while_waiting, too_late_to_stop
 
 CONNECT_SECONDS = 15.0
@@ -134,6 +134,7 @@ def tracked_run(entry_point: str, system_metrics: bool = True) -> Iterator[Run]:
                 signals.end()
                 signals.check()
                 mlflow.set_tags(_source(run, entry_point))
+                end_cut_off(mlflow.MlflowClient(), run.info.experiment_id)
                 with ends(run.info.run_id):
                     yield run
                 too_late_to_stop()
@@ -145,6 +146,7 @@ def tracked_run(entry_point: str, system_metrics: bool = True) -> Iterator[Run]:
             except (Stopped, KeyboardInterrupt) as stop:
                 mlflow.set_tag(ERROR, str(stop) or "stopped by SIGINT")
                 mlflow.end_run("KILLED")
+                fail_models(mlflow.MlflowClient(), run)
                 raise
     except FAILURES as error:
         raise told or explained(error, _another_place(error, places)) from error
@@ -184,8 +186,10 @@ def tell_the_end(run_id: str | None, state: str, reason: str) -> None:
 def _tell_run(run_id: str | None, state: str, reason: str) -> None:
     if run_id:
         with suppress(Exception):  # the store may be what everything waits for
-            mlflow.MlflowClient().set_tag(run_id, ERROR, reason)
-            mlflow.MlflowClient().set_terminated(run_id, state)
+            client = mlflow.MlflowClient()
+            client.set_tag(run_id, ERROR, reason)
+            client.set_terminated(run_id, state)
+            fail_models(client, client.get_run(run_id))
 
 
 def check_server(uri: str) -> None:

@@ -15,6 +15,7 @@ import onnx
 import psutil
 import pytest
 from mlflow import MlflowClient
+from mlflow.entities import LoggedModelStatus
 
 from ssad import AnomalyDetector
 from ssad.bundle.bundle import GRAPH
@@ -228,6 +229,13 @@ cli.main()
         pytest.param(
             "evaluate", 'sends(MlflowClient, "set_terminated", False)', 0, "FINISHED", id="while its run is being ended"
         ),
+        pytest.param(
+            "recalibrate",
+            'sends(MlflowClient, "log_model_artifacts", True)',
+            143,
+            "KILLED",
+            id="while it logs a model",
+        ),
     ],
 )
 def test_a_signal_leaves_no_run_running_no_model_pending_and_no_process(
@@ -248,6 +256,8 @@ def test_a_signal_leaves_no_run_running_no_model_pending_and_no_process(
     assert (done.returncode, run.info.status) == (status, state), done.stderr
     assert run.info.run_id != version.run_id
     assert len(own_store.search_model_versions()) == 1
+    models = own_store.search_logged_models(["0"])
+    assert {model.status for model in models if model.source_run_id == run.info.run_id} <= {LoggedModelStatus.FAILED}
     assert not list(temporary.iterdir())
 
 
