@@ -135,10 +135,12 @@ def _measurements(
             rows = None
             for detector in detectors:
                 path = kept_at(settings.results, settings.suite, task, detector)
-                if not path.exists():
+                one = kept(path, Measurement)
+                if one is None:
                     rows = rows or task.load()
-                    keep(measure(detector, rows, task.seed), path)
-                yield (task.name, task.seed, detector), kept(path, Measurement)
+                    one = measure(detector, rows, task.seed)
+                    keep(one, path)
+                yield (task.name, task.seed, detector), one
                 advance()
 
 
@@ -148,9 +150,11 @@ def _calls(settings: BenchmarkSettings, key: tuple[str, int, str], method: str, 
         return threshold(method, one.train)
     name, seed, scorer = key
     path = settings.results / settings.suite / name / f"{scorer}-{seed}" / f"{method}.npz"
-    if not path.exists():
-        keep(threshold(method, one.train), path)
-    return kept(path, Calls)
+    calls = kept(path, Calls)
+    if calls is None:
+        calls = threshold(method, one.train)
+        keep(calls, path)
+    return calls
 
 
 @contextmanager

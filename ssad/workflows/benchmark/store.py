@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import zipfile
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -30,10 +32,13 @@ def keep(record: object, path: Path) -> None:
         np.savez_compressed(aside, **vars(record))
 
 
-def kept(path: Path, kind: Callable[..., Record]) -> Record:
-    """The inverse of `keep`."""
-    with np.load(path, allow_pickle=False) as arrays:
-        return kind(**{name: array if array.ndim else array.item() for name, array in arrays.items()})
+def kept(path: Path, kind: Callable[..., Record]) -> Record | None:
+    """The inverse of `keep`; None if the file is not there or not whole, as after a loss of power."""
+    try:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+            return kind(**{name: array if array.ndim else array.item() for name, array in arrays.items()})
+    except (FileNotFoundError, EOFError, ValueError, TypeError, zipfile.BadZipFile, zlib.error):
+        return None
 
 
 def check_same_data(folder: Path, files: Sequence[Path]) -> None:
@@ -54,7 +59,7 @@ def check_same_data(folder: Path, files: Sequence[Path]) -> None:
     if not (note.exists() and any(folder.glob("*.npz"))):  # a set that could not be used may have been mended
         with _whole(note) as aside:
             aside.write_text(digests, encoding="ascii")
-    elif note.read_text(encoding="ascii") != digests:
+    elif note.read_bytes() != digests.encode():
         raise SettingsError(
             f"{folder} holds measurements of another data set of this name; name another folder as results, or delete "
             "that one."

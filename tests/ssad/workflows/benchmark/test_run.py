@@ -7,12 +7,13 @@ from pathlib import Path
 
 import mlflow
 import numpy as np
+import pandas as pd
 import pytest
 
 from ssad.errors import DatasetError, SettingsError
 from ssad.workflows.benchmark import BenchmarkSettings, benchmark, run
 from ssad.workflows.benchmark.measurements import Measurement, measure
-from ssad.workflows.benchmark.store import check_same_data, keep, kept
+from ssad.workflows.benchmark.store import DATA, check_same_data, keep, kept
 from ssad.workflows.benchmark.suites import Rows
 from tests.ssad.workflows.benchmark.conftest import measurement
 from tests.ssad.workflows.support import QUIET_LIBRARIES
@@ -35,6 +36,7 @@ def test_the_default_is_measured_kept_and_logged(folder: Path, tracking: str) ->
     assert report.tables["measurements"].index.tolist() == [("one", 1, "ssad")]
     assert (report.tables["measurements"]["auc"] > 0.9).all()
     one = kept(folder / "results" / "adbench" / "one" / "ssad-1.npz", Measurement)
+    assert one is not None
     assert (len(one.train), len(one.test), one.size, one.features) == (70, 30, 100, 3)
     assert ((one.confidence > 0) == (one.codes() == 0))[one.codes() != 1].all()
     (logged,) = mlflow.MlflowClient(tracking).search_runs(["0"])
@@ -59,6 +61,32 @@ def test_a_benchmark_goes_on_where_it_was_killed(folder: Path, tracking: str, mo
     report = benchmark(settings, progress=False)
     assert calls == [1, 1, 2, 2, 2]
     assert len(report.tables["measurements"]) == 4
+
+
+@pytest.mark.parametrize("left", [0, 3, 1000, -1])
+def test_a_measurement_that_is_not_whole_is_measured_again(
+    folder: Path, tracking: str, monkeypatch: pytest.MonkeyPatch, left: int
+) -> None:
+    monkeypatch.setattr(run, "measure", cheap)
+    settings = BenchmarkSettings("adbench", folder, "none", seeds="1", results=folder / "results")
+    first = benchmark(settings, progress=False)
+    path = folder / "results" / "adbench" / "one" / "ssad-1.npz"
+    path.write_bytes(path.read_bytes()[:left])
+    again = benchmark(settings, progress=False)
+    pd.testing.assert_frame_equal(again.tables["measurements"], first.tables["measurements"])
+    assert kept(path, Measurement) is not None
+
+
+@pytest.mark.parametrize("left", [b"", b"\xff\xfe"])
+def test_a_note_of_what_was_measured_that_is_not_whole_is_of_another_set(
+    folder: Path, tracking: str, monkeypatch: pytest.MonkeyPatch, left: bytes
+) -> None:
+    monkeypatch.setattr(run, "measure", cheap)
+    settings = BenchmarkSettings("adbench", folder, "none", seeds="1", results=folder / "results")
+    benchmark(settings, progress=False)
+    (folder / "results" / "adbench" / "one" / DATA).write_bytes(left)
+    with pytest.raises(SettingsError, match="one holds measurements of another data set"):
+        benchmark(settings, progress=False)
 
 
 def test_what_was_measured_on_another_set_of_a_name_is_not_taken_for_this_one(
