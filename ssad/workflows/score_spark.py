@@ -10,7 +10,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Collection, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -73,28 +73,33 @@ def score_by_spark(settings: ScoreSettings, model: FetchedModel, run_id: str | N
     """
     if model.logged is None:
         raise SettingsError(f"engine=spark needs a logged model, {model.uri} is a bundle's folder; use engine=local.")
-    with _session(settings.spark_master) as spark:
-        return _scored_by(spark, settings, model, model.logged, run_id)
+    if "://" in settings.output:
+        with _session(settings.spark_master) as spark:
+            return _scored_by(spark, settings, model, model.logged, None)
+    output = Path(settings.output).absolute()
+    # Spark has ended, and writes no more, when what it left is cleared up.
+    with partial_folder(output, {"engine": "spark"}, run_id) as partial, _session(settings.spark_master) as spark:
+        return _scored_by(spark, settings, model, model.logged, partial)
 
 
 def _scored_by(
-    spark: SparkSession, settings: ScoreSettings, model: FetchedModel, logged: Path, run_id: str | None
+    spark: SparkSession, settings: ScoreSettings, model: FetchedModel, logged: Path, partial: Path | None
 ) -> dict[str, int]:
+    """Score to the folder that becomes the output; where it is None to the store that the output is in."""
     try:
         with tempfile.TemporaryDirectory() as folder, _reachable(settings.dataset) as table:
             copied = for_spark(logged, Path(folder) / "model")
             scored = _scored(spark, replace(settings, dataset=table), model, copied)
-            if "://" in settings.output:
+            if partial is None:
                 return _written_to_a_store(spark, scored, settings.output)
             output = Path(settings.output).absolute()
-            with partial_folder(output, {"engine": "spark"}, run_id) as partial:
-                aside = partial / output.name
-                shutil.rmtree(aside, ignore_errors=True)  # Spark does not go on with what it left
-                scored.write.parquet(_plain(aside))
-                rows = region_counts(aside)
-                check_free(output)
-                too_late_to_stop()
-                aside.rename(output)
+            aside = partial / output.name
+            shutil.rmtree(aside, ignore_errors=True)  # Spark does not go on with what it left
+            scored.write.parquet(_plain(aside))
+            rows = region_counts(aside)
+            check_free(output)
+            too_late_to_stop()
+            aside.rename(output)
             return rows
     except SsadError:
         raise
@@ -155,6 +160,15 @@ def _session(master: str) -> Iterator[SparkSession]:
     try:
         yield spark
     finally:
+        # A thread has a connection of its own: a signal may have cut this one's off in the middle of an answer.
+        stopping = threading.Thread(target=_stop, args=(spark,))
+        stopping.start()
+        stopping.join()
+
+
+def _stop(spark: SparkSession) -> None:
+    with suppress(Exception):  # Py4J's own: it has ended by itself
+        spark.sparkContext.setLogLevel("OFF")  # of what it breaks off
         spark.stop()
 
 

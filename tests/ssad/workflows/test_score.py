@@ -489,6 +489,35 @@ def test_spark_workers_give_the_same_rows_the_same_scores(dataset: str, tmp_path
     assert (tmp_path / "spark" / "_SUCCESS").exists()
 
 
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::ResourceWarning")
+def test_a_signal_ends_spark_in_the_middle_of_a_job_and_leaves_no_output(
+    own_store: MlflowClient, spark_here: None, dataset: str, tmp_path: Path
+) -> None:
+    """Sent when the job has begun to write, while this process waits for the JVM's answer."""
+    program = """
+import os, signal, sys, threading
+from pathlib import Path
+from ssad import cli
+
+def send():
+    while not Path("scores.partial/scores/_temporary").exists():
+        threading.Event().wait(0.01)
+    os.kill(os.getpid(), signal.SIGTERM)
+
+threading.Thread(target=send, daemon=True).start()
+cli.main()
+"""
+    command = ["score", "--engine", "spark", "--spark-master", "local[1]", "--dataset", dataset, "--output", "scores"]
+    done = run_python("-c", program, *command, cwd=tmp_path, env=environment(own_store._tracking_client.tracking_uri))
+    assert done.returncode == 143, done.stderr
+    assert done.stderr.endswith("ssad: stopped by SIGTERM\n")
+    assert "Traceback" not in done.stderr
+    assert "\tat org.apache.spark" not in done.stderr
+    assert own_store.search_runs(["0"], max_results=1)[0].info.status == "KILLED"
+    assert not list(tmp_path.glob("scores*"))
+
+
 @pytest.mark.usefixtures("own_store")
 def test_spark_workers_run_no_code_of_the_artifact_store(tmp_path: Path) -> None:
     logged = fetch_model(CHAMPION, tmp_path / "fetched").logged
