@@ -34,7 +34,8 @@ no more. The share of rows below a quantile of the sample is then, but for one t
 than 0.006 [Dvoretzky, Kiefer & Wolfowitz 1956, with Massart's constant]."""
 
 IDENTIFIER_DISTINCT = 50
-"""Text with more distinct values than this, and in more than half of the rows, identifies rows."""
+"""Text, and whole numbers named like an identifier, with more distinct values than this, and more of them than half of
+the rows, identify rows."""
 
 LABEL_NAME = re.compile(
     r"(is_?)?(labels?|class|target|y|anomal(y|ies|ous)|outliers?|fraud(ulent)?|attack|malicious)", re.IGNORECASE
@@ -86,7 +87,7 @@ def survey_rows(rows: TableRows) -> Survey:
     """Decide what each column is, from the training rows alone, in one pass over them.
 
     Dropped are columns without values, with one value, and those that identify rows: whole numbers that
-    count the rows of the whole table, or are without repeats and named like an identifier, and text that
+    count the rows of the whole table, or hardly repeat and are named like an identifier, and text that
     hardly repeats.
 
     Raises:
@@ -247,8 +248,10 @@ class _ColumnSurvey:
 
     def _identifies(self, sample: pd.Series) -> str | None:
         is_whole = self.kinds[0] == "numeric" and self.whole_numbers and self.rows - self.numbers.missing > 2
-        if is_whole and (self.counts_rows or self._is_named_identifier(sample)):
+        if is_whole and self.counts_rows:
             return "identifies rows: whole numbers without repeats"
+        if is_whole and IDENTIFIER_NAME.search(self.name):
+            return _identifying_numbers(_known(sample))
         if self.kinds[0] == "categorical":
             words = _known(sample).astype(str).str.strip().value_counts()
             distinct = len(words)
@@ -256,12 +259,8 @@ class _ColumnSurvey:
                 return f"holds words, but {dates:.1%} of its values are dates: write each as 2024-12-31 or empty"
             if distinct > IDENTIFIER_DISTINCT and (numbers := _share(words, NUMBER)) > MOSTLY:
                 return f"holds words, but {numbers:.1%} of its values are numbers: write each as 1234.5 or empty"
-            if distinct > IDENTIFIER_DISTINCT and distinct > len(sample) / 2:
-                return f"identifies rows: {distinct} distinct values in {len(sample)} rows"
+            return _identifying(distinct, len(sample))
         return None
-
-    def _is_named_identifier(self, sample: pd.Series) -> bool:
-        return IDENTIFIER_NAME.search(self.name) is not None and bool(_known(sample).is_unique)
 
     def column(self) -> Column:
         """What the column is."""
@@ -271,6 +270,21 @@ class _ColumnSurvey:
         # Ties keep the order of the alphabet, so that the order of the rows does not matter.
         by_count = sorted(self.words, key=lambda word: (-self.words[word], word))
         return Column(self.name, kind, categories=tuple(by_count[:MAX_CATEGORIES]))
+
+
+def _identifying_numbers(known: pd.Series) -> str | None:
+    """Why whole numbers with an identifier's name identify rows, if they do: of few of them, as all differ."""
+    distinct = known.nunique()
+    if distinct == len(known):
+        return "identifies rows: whole numbers without repeats"
+    return _identifying(distinct, len(known))
+
+
+def _identifying(distinct: int, rows: int) -> str | None:
+    """Why a column with so many distinct values in so many rows identifies rows, if it does."""
+    if distinct > max(IDENTIFIER_DISTINCT, rows / 2):
+        return f"identifies rows: {distinct} distinct values in {rows} rows"
+    return None
 
 
 def _kinds(values: pd.Series) -> tuple[Kind, ...]:

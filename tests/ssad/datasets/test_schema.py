@@ -97,6 +97,14 @@ def test_whole_numbers_without_repeats_are_dropped_if_they_are_named_like_an_ide
     assert (column([907, 13, 542, 88], name) is None) == dropped
 
 
+@pytest.mark.parametrize("name", ["id", "ticketId"])
+def test_an_identifier_is_one_though_rows_came_twice(name: str) -> None:
+    numbers = np.random.default_rng(0).permutation(10_000)[:1000]
+    assert column(np.repeat(numbers, [2] * 300 + [1] * 700), name) is None
+    assert column(np.repeat(numbers, 2), name) is not None  # customers, say, each with two rows
+    assert column(np.repeat(numbers, [2] * 300 + [1] * 700), "bytes") is not None
+
+
 @pytest.mark.parametrize(
     "values",
     [
