@@ -169,6 +169,18 @@ def test_the_four_cuts_scale_with_the_scores_whose_squares_leave_the_range(power
     assert four_cuts(np.ldexp(scores, power)) == [math.ldexp(cut, power) for cut in four_cuts(scores)]
 
 
+@pytest.mark.parametrize("share", [0.0005, 0.02, 0.05])
+@pytest.mark.parametrize("far", [1e4, 1e7, 1e300])
+def test_a_few_scores_by_orders_of_magnitude_above_the_rest_leave_nothing_of_the_tail_undecided(
+    share: float, far: float
+) -> None:
+    rng = np.random.default_rng(0)
+    bulk, tail = rng.lognormal(0, 0.8, 20_000), rng.uniform(2000, 3000, 1000)
+    highest = far * rng.uniform(1, 1000, round(share * 20_000))
+    scores = np.concatenate([bulk, tail, highest])
+    assert set(analyze(ConsensusThresholding, scores).thresholds.regions(scores)[20_000:]) == {"abnormal"}
+
+
 def test_a_deviation_above_the_mean_of_the_largest_numbers_is_the_largest() -> None:
     largest = np.finfo(np.float64).max
     assert max(four_cuts(np.repeat([1.0, largest], [10, 50]))) == largest
