@@ -60,6 +60,14 @@ MARK_DISTANCE = 3.0
 MARK_BULK = (0.05, 0.95)
 """How far such a number lies from all others, in widths of what is between these quantiles of them."""
 
+DATE_PERIODS = (86_400.0, 604_800.0)
+"""Seconds of a day and a week: a date enters by its place in both. Time itself only grows, so its value
+would make every later row abnormal."""
+
+COVERED = 6 / 7
+"""Share of a period that the training rows' dates must span for it to be used, as one date a day does of a week: of
+morning hours alone every afternoon would be abnormal, and of five days every weekend."""
+
 KINDS: tuple[Kind, ...] = ("boolean", "numeric", "date", "categorical")
 """A column is of the first kind that all of its values can be read as."""
 
@@ -86,9 +94,9 @@ class Survey:
 def survey_rows(rows: TableRows) -> Survey:
     """Decide what each column is, from the training rows alone, in one pass over them.
 
-    Dropped are columns without values, with one value, and those that identify rows: whole numbers that
-    count the rows of the whole table, or hardly repeat and are named like an identifier, and text that
-    hardly repeats.
+    Dropped are columns without values, with one value, dates within less than a day, and those that identify
+    rows: whole numbers that count the rows of the whole table, or hardly repeat and are named like an
+    identifier, and text that hardly repeats.
 
     Raises:
         DatasetError: no column is left.
@@ -136,6 +144,12 @@ def _marked(schema: TableSchema, sample: GraphInputs) -> TableSchema:
             column = replace(column, minimum=float(np.nanmin(known)), maximum=float(np.nanmax(known)), marks=marks)
         columns.append(column)
     return replace(schema, columns=tuple(columns))
+
+
+def periods_covered(first: float | None, last: float | None) -> list[float]:
+    """The `DATE_PERIODS` that dates from the first to the last, in seconds, span enough of, see `COVERED`."""
+    span = 0.0 if first is None or last is None else last - first
+    return [period for period in DATE_PERIODS if span >= COVERED * period]
 
 
 def missing_marks(values: npt.NDArray[np.float64]) -> tuple[float, ...]:
@@ -244,6 +258,9 @@ class _ColumnSurvey:
             return "has no values"
         if one:  # numbers that differ by less than double precision tells are one
             return "has one value in every row" + (" in double precision" if _known(sample).nunique() > 1 else "")
+        is_short = self.kinds[0] == "date" and not periods_covered(self.numbers.low, self.numbers.high)
+        if is_short and not self.numbers.missing:
+            return "spans less than a day: another time of day would be told from these rows by that alone"
         return self._identifies(sample)
 
     def _identifies(self, sample: pd.Series) -> str | None:

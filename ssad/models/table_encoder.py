@@ -13,10 +13,7 @@ from torch import nn
 
 from ssad.bundle import TableSchema
 from ssad.bundle.schema import GraphInputs
-
-DATE_PERIODS = (86_400.0, 604_800.0)
-"""Seconds of a day and a week: a date enters by its place in both. Time itself only grows, so its value
-would make every later row abnormal."""
+from ssad.datasets.schema import DATE_PERIODS, periods_covered
 
 LIMIT = 10.0
 """Scaled values are held to plus or minus this: finite, and far beyond the training rows' [0, 1]."""
@@ -31,13 +28,15 @@ class TableEncoder(nn.Module):
     """Imputes, scales to [0, 1] and one-hot encodes; the training rows decide how.
 
     A missing number becomes the training median, with a feature of its own that says so where training
-    rows had missing ones too. A date becomes sine and cosine of its place in day and week. A category
+    rows had missing ones too. A date becomes sine and cosine of its place in day and week, in each of which that the
+    training rows cover. A category
     becomes one feature of its column; those not listed in the schema share the column's last one.
 
     Attributes:
         schema: the columns.
         feature_columns: for each feature, the position of its column in `schema.graph_order`.
         plain: positions of the columns that are numbers; `dates` likewise.
+        periods: of `DATE_PERIODS`, those that each of the dates is placed in.
         gaps: positions among `plain` of those with missing training values.
         median: training median of each plain column.
         center: value of each plain column whose feature is 0, the training minimum or else see `CROWDED`.
@@ -62,6 +61,9 @@ class TableEncoder(nn.Module):
         super().__init__()
         self.schema = schema
         dates = np.asarray([column.kind == "date" for column in schema.numeric], dtype=bool)
+        # One that covers none was kept for its gaps, which the day's circle tells: they are its middle.
+        spans = [(column.minimum, column.maximum) for column in schema.numeric if column.kind == "date"]
+        self.periods = [periods_covered(*span) or list(DATE_PERIODS[:1]) for span in spans]
         plain = [column for column in schema.numeric if column.kind != "date"]
         low, high = (np.asarray([getattr(c, end) for c in plain], np.float64) for end in ("minimum", "maximum"))
         self.widths = [len(column.categories) + 1 for column in schema.categorical]
@@ -81,8 +83,12 @@ class TableEncoder(nn.Module):
     def _feature_columns(self) -> list[int]:
         plain, dates, gaps = (np.asarray(getattr(self, name)) for name in ("plain", "dates", "gaps"))
         one_hot = [len(self.schema.numeric) + i for i, width in enumerate(self.widths) for _ in range(width)]
-        cyclic = np.tile(dates, 2 * len(DATE_PERIODS))
-        return [*plain.tolist(), *plain[gaps].tolist(), *cyclic.tolist(), *one_hot]
+        cyclic = [at for period in DATE_PERIODS for at in 2 * dates[self._dates_with(period)].tolist()]
+        return [*plain.tolist(), *plain[gaps].tolist(), *cyclic, *one_hot]
+
+    def _dates_with(self, period: float) -> list[int]:
+        """Positions among `dates` of the columns that cover a period."""
+        return [at for at, covered in enumerate(self.periods) if period in covered]
 
     @property
     def output_dim(self) -> int:
@@ -134,10 +140,14 @@ class TableEncoder(nn.Module):
         """Sine and cosine of the place in each period; zeros, the middle of the circle, where missing."""
         parts = []
         for period in DATE_PERIODS:
+            covering = self._dates_with(period)
+            if not covering:
+                continue
+            moments = seconds if len(covering) == len(self.periods) else seconds[:, covering]
             # A tensor, as a number of Python's is exported in single precision: at 6:00 the cosine would be 4e-8
             # in place of 0, and scoring takes its root.
             turn, quarter = seconds.new_tensor([2 * math.pi / period, math.pi / 2])
-            angle = torch.remainder(seconds, period) * turn
+            angle = torch.remainder(moments, period) * turn
             # onnxruntime has had no cosine in double precision before 1.29.
             parts += [torch.sin(angle).float(), torch.sin(angle + quarter).float()]
         return [torch.where(torch.isnan(part), 0.0, part) for part in parts]

@@ -283,6 +283,13 @@ def test_the_rarest_categories_beyond_the_cap_are_left_out() -> None:
     assert set(found.categories) == set(names[:MAX_CATEGORIES])
 
 
+def test_dates_of_a_part_of_a_day_are_dropped_as_every_later_one_would_be_another() -> None:
+    hours = pd.Series(pd.date_range("2024-01-01 08:00", periods=500, freq="min"))
+    assert column(hours) is None
+    assert kind(hours.dt.floor("h") + pd.to_timedelta(hours.index % 2, unit="D")) == "date"
+    assert kind(hours.where(hours.index > 0)) == "date"  # whether there is one may tell something
+
+
 def test_text_that_repeats_is_no_identifier_however_many_values_it_has() -> None:
     assert kind([f"{i}x" for i in range(IDENTIFIER_DISTINCT + 10)] * 3) == "categorical"
 

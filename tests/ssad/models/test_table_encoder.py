@@ -22,7 +22,7 @@ TRAINING = pd.DataFrame(
         "full": np.linspace(10, 20, ROWS),
         "gaps": [1.0, 2.0, 3.0, 4.0, None] * (ROWS // 5),
         "flag": [True, False] * (ROWS // 2),
-        "day": pd.date_range("2024-01-01", periods=ROWS, freq="h"),
+        "day": pd.date_range("2024-01-01", periods=ROWS, freq="5h"),
         "word": ["a", "a", "b", "a", "b"] * (ROWS // 5),
     }
 )
@@ -101,6 +101,28 @@ def test_a_moment_is_its_place_in_the_day_and_in_the_week() -> None:
     assert features(day="2024-01-02T06:00:00")["day"] == pytest.approx(features(day="2031-01-07T06:00:00")["day"])
     assert features(day="2024-01-02T06:00:00")["day"][:2] == pytest.approx([1.0, 0.0], abs=1e-9)
     assert features(day=None)["day"] == [0.0] * 4
+
+
+@pytest.mark.parametrize(
+    ("days", "circles"),
+    [
+        (pd.date_range("2024-01-01", periods=7), 2),
+        (pd.date_range("2024-01-01", periods=24, freq="h"), 1),
+        (pd.date_range("2024-01-01 08:00", "2024-01-05 17:00", freq="h"), 1),
+        ([pd.Timestamp("2024-01-01 08:00"), None], 1),
+    ],
+    ids=["a week", "a day", "weekdays", "one moment and gaps"],
+)
+def test_a_moment_is_placed_in_what_the_training_rows_cover(days: Any, circles: int) -> None:
+    assert encoder(pd.DataFrame({"day": days})).output_dim == 2 * circles
+    both = encoder(pd.DataFrame({"day": days, "week": pd.date_range("2024-01-01", periods=len(days), freq="5D")}))
+    later = both.schema.inputs({"day": ["2031-03-03T06:00:00"], "week": ["2031-03-03T18:00:00"]})
+    own = [both.schema.graph_order[at] for at in both.feature_columns]
+    values = both.encode(later)[0]
+    found = {name: values[[name == column for column in own]] for name in ("day", "week")}
+    assert found["day"][:2].tolist() == pytest.approx([1.0, 0.0], abs=1e-6)
+    assert found["week"][:2].tolist() == pytest.approx([-1.0, 0.0], abs=1e-6)
+    assert len(found["day"]) == 2 * circles
 
 
 def test_features_say_which_column_they_are_of() -> None:
