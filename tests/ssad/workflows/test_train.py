@@ -187,6 +187,17 @@ def test_a_table_without_labels_trains_from_its_first_confidence_and_says_that_t
     assert not [name for name in run.data.metrics if name.startswith("test_")]
 
 
+def test_the_summary_tells_columns_left_out_for_one_reason_together(
+    small: Path, tracking: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table = pd.read_csv(small).assign(**{f"off_{i}": i for i in range(25)}, moment=[f"t{i}" for i in range(200)])
+    table.to_csv(small, index=False)
+    settings = TrainSettings(str(small), fit=FitSettings(max_epochs=1))
+    show(settings, train(settings, progress=False))
+    told = " ".join(capsys.readouterr().out.split())
+    assert "off_19 and 5 more (has one value in every row); moment (identifies rows: " in told
+
+
 def test_the_summary_counts_the_epochs_that_were_trained(
     small: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tracking: str
 ) -> None:
