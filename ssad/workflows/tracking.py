@@ -221,14 +221,24 @@ def check_server(uri: str) -> None:
 
 
 def make_database(uri: str) -> None:
-    """Make the SQLite database of a tracking URI if it is not there, one process after the other.
+    """Make the SQLite database of a tracking URI if it is not there: whole or not at all, by one process.
 
-    MLflow has no lock around it: of two first runs in a new directory one would end in the middle of the tables.
+    MLflow has no lock around it: of two first runs in a new directory one would end in the middle of the tables. What
+    a full disk or a signal leaves in the middle of them it neither uses nor mends, so they are made aside.
     """
     database = make_url(uri).database if urlparse(uri).scheme == "sqlite" else None
-    if database:
-        with FileLock(f"{database}.lock"):  # beside it: who may write the one may write the other
-            mlflow.MlflowClient()
+    if not database or database == ":memory:":
+        return
+    with FileLock(f"{database}.lock"):  # beside it: who may write the one may write the other
+        if not Path(database).exists():
+            made, (head, *query) = Path(f"{database}.new"), uri.split("?")
+            made.unlink(missing_ok=True)  # of a process that was killed
+            try:
+                mlflow.MlflowClient("?".join([f"{head}.new", *query]))
+                made.rename(database)
+            finally:
+                made.unlink(missing_ok=True)
+        mlflow.MlflowClient()
 
 
 def git_state() -> dict[str, str]:

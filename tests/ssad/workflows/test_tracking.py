@@ -23,8 +23,8 @@ from ssad.loggers.report import report_html
 from ssad.workflows.registry import Registered
 from ssad.workflows.summary import next_step
 from ssad.workflows.tracking import ERROR, fetched_project, log_dataset, log_new_params, tracked_run
-from tests.conftest import PROJECT, default_store
-from tests.ssad.workflows.support import PROCESS_SECONDS, QUIET_LIBRARIES, environment
+from tests.conftest import PROJECT, default_store, small_disk
+from tests.ssad.workflows.support import PROCESS_SECONDS, QUIET_LIBRARIES, environment, run_python
 
 pytestmark = [*QUIET_LIBRARIES, pytest.mark.slow]
 
@@ -40,6 +40,17 @@ def test_the_first_runs_of_a_directory_may_begin_together(tmp_path: Path) -> Non
     said = [process.communicate(timeout=PROCESS_SECONDS)[1].decode() for process in together]
     assert [process.returncode for process in together] == [0, 0, 0], said
     assert [run.info.status for run in MlflowClient(uri).search_runs(["0"])] == 3 * ["FINISHED"]
+
+
+def test_a_disk_that_is_full_leaves_no_database_that_is_half_made(tmp_path: Path) -> None:
+    with small_disk(tmp_path, "64k") as disk:
+        uri = f"sqlite:///{disk}/mlflow.db"
+        cut_off = run_python("-c", RUN, cwd=tmp_path, env=environment(uri))
+        assert "full; make room and run again" in cut_off.stderr
+        subprocess.run(["mount", "-o", "remount,size=16m", str(disk)], check=True)
+        again = run_python("-c", RUN, cwd=tmp_path, env=environment(uri))
+        assert again.returncode == 0, again.stderr
+        assert {path.name for path in disk.iterdir()} == {"mlflow.db", "mlflow.db.lock"}
 
 
 def test_the_run_says_from_which_code_it_came(tracking: str, monkeypatch: pytest.MonkeyPatch) -> None:
