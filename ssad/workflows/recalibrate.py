@@ -9,7 +9,6 @@ import mlflow
 import numpy as np
 import pandas as pd
 import torch
-from mlflow.models import Model
 
 from ssad.aside import fetching_folder
 from ssad.bundle import Bundle, ConfidenceCurve, Drift, Thresholds, write_bundle
@@ -24,7 +23,15 @@ from ssad.distribution_analyzers import ConformalThresholding
 from ssad.distribution_analyzers.conformal import rows_to_promise
 from ssad.errors import RefusedError, SettingsError, check_settings, listed, without_secrets
 from ssad.loggers.comparison import score_distributions_figure
-from ssad.workflows.registry import FetchedModel, Registered, fetch_model, log_bundle, name_problems, register
+from ssad.workflows.registry import (
+    FetchedModel,
+    Registered,
+    fetch_model,
+    log_bundle,
+    logged_model,
+    name_problems,
+    register,
+)
 from ssad.workflows.scored_table import MIN_UNLABELLED_ROWS, limit_problems, log_drift, told_beside
 from ssad.workflows.signature import DescribedRows, describe_rows
 from ssad.workflows.stopping import too_late_to_stop
@@ -232,8 +239,8 @@ def _log_shift(old: Bundle, new: Bundle, scores: Floats) -> None:
 def _described(parent: FetchedModel, table: pd.DataFrame) -> DescribedRows:
     """The parent's types and example, so that its signature stays; a bundle alone has none, and the table's do."""
     if parent.logged is not None:
-        logged = Model.load(parent.logged)
-        types, example = logged.signature and logged.signature.inputs, logged.load_input_example(str(parent.logged))
+        logged = logged_model(parent.logged)
+        types, example = logged.signature and logged.signature.inputs, logged.load_input_example(parent.logged.as_uri())
         if isinstance(example, pd.DataFrame) and types and types.has_input_names():
             return DescribedRows(types, example)
     return describe_rows(parent.bundle.schema, table)

@@ -13,10 +13,12 @@ from pathlib import Path
 
 import mlflow
 import pandas as pd
+import yaml  # type: ignore[import-untyped]  # MLflow brings it
 from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
-from mlflow.models import ModelSignature, infer_signature
+from mlflow.models import Model, ModelSignature, infer_signature
+from mlflow.models.model import MLMODEL_FILE_NAME
 
 import ssad
 from ssad.bundle import Bundle
@@ -133,6 +135,11 @@ def fetch_model(uri: str, folder: Path) -> FetchedModel:
         bundle = Bundle(logged.bundle)
     name, number = (version.name, str(version.version)) if version else (None, None)
     return FetchedModel(without_secrets(pinned), name, number, _known_model(logged.model_id), downloaded, bundle)
+
+
+def logged_model(folder: Path) -> Model:
+    """What MLflow says of the model that it logged in a folder; its own reader takes the path for a URI with `%20`."""
+    return Model.from_dict(yaml.safe_load((folder / MLMODEL_FILE_NAME).read_text(encoding="utf-8")))
 
 
 def _known_model(model_id: str | None) -> str | None:

@@ -7,6 +7,7 @@ import os
 import re
 import signal
 import sys
+import tempfile
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -282,6 +283,19 @@ def test_a_signal_comes_too_late_once_a_version_is_being_registered(
 def test_force_goes_beyond_the_limit_of_drift(champion: Bundle, own_store: MlflowClient, tmp_path: Path) -> None:
     settings = RecalibrateSettings(CHAMPION, moved(tmp_path, 3.0), max_abnormal=1.0, force=True)
     assert recalibrate(settings).registered.version == "2"
+
+
+@pytest.mark.usefixtures("champion", "own_store")
+def test_a_temporary_folder_may_have_a_name_that_reads_as_part_of_a_uri(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dataset = moved(tmp_path, 1.3)
+    temporary = tmp_path / "a%20b"
+    temporary.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(temporary))
+    registered = recalibrate(RecalibrateSettings(CHAMPION, dataset)).registered
+    parent, new = (mlflow.models.get_model_info(f"models:/ssad/{n}").signature for n in ("1", registered.version))
+    assert new == parent
 
 
 def test_a_bundles_folder_needs_a_name_to_be_registered_under(
