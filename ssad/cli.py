@@ -270,6 +270,7 @@ def main() -> None:
         os.environ.setdefault("PYTHONSAFEPATH", "1")  # processes that this one starts import nothing from here either
     warnings.simplefilter("ignore")  # libraries' deprecations are not the user's to mend
     try:
+        _check_arguments(sys.argv[1:])
         app()
     except SsadError as error:
         typer.echo(f"ssad: {on_one_line(without_secrets(str(error)))}", err=True)
@@ -283,6 +284,19 @@ def main() -> None:
             raise
         typer.echo(f"ssad: standard output cannot be written ({error.strerror}).", err=True)
         sys.exit(USER_MISTAKE)
+
+
+def _check_arguments(arguments: list[str]) -> None:
+    """Refuse what is no text in this locale: a run that is opened could not be told of it.
+
+    Raises:
+        SettingsError: an argument holds other bytes.
+    """
+    for argument in arguments:
+        try:
+            argument.encode()
+        except UnicodeEncodeError as error:  # what Python makes of other bytes
+            raise SettingsError(f"the name of {argument!a} is not UTF-8; rename it, or set a UTF-8 locale.") from error
 
 
 def _mend_surroundings() -> None:

@@ -375,8 +375,17 @@ def test_a_tracking_server_of_an_older_mlflow_is_refused_before_anything_is_read
     assert f"the tracking server at {uri} is MLflow 2.22.0; ssad needs 3 or newer" in sentence
 
 
-def test_a_name_that_is_not_utf8_is_refused(refusal: Refusal) -> None:
-    assert r"the name of 'caf\udce9.csv' is not UTF-8" in refusal("train", "--dataset", "caf\udce9.csv")
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("train", "--dataset", "caf\udce9.csv"),
+        ("evaluate", "--dataset", "caf\udce9.csv"),
+        ("score", "--dataset", "nothing.csv", "--output", "caf\udce9.csv"),
+        ("serve", "--model", "caf\udce9.csv"),
+    ],
+)
+def test_a_name_that_is_not_utf8_is_refused(refusal: Refusal, arguments: tuple[str, ...]) -> None:
+    assert r"the name of 'caf\udce9.csv' is not UTF-8" in refusal(*arguments)
 
 
 def test_standard_output_that_cannot_be_written_is_told_as_such() -> None:
