@@ -68,6 +68,8 @@ MLFLOW_DEFAULTS = {
     "MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL": "1",
     # A line for each of a hundred small files hides what is said beside it.
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    # Without git MLflow's library for it says so on twenty lines; a run without a commit is well.
+    "GIT_PYTHON_REFRESH": "quiet",
 }
 
 FAILURES = (OSError, MlflowException, SQLAlchemyError)

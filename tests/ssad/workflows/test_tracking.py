@@ -53,6 +53,12 @@ def test_a_disk_that_is_full_leaves_no_database_that_is_half_made(tmp_path: Path
         assert {path.name for path in disk.iterdir()} == {"mlflow.db", "mlflow.db.lock"}
 
 
+def test_a_machine_without_git_is_told_nothing_of_it(tmp_path: Path) -> None:
+    done = run_python("-c", RUN, cwd=tmp_path, env=environment("sqlite:///runs.db", PATH=str(tmp_path)))
+    assert done.returncode == 0, done.stderr
+    assert "git" not in done.stderr
+
+
 def test_the_run_says_from_which_code_it_came(tracking: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(PROJECT)
     with tracked_run("main", system_metrics=False) as run:
