@@ -271,7 +271,9 @@ def fetched_project(run: Run) -> str | None:
     """What `mlflow run` was told to fetch this project by, with its commit; None where it lies on this machine."""
     tags = run.data.tags
     uri = tags.get(MLFLOW_SOURCE_NAME, "")
-    if tags.get(MLFLOW_SOURCE_TYPE) != SourceType.to_string(SourceType.PROJECT) or Path(uri).is_absolute():
+    # What lies in a git repository of this machine is told as file://, what does not as its path.
+    lies_here = Path(uri).is_absolute() or uri.startswith("file://")
+    if tags.get(MLFLOW_SOURCE_TYPE) != SourceType.to_string(SourceType.PROJECT) or lies_here:
         return None
     commit = tags.get(MLFLOW_GIT_COMMIT)
     return shlex.quote(without_secrets(uri)) + (f" -v {commit}" if commit else "")

@@ -113,6 +113,7 @@ def test_the_source_of_a_run_is_the_command_that_it_is_of(tracking: str, monkeyp
     ("source", "fetched"),
     [
         ("/srv/ssad", None),
+        ("file:///srv/ssad", None),
         ("git@example.org:team/ssad.git", "git@example.org:team/ssad.git -v 0abc"),
         ("https://me:word@example.org/my ssad.git", "'https://example.org/my ssad.git' -v 0abc"),
     ],
