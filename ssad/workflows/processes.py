@@ -15,7 +15,7 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from ssad.errors import USER_MISTAKE, SsadError, TrainingError, how_it_ended
 from ssad.workflows.resume import how_to_go_on
-from ssad.workflows.stopping import Postponed, Stopped
+from ssad.workflows.stopping import WATCH_SECONDS, Postponed, Stopped
 from ssad.workflows.tracking import tell_the_end
 
 NODE_RANKS = ("NODE_RANK", "GROUP_RANK")
@@ -23,9 +23,6 @@ NODE_RANKS = ("NODE_RANK", "GROUP_RANK")
 
 ENDING_SECONDS = 5.0
 """How long one that broke off the connection may take to end."""
-
-WATCH_SECONDS = 1.0
-"""How often the other processes are looked at."""
 
 HANGING_SECONDS = 5.0
 """How long one that was seen to have failed may go unnoticed by what waits for it."""

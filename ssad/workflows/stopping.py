@@ -8,6 +8,7 @@ import select
 import signal
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, NoReturn
@@ -16,6 +17,9 @@ STOPPING = (signal.SIGINT, signal.SIGTERM)
 
 PATIENCE_SECONDS = 5.0
 """How long a signal's handler may take to be called, and a stopped process to end."""
+
+WATCH_SECONDS = 1.0
+"""How often a process that trains along with another looks for it, and that one for those that train along."""
 
 _heard = threading.Event()
 """Whether one was."""
@@ -45,9 +49,19 @@ def stop_by_signals() -> None:
 
 
 def leave_stopping_to_another() -> None:
-    """From now on `STOPPING` does nothing here: a terminal asks all processes, and the first one ends the others."""
+    """From now on `STOPPING` does nothing here: a terminal asks all processes, and the first one ends the others.
+
+    Where that was killed this one ends too: it might wait for it for half an hour, and no signal but SIGKILL end it.
+    """
     for signum in STOPPING:
         signal.signal(signum, signal.SIG_IGN)
+    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
+
+
+def _end_with(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(WATCH_SECONDS)
+    os._exit(1)
 
 
 class Postponed:

@@ -270,6 +270,30 @@ def test_a_process_that_dies_ends_training_in_one_sentence(small: Path, tracking
     assert f"trains along was ended by SIGKILL; see what it said, and go on with --resume {run_id}." in said
 
 
+STARTS = "import subprocess, sys; process = subprocess.Popen(sys.argv[1:]); print(process.pid, flush=True); input()"
+
+
+def test_a_process_that_trains_along_ends_when_the_first_one_is_killed_before_it_has_joined(
+    small: Path, tracking: str
+) -> None:
+    meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "WORLD_SIZE": "2", "LOCAL_RANK": "1"}
+    train = [sys.executable, "-m", "ssad.cli", "train", "--dataset", str(small), "--detector", "radon", *TWO]
+    env, pipe = environment(tracking, **meeting), subprocess.PIPE
+    with subprocess.Popen(
+        [sys.executable, "-c", STARTS, *train], env=env, stdin=pipe, stdout=pipe, stderr=pipe, text=True
+    ) as first:
+        assert first.stdout is not None
+        assert first.stderr is not None
+        other = psutil.Process(int(first.stdout.readline()))
+        try:
+            assert any("GLOBAL_RANK: 1" in line for line in first.stderr)  # it waits for the first one
+            first.kill()
+            assert psutil.wait_procs([other], timeout=60)[1] == []  # and not for half an hour
+        finally:
+            with suppress(psutil.NoSuchProcess):
+                other.kill()
+
+
 def test_a_process_that_ends_before_it_joins_ends_training_in_one_sentence(
     small: Path, tracking: str, command_line: CommandLine
 ) -> None:
