@@ -79,8 +79,8 @@ def end_cut_off(client: MlflowClient, experiment_id: str) -> None:
 
 
 def say_killed(client: MlflowClient, run: Run) -> None:
-    """End the run of a process that is gone, unless it ended by itself."""
-    if run.info.status == "RUNNING":
+    """End the run of a process that is gone, unless it ended by itself: after `run` was read, too."""
+    if client.get_run(run.info.run_id).info.status == "RUNNING":
         client.set_terminated(run.info.run_id, "KILLED")
         fail_models(client, run)
 

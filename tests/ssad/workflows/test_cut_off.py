@@ -9,9 +9,9 @@ import sys
 import psutil
 import pytest
 from mlflow import MlflowClient
-from mlflow.entities import LoggedModelStatus
+from mlflow.entities import LoggedModelStatus, Run
 
-from ssad.workflows.cut_off import PROCESS, process_name, process_of
+from ssad.workflows.cut_off import PROCESS, end_cut_off, machine_name, process_name, process_of
 from ssad.workflows.tracking import tracked_run
 from tests.ssad.workflows.support import QUIET_LIBRARIES
 
@@ -38,6 +38,23 @@ def test_the_next_run_ends_that_of_a_process_that_was_killed_with_its_models_and
     with tracked_run("evaluate", system_metrics=False):
         assert [status(client, run_id) for run_id in (elsewhere, own, living)] == ["RUNNING", "RUNNING", "KILLED"]
     assert client.get_logged_model(model.model_id).status == LoggedModelStatus.FAILED
+
+
+def test_a_run_that_ended_by_itself_while_another_one_looked_is_not_told_otherwise(
+    tracking: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = MlflowClient(tracking)
+    run_id = begun_run(client, f"{machine_name()} {os.getpid()} 0")  # of a process that is gone
+
+    def ended_meanwhile(experiments: list[str], running: str) -> list[Run]:
+        found = search(experiments, running)
+        client.set_terminated(run_id)
+        return list(found)
+
+    search = client.search_runs
+    monkeypatch.setattr(client, "search_runs", ended_meanwhile)
+    end_cut_off(client, "0")
+    assert status(client, run_id) == "FINISHED"
 
 
 def test_a_process_is_known_though_the_clock_was_set(tracking: str, monkeypatch: pytest.MonkeyPatch) -> None:
