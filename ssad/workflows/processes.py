@@ -15,7 +15,7 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from ssad.errors import USER_MISTAKE, SsadError, TrainingError, how_it_ended
 from ssad.workflows.resume import how_to_go_on
-from ssad.workflows.stopping import WATCH_SECONDS, Postponed, Stopped
+from ssad.workflows.stopping import WATCH_SECONDS, Postponed, Stopped, end_now
 from ssad.workflows.tracking import tell_the_end
 
 NODE_RANKS = ("NODE_RANK", "GROUP_RANK")
@@ -116,7 +116,7 @@ class Processes(L.Callback):
         tell_the_end(self._run_id, state, reason)
         for process in self._others:
             process.kill()
-        os._exit(status)
+        end_now(status)
 
 
 class Together(DDPStrategy):

@@ -61,7 +61,7 @@ def leave_stopping_to_another() -> None:
 def _end_with(parent: int) -> None:
     while os.getppid() == parent:
         time.sleep(WATCH_SECONDS)
-    os._exit(1)
+    end_now(1)
 
 
 class Postponed:
@@ -130,13 +130,14 @@ def end_soon(stop: Stopped) -> None:
 
     One that a pool was starting when the signal came is known to nobody: it waits for work for ever, and Python for it.
     """
-    timer = threading.Timer(PATIENCE_SECONDS, _end, [stop.code])
+    timer = threading.Timer(PATIENCE_SECONDS, end_now, [stop.code])
     timer.daemon = True
     timer.start()
 
 
-def _end(status: int) -> None:
-    clearing = threading.Thread(target=atexit._run_exitfuncs, daemon=True)  # temporary files go
+def end_now(status: int) -> None:
+    """End this process whatever its main thread does; its temporary files go, for which it has `PATIENCE_SECONDS`."""
+    clearing = threading.Thread(target=atexit._run_exitfuncs, daemon=True)
     clearing.start()
     clearing.join(PATIENCE_SECONDS)
     os._exit(status)

@@ -41,7 +41,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from ssad.datasets.table_rows import TableRows, frame_digest
 from ssad.errors import SsadError, TrackingError, disk_is_full, reason_of, without_secrets
 from ssad.workflows.cut_off import PROCESS, end_cut_off, fail_models, process_name
-from ssad.workflows.stopping import Postponed, Stopped, heard_while_waiting, too_late_to_stop
+from ssad.workflows.stopping import Postponed, Stopped, end_now, heard_while_waiting, too_late_to_stop
 
 CONNECT_SECONDS = 15.0
 """How long a tracking server may stay silent at the start before that is an error."""
@@ -171,7 +171,7 @@ def _ended_by_signals(run_id: str) -> Iterator[None]:
 
     def end(signum: int) -> None:
         tell_the_end(run_id, "KILLED", str(Stopped(signum)))
-        os._exit(128 + signum)
+        end_now(128 + signum)
 
     with heard_while_waiting(end):
         yield

@@ -124,14 +124,16 @@ cli.main()
 """
 
 
-def test_a_signal_ends_a_command_whose_graph_never_ends(small: Path, tracking: str, tmp_path: Path) -> None:
+def test_a_signal_ends_a_command_whose_graph_never_ends(
+    small: Path, tracking: str, tmp_path: Path, temporary: Path
+) -> None:
     folder = tmp_path / "bundle"
     AnomalyDetector("radon", max_epochs=1).fit(small_table().drop(columns="label")).save(folder)
     (folder / GRAPH).write_bytes(endless(onnx.load(folder / GRAPH).graph))
     sign(folder, GRAPH)
     make_database(tracking)
     command = [sys.executable, "-c", ANNOUNCED, "evaluate", "--model", str(folder), "--dataset", str(small)]
-    pipe, env = subprocess.PIPE, environment(tracking)
+    pipe, env = subprocess.PIPE, environment(tracking, TMPDIR=str(temporary))
     with subprocess.Popen(command, cwd=tmp_path, env=env, stdout=pipe, stderr=pipe, text=True) as process:
         try:
             assert process.stdout is not None
@@ -143,6 +145,7 @@ def test_a_signal_ends_a_command_whose_graph_never_ends(small: Path, tracking: s
     (run,) = MlflowClient(tracking).search_runs(["0"])
     assert (process.returncode, run.info.status, run.data.tags["ssad.error"]) == (143, "KILLED", "stopped by SIGTERM")
     assert said.endswith("ssad: stopped by SIGTERM\n")
+    assert not list(temporary.iterdir())
 
 
 FETCHES_ON = """
@@ -311,13 +314,16 @@ def test_a_process_that_ends_before_it_joins_ends_training_in_one_sentence(
 
 
 @pytest.mark.parametrize("times", [1, 2])
-def test_a_signal_ends_a_process_that_waits_for_another_machine(small: Path, tracking: str, times: int) -> None:
+def test_a_signal_ends_a_process_that_waits_for_another_machine(
+    small: Path, tracking: str, temporary: Path, times: int
+) -> None:
     port = free_port()
+    meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "NODE_RANK": "0"}
     make_database(tracking)
     command = [sys.executable, "-m", "ssad.cli", "train", "--dataset", str(small), "--detector", "radon"]
     process = subprocess.Popen(
         [*command, "--num-nodes", "2", "--strategy", "ddp"],
-        env=environment(tracking, MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port), NODE_RANK="0"),
+        env=environment(tracking, TMPDIR=str(temporary), **meeting),
         stderr=subprocess.PIPE,
         text=True,
     )
@@ -332,6 +338,7 @@ def test_a_signal_ends_a_process_that_waits_for_another_machine(small: Path, tra
     (run,) = MlflowClient(tracking).search_runs(["0"])
     assert (process.returncode, run.info.status) == (143, "KILLED"), said
     assert f"ssad: stopped by SIGTERM; train goes on with --resume {run.info.run_id}\n" in said
+    assert not list(temporary.iterdir())
 
 
 def when_listening(process: subprocess.Popen[str], port: int) -> None:
