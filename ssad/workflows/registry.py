@@ -307,16 +307,26 @@ def move_champion(client: MlflowClient, name: str, version: str, former: ModelVe
             f"the champion of {name} changed from {former and former.version} to {now and now.version} meanwhile; "
             "nothing was moved, run again to compare with the new one."
         )
-    before = alias_version(client, name, PREVIOUS)
-    if former:
-        client.set_registered_model_alias(name, PREVIOUS, former.version)
+    was, previous = (found and str(found.version) for found in (former, alias_version(client, name, PREVIOUS)))
+    moves = [(PREVIOUS, previous, was), (CHAMPION, was, version)]
+    if previous == version:  # a rollback: killed after the first move, it would leave one version under both aliases
+        moves.reverse()
+    done = []
     try:
-        client.set_registered_model_alias(name, CHAMPION, version)
+        for alias, at, to in moves:
+            _point(client, name, alias, at, to)
+            done.append((alias, to, at))
     except BaseException:
-        if before:
-            client.set_registered_model_alias(name, PREVIOUS, before.version)
-        elif former:
-            client.delete_registered_model_alias(name, PREVIOUS)
+        for alias, at, to in done:
+            _point(client, name, alias, at, to)
         raise
-    if not former and before:  # which was not the champion before this one
-        client.delete_registered_model_alias(name, PREVIOUS)
+
+
+def _point(client: MlflowClient, name: str, alias: str, at: str | None, to: str | None) -> None:
+    """Let an alias that means one version, or none, mean another one, or none."""
+    if to == at:
+        return
+    if to is None:
+        client.delete_registered_model_alias(name, alias)
+    else:
+        client.set_registered_model_alias(name, alias, to)

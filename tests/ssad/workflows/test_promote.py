@@ -510,6 +510,27 @@ def test_a_move_that_fails_half_way_is_undone(
     assert aliases(own_store) == before
 
 
+def test_a_rollback_that_is_killed_between_its_two_moves_loses_no_version(
+    own_store: MlflowClient, champion: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    version = challenger(champion, tmp_path / "same")
+    promote(PromoteSettings(f"models:/ssad/{version}"))
+    set_alias = MlflowClient.set_registered_model_alias
+    moves: list[str] = []
+
+    def killed(client: MlflowClient, name: str, alias: str, number: str) -> None:
+        moves.append(alias)
+        if len(moves) > 1:  # what a kill leaves is as the first move left it: nothing is undone
+            monkeypatch.setattr(MlflowClient, "set_registered_model_alias", lambda *_: None)
+            raise KeyboardInterrupt
+        set_alias(client, name, alias, number)
+
+    monkeypatch.setattr(MlflowClient, "set_registered_model_alias", killed)
+    with pytest.raises(KeyboardInterrupt):
+        promote(PromoteSettings(rollback=True))
+    assert (aliases(own_store)["champion"], moves) == ("1", ["champion", "previous"])
+
+
 @pytest.mark.parametrize(
     ("method", "permission"),
     [("set_registered_model_tag", "EDIT"), ("get_model_version_by_alias", "READ"), ("get_model_version", "READ")],
