@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import warnings
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import mlflow
@@ -14,6 +15,8 @@ import numpy.typing as npt
 import pandas as pd
 from mlflow import MlflowClient
 from mlflow.data.pandas_dataset import PandasDataset, from_pandas
+from mlflow.entities import LoggedModelInput
+from mlflow.exceptions import MlflowException
 from mlflow.metrics import MetricValue, make_metric
 
 from ssad.aside import fetching_folder
@@ -34,7 +37,9 @@ from ssad.metrics import (
 )
 from ssad.workflows.registry import FetchedModel, fetch_model
 from ssad.workflows.scored_table import ANOTHER_POPULATION, ScoredTable, log_drift
-from ssad.workflows.tracking import log_dataset, log_new_params, tracked_run
+from ssad.workflows.tracking import NOT_ALLOWED, log_dataset, log_new_params, tracked_run
+
+logger = logging.getLogger(__name__)
 
 MOST_ABNORMAL = 20
 SHOWN_CONTRIBUTORS = 3
@@ -87,6 +92,8 @@ class EvaluateResult:
 def evaluate(settings: EvaluateSettings) -> EvaluateResult:
     """Evaluate a model on a table as one run; the metrics are attached to the logged model too.
 
+    Where this account may read the model and not write it, they are in the run alone, and a warning says so.
+
     Raises:
         SsadError: a mistake of the user.
     """
@@ -94,6 +101,9 @@ def evaluate(settings: EvaluateSettings) -> EvaluateResult:
         log_new_params(run, vars(settings))
         model = fetch_model(settings.model, folder)
         mlflow.set_tags({"model": model.uri, "model_id": model.model_id or ""})
+        unwritten = []
+        if model.model_id and not _may(mlflow.log_input, model=LoggedModelInput(model.model_id)):
+            unwritten, model = [f"the logged model {model.model_id}"], replace(model, model_id=None)
         table = ScoredTable.read(model.bundle, settings.dataset, settings.label, settings.normal)
         dataset = log_dataset(table.rows, settings.dataset, "evaluation")
         metrics = log_state(table, model, dataset)
@@ -103,8 +113,27 @@ def evaluate(settings: EvaluateSettings) -> EvaluateResult:
         if table.labels is not None:
             metrics |= _log_quality(table, table.labels, regions, model, dataset)
         if model.name and model.version:
-            MlflowClient().set_model_version_tag(model.name, model.version, "evaluated_by", run.info.run_id)
+            tag = {"key": "evaluated_by", "value": run.info.run_id}
+            if not _may(MlflowClient().set_model_version_tag, model.name, model.version, **tag):
+                unwritten.append(f"version {model.version} of {model.name}")
+        if unwritten:
+            logger.warning(
+                "the results are in this run alone: this account may not write to %s; to attach them, ask for the "
+                "permission EDIT on the registered model with the experiment that it is from",
+                " and ".join(unwritten),
+            )
     return EvaluateResult(run.info.run_id, model.uri, metrics, regions)
+
+
+def _may(write: Callable[..., object], *arguments: Any, **named: Any) -> bool:
+    """Write to a model, if this account may: who may only read it wants to know how good it is, too."""
+    try:
+        write(*arguments, **named)
+    except MlflowException as error:
+        if error.error_code != NOT_ALLOWED:
+            raise
+        return False
+    return True
 
 
 def log_state(table: ScoredTable, model: FetchedModel, dataset: PandasDataset) -> dict[str, float]:

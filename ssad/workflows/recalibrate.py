@@ -26,6 +26,7 @@ from ssad.loggers.comparison import score_distributions_figure
 from ssad.workflows.registry import (
     FetchedModel,
     Registered,
+    check_may_register,
     fetch_model,
     log_bundle,
     logged_model,
@@ -103,6 +104,7 @@ def recalibrate(settings: RecalibrateSettings) -> RecalibrateResult:
         name = settings.model_name or parent.name
         if not name:
             raise SettingsError(f"{parent.uri} has no name in the registry; give one by model_name.")
+        check_may_register(name)
         mlflow.set_tags({"model": parent.uri, "model_id": parent.model_id or ""})
         table = read_table(settings.dataset, parent.bundle.schema.words)
         dataset = log_dataset(table, settings.dataset, "recalibration")

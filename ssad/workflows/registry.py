@@ -36,7 +36,7 @@ from ssad.errors import (
 from ssad.model_uri import ModelUri
 from ssad.workflows.cut_off import process_of, say_killed
 from ssad.workflows.signature import DescribedRows
-from ssad.workflows.tracking import explained, remedy_for
+from ssad.workflows.tracking import NOT_ALLOWED, explained, remedy_for
 
 CHAMPION, CHALLENGER, PREVIOUS = "champion", "challenger", "previous"
 
@@ -68,6 +68,25 @@ def name_problems(name: str) -> list[str]:
         return []
     expected = f"a name of up to {NAME_LENGTH} printable characters without any of {' '.join(NO_NAME)}"
     return [f"model_name must be {expected}, got {name!r}"]
+
+
+def check_may_register(name: str) -> None:
+    """Have the registry refuse before the work an account that may read a model and not write it.
+
+    Raises:
+        TrackingError: it does.
+    """
+    client = MlflowClient()
+    if not _is_registered(client, name):
+        return
+    try:
+        client.delete_registered_model_tag(name, CLAIM)  # which is there of no run: this asks, and changes nothing
+    except MlflowException as error:
+        if error.error_code == NOT_ALLOWED:
+            raise TrackingError(
+                f"this account may not register versions of {name} ({reason_of(error)}); ask for the permission EDIT "
+                "on that registered model, or name another by model_name."
+            ) from error
 
 
 @dataclass(frozen=True)

@@ -52,9 +52,12 @@ ENDING_SECONDS = 5.0
 LEAST_SERVER = 3
 """Major version of MLflow that a server must have: before it none knew logged models."""
 
+NOT_ALLOWED = "PERMISSION_DENIED"
+"""How a server says that this account may not do what was asked."""
+
 REMEDIES = {
     "UNAUTHENTICATED": "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD",
-    "PERMISSION_DENIED": "this account may not do that, ask for the permission {permission} on the experiment and on "
+    NOT_ALLOWED: "this account may not do that, ask for the permission {permission} on the experiment and on "
     "the registered model with the experiment that it is from",
 }
 """What to do about a refusal of the server's, by MLflow's code; of others its words tell."""

@@ -32,7 +32,7 @@ from ssad.loggers import mlflow_logger as to_mlflow
 from ssad.loggers.training_figures import Recalibration
 from ssad.metrics import threshold_metrics
 from ssad.workflows.processes import Processes, Together, trains_along
-from ssad.workflows.registry import Registered, log_bundle, name_problems, register
+from ssad.workflows.registry import Registered, check_may_register, log_bundle, name_problems, register
 from ssad.workflows.resume import newest_checkpoint, resumable, take_over
 from ssad.workflows.signature import describe_rows
 from ssad.workflows.stopping import heard_while_waiting, too_late_to_stop
@@ -202,6 +202,7 @@ def _train(settings: TrainSettings, tables: Tables, progress: bool) -> TrainResu
         mlf_logger = to_mlflow.RunLogger(tracking_uri=mlflow.get_tracking_uri(), run_id=run_id)
         _log_inputs(settings, tables)
         log_new_params(run, _flat_params(settings) | _plan_params(settings, len(tables.train)))
+        check_may_register(settings.model_name)
         if settings.resume:
             take_over(settings.resume, run)
         with resumable(run), tempfile.TemporaryDirectory() as folder:

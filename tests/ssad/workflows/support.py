@@ -105,7 +105,7 @@ def run_python(*arguments: str, cwd: Path, env: dict[str, str]) -> subprocess.Co
     )
 
 
-def permission_denied(*_: object) -> None:
+def permission_denied(*_: object, **__: object) -> None:
     """A call of MLflow's client, refused to this account."""
     from mlflow.exceptions import MlflowException
     from mlflow.protos.databricks_pb2 import PERMISSION_DENIED

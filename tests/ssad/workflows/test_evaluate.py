@@ -24,7 +24,7 @@ from ssad.workflows.registry import fetch_model
 from ssad.workflows.scored_table import ScoredTable
 from ssad.workflows.train import TrainSettings, prepare
 from tests.conftest import default_store
-from tests.ssad.workflows.support import QUIET_LIBRARIES, file_server
+from tests.ssad.workflows.support import QUIET_LIBRARIES, file_server, permission_denied
 
 pytestmark = [*QUIET_LIBRARIES, pytest.mark.filterwarnings("ignore::ResourceWarning")]
 
@@ -71,6 +71,32 @@ def test_a_labelled_table_is_measured_and_the_metrics_are_at_the_model_too(
     names = {file.path for file in own_store.list_artifacts(result.run_id)}
     curves = {f"{name}.png" for name in ("roc", "precision_recall", "reliability", "risk_coverage", "scores", "drift")}
     assert curves | {"regions.json", "classes.json", "drift.json", "most_abnormal.json"} <= names
+
+
+def test_who_may_only_read_a_model_evaluates_it_too(
+    own_store: MlflowClient,
+    champion: Bundle,
+    labelled: str,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    log_inputs = MlflowClient.log_inputs
+
+    def of_the_run_alone(self: MlflowClient, run_id: str, datasets: Any = None, models: Any = None) -> None:
+        if models:
+            permission_denied()
+        log_inputs(self, run_id, datasets, models)
+
+    monkeypatch.setattr(MlflowClient, "log_inputs", of_the_run_alone)
+    monkeypatch.setattr(MlflowClient, "set_model_version_tag", permission_denied)
+    result = evaluate(EvaluateSettings(CHAMPION, labelled))
+    (told,) = [record.getMessage() for record in caplog.records if record.name.startswith("ssad.workflows")]
+    assert re.search("results are in this run alone: .* not write to the logged model .* and version 1 of ssad;", told)
+    run = own_store.get_run(result.run_id)
+    assert (run.info.status, run.data.metrics) == ("FINISHED", pytest.approx(result.metrics))
+    assert {"auc", "recall/small", "share_normal"} <= result.metrics.keys()
+    model = own_store.get_logged_model(run.data.tags["model_id"])
+    assert result.run_id not in {metric.run_id for metric in model.metrics or []}
 
 
 def test_the_same_words_are_the_same_whether_the_table_is_text_or_not(tmp_path: Path) -> None:

@@ -29,8 +29,8 @@ from ssad.errors import BundleError, RefusedError, SettingsError, TrackingError
 from ssad.workflows.recalibrate import RecalibrateSettings, _description, check_rows, new_curve, recalibrate
 from ssad.workflows.registry import fetch_model, register
 from ssad.workflows.stopping import stop_by_signals
-from ssad.workflows.train import TrainSettings, prepare
-from tests.ssad.workflows.support import QUIET_LIBRARIES
+from ssad.workflows.train import TrainSettings, prepare, train
+from tests.ssad.workflows.support import QUIET_LIBRARIES, permission_denied
 
 pytestmark = [*QUIET_LIBRARIES, pytest.mark.filterwarnings("ignore::ResourceWarning")]
 
@@ -235,6 +235,22 @@ def test_a_version_that_cannot_be_told_all_of_it_is_not_left_behind(
         register(str(own_store.get_model_version("ssad", "1").source), "ssad", "a description")
     assert versions(own_store) == ["1"]
     assert str(own_store.get_model_version_by_alias("ssad", "challenger").version) == "1"
+
+
+def test_who_may_not_register_a_version_is_told_so_before_the_work(
+    small: Path, champion: Bundle, own_store: MlflowClient, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(MlflowClient, "delete_registered_model_tag", permission_denied)
+    before, told = len(own_store.search_logged_models(["0"])), "may not register versions of ssad .* permission EDIT on"
+    with pytest.raises(TrackingError, match=told):
+        recalibrate(RecalibrateSettings(CHAMPION, moved(tmp_path, 1.3)))
+    with pytest.raises(TrackingError, match=told):
+        train(TrainSettings(str(small), fit=FitSettings("radon", max_epochs=1)), progress=False)
+    newest = own_store.search_runs(["0"], order_by=["start_time DESC"])[:2]
+    assert [(run.info.status, run.data.metrics) for run in newest] == [("FAILED", {})] * 2
+    assert len(own_store.search_logged_models(["0"])) == before
+    recalibrate(RecalibrateSettings(CHAMPION, moved(tmp_path, 1.3), model_name="own"))
+    assert versions(own_store) == ["1", "1"]
 
 
 def test_a_first_version_that_cannot_be_told_all_of_it_leaves_no_model_behind(
