@@ -177,7 +177,8 @@ def most_abnormal(table: ScoredTable, bundle: Bundle) -> pd.DataFrame:
     ]
     scores = {name: np.asarray(values)[top] for name, values in table.scores.columns().items()}
     label = {} if table.classes is None else {"label": table.classes.to_numpy()[top]}
-    return pd.DataFrame({"row": top} | scores | label | {"contributors": told})
+    # What MLflow's page shows of a wide table are the first columns.
+    return pd.DataFrame({"row": top} | label | {"contributors": told} | scores)
 
 
 def decided_error(regions: pd.DataFrame) -> float:

@@ -147,6 +147,7 @@ def test_the_most_abnormal_rows_come_first_with_what_makes_them_so(
 ) -> None:
     result = evaluate(EvaluateSettings(CHAMPION, labelled))
     shown = pd.DataFrame(**artifact(own_store, result, "most_abnormal.json", tmp_path))
+    assert list(shown)[:3] == ["row", "label", "contributors"]  # before the scores, which MLflow's page may cut off
     rows = pd.read_csv(labelled)
     scores, errors = champion.score(rows).score, champion.errors(rows)
     assert shown["score"].tolist() == pytest.approx(sorted(scores, reverse=True)[:20])
