@@ -22,12 +22,11 @@ import mlflow
 import pandas as pd
 import requests
 from filelock import FileLock
-from mlflow.data.dataset_source_registry import resolve_dataset_source
 from mlflow.data.meta_dataset import MetaDataset
 from mlflow.data.pandas_dataset import PandasDataset, from_pandas
 from mlflow.entities import Run, SourceType
 from mlflow.exceptions import MlflowException
-from mlflow.models import infer_signature
+from mlflow.types import ColSpec, Schema
 from mlflow.utils.autologging_utils import disable_autologging
 from mlflow.utils.mlflow_tags import (
     MLFLOW_GIT_COMMIT,
@@ -41,6 +40,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from ssad.datasets.table_rows import TableRows, frame_digest
 from ssad.errors import SsadError, TrackingError, disk_is_full, reason_of, without_secrets
 from ssad.workflows.cut_off import PROCESS, end_cut_off, fail_models, process_name
+from ssad.workflows.signature import ANY
 from ssad.workflows.stopping import Postponed, Stopped, end_now, heard_while_waiting, too_late_to_stop
 
 CONNECT_SECONDS = 15.0
@@ -305,6 +305,7 @@ def log_dataset(rows: pd.DataFrame, source: str, context: str) -> PandasDataset:
         dataset = from_pandas(
             rows, source=source, name=Path(source).stem or source, digest=frame_digest(rows)[:DIGEST_LENGTH]
         )
+        dataset.schema = _types(dataset)
     mlflow.log_input(dataset, context=context)
     return dataset
 
@@ -317,11 +318,22 @@ def log_rows(rows: TableRows, source: str, context: str) -> None:
         return
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # hints on whole numbers and on sources MLflow can read in two ways
-        schema = infer_signature(rows.head(TYPED_ROWS)).inputs
-        origin = resolve_dataset_source(source)
-    dataset = _RowsInFiles(origin, Path(source).stem, digest[:DIGEST_LENGTH], schema)
+        head = from_pandas(rows.head(TYPED_ROWS), source=source, digest=digest[:DIGEST_LENGTH])
+        dataset = _RowsInFiles(head.source, Path(source).stem, head.digest, _types(head))
     dataset.rows = len(rows)
     mlflow.log_input(dataset, context=context)
+
+
+def _types(table: PandasDataset) -> Schema:
+    """What MLflow takes the columns for, and `Any` those that it has no type for, as unsigned integers of 64 bits.
+
+    For one of these it tells of none of the others by itself.
+    """
+    if table.schema:
+        return table.schema
+    columns = [PandasDataset(table.df[[name]], table.source, digest=table.digest).schema for name in table.df]
+    named = zip(columns, table.df, strict=True)
+    return Schema([types.inputs[0] if types else ColSpec(ANY, str(name)) for types, name in named])
 
 
 class _RowsInFiles(MetaDataset):

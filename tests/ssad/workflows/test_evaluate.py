@@ -93,7 +93,8 @@ def test_who_may_only_read_a_model_evaluates_it_too(
     (told,) = [record.getMessage() for record in caplog.records if record.name.startswith("ssad.workflows")]
     assert re.search("results are in this run alone: .* not write to the logged model .* and version 1 of ssad;", told)
     run = own_store.get_run(result.run_id)
-    assert (run.info.status, run.data.metrics) == ("FINISHED", pytest.approx(result.metrics))
+    assert run.info.status == "FINISHED"
+    assert run.data.metrics == pytest.approx(result.metrics)
     assert {"auc", "recall/small", "share_normal"} <= result.metrics.keys()
     model = own_store.get_logged_model(run.data.tags["model_id"])
     assert result.run_id not in {metric.run_id for metric in model.metrics or []}

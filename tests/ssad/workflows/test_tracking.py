@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import re
 import sqlite3
 import subprocess
@@ -18,11 +19,12 @@ from mlflow import MlflowClient
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 from sklearn.ensemble import IsolationForest
 
+from ssad.datasets.table_rows import open_rows
 from ssad.errors import DatasetError, TrackingError, disk_is_full, without_secrets
 from ssad.loggers.report import report_html
 from ssad.workflows.registry import Registered
 from ssad.workflows.summary import next_step
-from ssad.workflows.tracking import ERROR, fetched_project, log_dataset, log_new_params, tracked_run
+from ssad.workflows.tracking import ERROR, fetched_project, log_dataset, log_new_params, log_rows, tracked_run
 from tests.conftest import PROJECT, default_store, small_disk
 from tests.ssad.workflows.support import PROCESS_SECONDS, QUIET_LIBRARIES, environment, run_python
 
@@ -248,3 +250,25 @@ def test_the_store_is_told_no_password_of_a_table(tracking: str) -> None:
 )
 def test_words_for_the_log_hold_no_secret_of_a_uri(words: str, told: str) -> None:
     assert without_secrets(words) == told
+
+
+@pytest.mark.parametrize("in_files", [False, True])
+def test_a_column_that_mlflow_has_no_type_for_hides_no_other(
+    tracking: str, tmp_path: Path, caplog: pytest.LogCaptureFixture, in_files: bool
+) -> None:
+    table = pd.DataFrame({"x": [0.5, None], "id": pd.Series([1, 2], dtype="uint64"), "flag": [True, False]})
+    table.to_parquet(tmp_path / "rows.parquet")
+    with mlflow.start_run() as run:
+        if in_files:
+            log_rows(open_rows(str(tmp_path / "rows.parquet")), str(tmp_path / "rows.parquet"), "training")
+        else:
+            log_dataset(table, "rows.csv", "training")
+    inputs = MlflowClient(tracking).get_run(run.info.run_id).inputs
+    assert inputs is not None
+    columns = json.loads(str(inputs.dataset_inputs[0].dataset.schema))["mlflow_colspec"]
+    assert [(column["name"], column["type"]) for column in columns] == [
+        ("x", "double"),
+        ("id", "any"),
+        ("flag", "boolean"),
+    ]
+    assert not [record for record in caplog.records if record.levelname == "WARNING"]
