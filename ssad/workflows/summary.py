@@ -38,7 +38,7 @@ def next_step(registered: Registered, project: str | None = None) -> str:
 
     Args:
         registered: what was trained.
-        project: what `mlflow run` fetched this project by, whose copy is in no folder of the user's.
+        project: what `mlflow run` takes this project by, where the user is not in its folder.
     """
     action, aim, parameter, alias = (
         ("Serve", "serve", "model", CHAMPION)

@@ -20,6 +20,7 @@ from urllib.parse import urlparse
 
 import mlflow
 import pandas as pd
+import psutil
 import requests
 from filelock import FileLock
 from mlflow.data.meta_dataset import MetaDataset
@@ -271,15 +272,28 @@ def _source(run: Run, entry_point: str) -> dict[str, str]:
 
 
 def fetched_project(run: Run) -> str | None:
-    """What `mlflow run` was told to fetch this project by, with its commit; None where it lies on this machine."""
+    """What `mlflow run` takes this project by: what it was fetched by with its commit, or its folder on this machine.
+
+    None where `mlflow run` was in that folder itself, and where it was another command.
+    """
     tags = run.data.tags
     uri = tags.get(MLFLOW_SOURCE_NAME, "")
     # What lies in a git repository of this machine is told as file://, what does not as its path.
     lies_here = Path(uri).is_absolute() or uri.startswith("file://")
-    if tags.get(MLFLOW_SOURCE_TYPE) != SourceType.to_string(SourceType.PROJECT) or lies_here:
+    if tags.get(MLFLOW_SOURCE_TYPE) != SourceType.to_string(SourceType.PROJECT):
         return None
+    if lies_here:
+        return None if _run_in_its_folder() else shlex.quote(str(Path.cwd()))
     commit = tags.get(MLFLOW_GIT_COMMIT)
     return shlex.quote(without_secrets(uri)) + (f" -v {commit}" if commit else "")
+
+
+def _run_in_its_folder() -> bool:
+    """Whether the process that started this one, as `mlflow run`, is in the same folder; as far as can be seen."""
+    try:
+        return Path(psutil.Process(os.getppid()).cwd()) == Path.cwd()
+    except psutil.Error:
+        return True
 
 
 def log_new_params(run: Run, params: Mapping[str, Any]) -> None:

@@ -119,7 +119,7 @@ class TrainResult:
         detector: the trained detector.
         metrics: `test_` metrics; empty without labels.
         region_shares: share of the training rows in each region.
-        project: what `mlflow run` fetched this project by; None where it lies on this machine.
+        project: what `mlflow run` takes this project by; None where that is the folder it is in.
     """
 
     run_id: str

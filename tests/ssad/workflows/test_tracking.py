@@ -126,12 +126,28 @@ def test_what_to_type_next_names_the_project_as_mlflow_run_fetched_it(
     tags = {"mlflow.source.name": source, "mlflow.source.type": "PROJECT", "mlflow.source.git.commit": "0abc"}
     opened = MlflowClient(tracking).create_run("0", tags=tags)
     monkeypatch.setenv("MLFLOW_RUN_ID", opened.info.run_id)
+    monkeypatch.setattr("ssad.workflows.tracking._run_in_its_folder", lambda: True)
     with tracked_run("main", system_metrics=False) as run:
         pass
     assert fetched_project(run) == fetched
     expected = f"Serve it:  mlflow run {fetched} --env-manager local -e serve -P model=models:/m@champion"
     assert (next_step(Registered("m", "1", ("champion",)), fetched) == expected) == bool(fetched)
     assert MlflowClient(tracking).get_run(run.info.run_id).data.tags["mlflow.source.name"] == source
+
+
+@pytest.mark.parametrize(("of_caller", "named"), [(PROJECT, "None"), (Path("/"), str(PROJECT))])
+def test_what_to_type_next_names_the_folder_of_a_project_that_was_run_from_another(
+    tracking: str, monkeypatch: pytest.MonkeyPatch, of_caller: Path, named: str
+) -> None:
+    tags = {"mlflow.source.name": str(PROJECT), "mlflow.source.type": "PROJECT"}
+    opened = MlflowClient(tracking).create_run("0", tags=tags)
+    asked = (
+        "import sys, mlflow; from ssad.workflows.tracking import fetched_project\n"
+        "print(fetched_project(mlflow.get_run(sys.argv[1])))"
+    )
+    monkeypatch.chdir(of_caller)
+    done = run_python("-c", asked, opened.info.run_id, cwd=PROJECT, env=environment(tracking))
+    assert done.stdout.splitlines() == [named]
 
 
 @pytest.mark.usefixtures("tracking")
