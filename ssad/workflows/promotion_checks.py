@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import mlflow
 import numpy as np
+import numpy.typing as npt
 from scipy import stats
 from sklearn import metrics as sk
 
@@ -39,8 +40,8 @@ CONTRADICTION = len(REGIONS) - 1
 """Regions between the one that one calls it and the other's: from normal to abnormal."""
 
 MIN_ALARMS = 0.1
-"""Of the rows that the champion calls abnormal, so many as a share must the candidate call so: one that calls hardly
-any contradicts the champion on few rows too, where anomalies are rare."""
+"""Of the rows that the champion calls abnormal, of labelled ones the anomalies, so many as a share must the candidate
+call so: one that calls hardly any contradicts the champion on few rows too, where anomalies are rare."""
 
 BY_CHANCE = 3
 """Rows that may be missing by chance: who expects more finds at least one in 95 % of cases [rule of three, Hanley &
@@ -200,7 +201,10 @@ def _training_share(candidate: Bundle, settings: PromoteSettings) -> Check:
 def _labelled(
     candidate: Bundle, champion: Bundle, table: ScoredTable, labels: Labels, settings: PromoteSettings
 ) -> list[Check]:
-    """Average precision must gain, and forced decisions must not be surely worse, on the same rows."""
+    """Average precision must gain, forced decisions must not be surely worse, and anomalies be called abnormal still.
+
+    All on the same rows. The regions are none of the ranking, nor of where a decision is forced.
+    """
     few = _at_least("labelled anomalies", int(labels.sum()), MIN_ANOMALIES)
     if not few.passed:
         return [few]
@@ -217,7 +221,12 @@ def _labelled(
     )
     gain, low, high = gain_interval(labels, champions, candidates, sk.matthews_corrcoef)
     mlflow.log_metrics({"mcc_gain": gain, "mcc_gain_low": low, "mcc_gain_high": high})
-    return [few, ranking, _at_least("gain in MCC, upper end", high, 0.0, _interval(gain, low, high))]
+    return [
+        few,
+        ranking,
+        _at_least("gain in MCC, upper end", high, 0.0, _interval(gain, low, high)),
+        _alarms("anomalies called abnormal", before.codes[labels == 1], after.codes[labels == 1]),
+    ]
 
 
 def _unlabelled(drift: Drift, champion: Bundle | None, table: ScoredTable, settings: PromoteSettings) -> list[Check]:
@@ -237,15 +246,20 @@ def _unlabelled(drift: Drift, champion: Bundle | None, table: ScoredTable, setti
     if champion is None:
         return checks
     before, after = champion.score(table.rows), table.scores
-    abnormal = [int((scores.codes == len(REGIONS) - 1).sum()) for scores in (before, after)]
     contradicted = np.mean(np.abs(before.codes - after.codes) == CONTRADICTION)
     same_order = stats.spearmanr(before.score, after.score).statistic
     return [
         *checks,
-        _at_least("rows called abnormal", abnormal[1], max(0, math.ceil(MIN_ALARMS * abnormal[0] - BY_CHANCE))),
+        _alarms("rows called abnormal", before.codes, after.codes),
         _at_least("rows not contradicted", 1 - float(contradicted), MIN_AGREEMENT),
         _at_least("rank correlation of the scores", float(same_order), MIN_RANK_CORRELATION),
     ]
+
+
+def _alarms(name: str, before: npt.NDArray[np.int8], after: npt.NDArray[np.int8]) -> Check:
+    """Of rows by their regions, shape (n,) of champion and candidate: some must be called abnormal still."""
+    champions, candidates = (int((codes == len(REGIONS) - 1).sum()) for codes in (before, after))
+    return _at_least(name, candidates, max(0, math.ceil(MIN_ALARMS * champions - BY_CHANCE)))
 
 
 def _at_most(name: str, value: float, limit: float, told: str = "") -> Check:

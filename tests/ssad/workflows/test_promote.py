@@ -74,6 +74,7 @@ def challenger(
     graph: bytes | None = None,
     thresholds: Thresholds | None = None,
     schema: TableSchema | None = None,
+    curve: ConfidenceCurve | None = None,
 ) -> str:
     """Register a version that differs from a bundle in a part; gives its number."""
     rows = prepare(TrainSettings("breast-cancer")).train.frame()
@@ -81,7 +82,7 @@ def challenger(
     plain = (
         ConfidenceCurve(thresholds, {r: (np.empty(0), np.empty(0)) for r in bundle.curve.knots}) if thresholds else None
     )
-    curve, scores, golden = plain or bundle.curve, np.zeros(len(rows)), np.asarray(bundle.golden["scores"])
+    curve, scores, golden = curve or plain or bundle.curve, np.zeros(len(rows)), np.asarray(bundle.golden["scores"])
     for _ in range(2):  # once to be able to score, once with the scores
         write_bundle(
             folder,
@@ -201,13 +202,19 @@ def test_rows_of_text_are_read_with_the_words_of_the_champion_too(tracking: str,
     assert found[0] == found[1]
 
 
-def test_a_candidate_that_calls_hardly_any_row_abnormal_is_refused(
-    own_store: MlflowClient, champion: Bundle, unlabelled: str, tmp_path: Path
+def test_a_candidate_that_calls_hardly_any_row_abnormal_is_refused_with_labels_and_without(
+    own_store: MlflowClient, champion: Bundle, labelled: str, unlabelled: str, tmp_path: Path
 ) -> None:
+    pd.concat([read_table(labelled)] * 3).to_csv(tmp_path / "many.csv", index=False)
+    curve = champion.curve
     far = float(champion.score(read_table(unlabelled)).score.max()) * 2
-    challenger(champion, tmp_path / "blind", thresholds=Thresholds(champion.curve.thresholds.normal, far))
-    with pytest.raises(RefusedError, match=r"is not promoted \(rows called abnormal: 0, expected at least [0-9.]+\)"):
-        promote(PromoteSettings(dataset=unlabelled))
+    blind = replace(curve, thresholds=Thresholds(curve.thresholds.normal, far))
+    assert blind.decision == curve.decision  # what is called abnormal where a decision is forced stays the same
+    challenger(champion, tmp_path / "blind", curve=blind)
+    for dataset, called in ((unlabelled, "rows"), (str(tmp_path / "many.csv"), "anomalies")):
+        sentence = rf"is not promoted \({called} called abnormal: 0, expected at least [0-9]+\)"
+        with pytest.raises(RefusedError, match=sentence):
+            promote(PromoteSettings(dataset=dataset))
 
 
 def test_a_check_tells_counts_to_the_last_and_a_value_from_its_limit() -> None:
