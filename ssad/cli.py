@@ -156,6 +156,7 @@ def recalibrate(
     from ssad.bundle.intervals import told
     from ssad.workflows.recalibrate import RecalibrateSettings
     from ssad.workflows.recalibrate import recalibrate as run
+    from ssad.workflows.summary import next_step
 
     _importable(detector)
     switched = _switch("force", force)
@@ -168,6 +169,7 @@ def recalibrate(
     typer.echo(f"normal up to {told(new.normal)} (was {told(old.normal)})")
     typer.echo(f"abnormal from {told(new.abnormal)} (was {told(old.abnormal)})")
     typer.echo(", ".join(f"{region} {share:.1%}" for region, share in result.shares.items()))
+    typer.echo(f"\n{next_step(registered, result.project)}")
 
 
 @app.command()

@@ -21,6 +21,7 @@ from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
 from serving.registry import _answer as answer_of_the_child
+from ssad import cli
 from ssad.bundle import Bundle, Thresholds
 from ssad.bundle.bundle import file_digest
 from ssad.datasets.tables import read_table
@@ -299,6 +300,15 @@ def test_a_signal_comes_too_late_once_a_version_is_being_registered(
 def test_force_goes_beyond_the_limit_of_drift(champion: Bundle, own_store: MlflowClient, tmp_path: Path) -> None:
     settings = RecalibrateSettings(CHAMPION, moved(tmp_path, 3.0), max_abnormal=1.0, force=True)
     assert recalibrate(settings).registered.version == "2"
+
+
+@pytest.mark.usefixtures("champion", "own_store")
+def test_what_to_type_next_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    cli.recalibrate(moved(tmp_path, 1.3))
+    assert capsys.readouterr().out.endswith("\n\nPromote it:  ssad promote --candidate models:/ssad@challenger\n")
 
 
 @pytest.mark.usefixtures("champion", "own_store")
