@@ -150,8 +150,8 @@ def log_state(table: ScoredTable, model: FetchedModel, dataset: PandasDataset) -
 def region_table(table: ScoredTable) -> pd.DataFrame:
     """A row a region: rows and their share and, with labels, anomalies, their share, and the error there.
 
-    Normal rows in `abnormal` and anomalies in `normal` are errors; `unknown` decides nothing. A share of nothing, as
-    the error of an empty region, is NaN.
+    Normal rows in `abnormal` and anomalies in `normal` are errors; `unknown` decides nothing and has none. A share of
+    nothing, as the error of an empty region, is NaN.
     """
     rows = []
     for code, region in enumerate(REGIONS):
@@ -159,7 +159,7 @@ def region_table(table: ScoredTable) -> pd.DataFrame:
         row: dict[str, Any] = {"region": region, "rows": int(members.sum()), "share": float(members.mean())}
         if table.labels is not None:
             anomalies = int(table.labels[members].sum())
-            wrong = {"normal": anomalies, "unknown": 0, "abnormal": row["rows"] - anomalies}[region]
+            wrong = {"normal": anomalies, "unknown": np.nan, "abnormal": row["rows"] - anomalies}[region]
             row |= {"anomalies": anomalies, "share_of_anomalies": _share(anomalies, int(table.labels.sum()))}
             row["error"] = _share(wrong, row["rows"])
         rows.append(row)

@@ -136,6 +136,7 @@ def test_the_region_table_adds_up(own_store: MlflowClient, champion: Bundle, lab
     assert regions["rows"].sum() == len(table.rows)
     assert regions["anomalies"].sum() == table.labels.sum()
     assert regions["share_of_anomalies"].sum() == pytest.approx(1)
+    assert regions["error"].isna().tolist() == [False, True, False]  # unknown decides nothing
     wrong = (
         (table.labels[table.scores.region == "normal"]).sum()
         + (1 - table.labels[table.scores.region == "abnormal"]).sum()
