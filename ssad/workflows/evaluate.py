@@ -172,13 +172,22 @@ def most_abnormal(table: ScoredTable, bundle: Bundle) -> pd.DataFrame:
     columns, shares = contributions(bundle, table.inputs[top], SHOWN_CONTRIBUTORS)
     names = np.asarray(bundle.schema.graph_order)[columns]
     told = [
-        ", ".join(f"{name}={table.rows[name].iloc[row]} ({share:.0%})" for name, share in zip(*pair, strict=True))
+        ", ".join(
+            f"{name}={_cell(table.rows[name].iloc[row])} ({share:.0%})" for name, share in zip(*pair, strict=True)
+        )
         for row, pair in zip(top, zip(names, shares, strict=True), strict=True)
     ]
     scores = {name: np.asarray(values)[top] for name, values in table.scores.columns().items()}
     label = {} if table.classes is None else {"label": table.classes.to_numpy()[top]}
     # What MLflow's page shows of a wide table are the first columns.
     return pd.DataFrame({"row": top} | label | {"contributors": told} | scores)
+
+
+def _cell(value: Any) -> str:
+    """A value as a person reads it: a number without what binary arithmetic adds to it, a gap as one."""
+    if pd.isna(value):
+        return "missing"
+    return f"{value:.15g}" if isinstance(value, float) else str(value)
 
 
 def decided_error(regions: pd.DataFrame) -> float:

@@ -19,7 +19,14 @@ from ssad.bundle import Bundle
 from ssad.datasets.stream import open_stream
 from ssad.datasets.tables import read_table
 from ssad.errors import BundleError, DatasetError, SsadError, TrackingError
-from ssad.workflows.evaluate import EvaluateResult, EvaluateSettings, decided_error, evaluate, metric_names
+from ssad.workflows.evaluate import (
+    EvaluateResult,
+    EvaluateSettings,
+    decided_error,
+    evaluate,
+    metric_names,
+    most_abnormal,
+)
 from ssad.workflows.registry import fetch_model
 from ssad.workflows.scored_table import ScoredTable
 from ssad.workflows.train import TrainSettings, prepare
@@ -157,6 +164,15 @@ def test_the_most_abnormal_rows_come_first_with_what_makes_them_so(
     assert first == int(scores.argmax())
     assert shown["contributors"][0].startswith(f"{champion.schema.graph_order[int(errors[first].argmax())]}=")
     assert shown["label"].tolist() == rows["label"][shown["row"]].tolist()
+
+
+def test_what_makes_a_row_abnormal_is_told_as_it_was_written(champion: Bundle, labelled: str, tmp_path: Path) -> None:
+    rows = read_table(labelled).drop(columns="label").iloc[:1]
+    names = champion.schema.graph_order
+    for value, told in ((2.482 * 25, "62.05"), (np.nan, "missing"), (10**15, str(10**15))):
+        rows.assign(**dict.fromkeys(names, value)).to_parquet(tmp_path / "row.parquet")
+        shown = most_abnormal(ScoredTable.read(champion, str(tmp_path / "row.parquet")), champion)
+        assert all(f"={told} (" in entry for entry in shown["contributors"][0].split(", "))
 
 
 def test_a_table_without_labels_is_compared_with_training(
