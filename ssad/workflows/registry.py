@@ -326,7 +326,8 @@ def move_champion(client: MlflowClient, name: str, version: str, former: ModelVe
             f"the champion of {name} changed from {former and former.version} to {now and now.version} meanwhile; "
             "nothing was moved, run again to compare with the new one."
         )
-    was, previous = (found and str(found.version) for found in (former, alias_version(client, name, PREVIOUS)))
+    before = alias_version(client, name, PREVIOUS)
+    was, previous = (None if found is None else str(found.version) for found in (former, before))
     moves = [(PREVIOUS, previous, was), (CHAMPION, was, version)]
     if previous == version:  # a rollback: killed after the first move, it would leave one version under both aliases
         moves.reverse()
