@@ -9,7 +9,8 @@ import socket
 import sys
 import tempfile
 import threading
-from contextlib import closing
+from contextlib import ExitStack, closing
+from pathlib import Path
 from typing import Any
 
 import uvicorn
@@ -49,12 +50,27 @@ def run(model: str, host: str, port: int) -> None:
 
 
 def _run_workers(settings: Settings, listener: socket.socket) -> None:
-    """Several processes at one port: the first bundle is fetched before they start, each follows by itself."""
+    """Several processes at one port: the first bundle is fetched before they start, each follows by itself.
+
+    Raises:
+        SettingsError: there is no room for what they count.
+    """
     given = {"MODEL": settings.model, "HOST": settings.host, "PORT": str(settings.port)}
     os.environ.update({f"{PREFIX}{name}": value for name, value in given.items()})
-    with tempfile.TemporaryDirectory(prefix="ssad-metrics-") as folder:
-        from serving.app import fetch_first
+    from serving.app import fetch_first
+    from serving.metrics import SHARED, SHARED_BYTES, make_files
 
+    with ExitStack() as stack:
+        try:
+            folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="ssad-metrics-"))
+            for place in range(settings.workers):
+                make_files(Path(folder), str(place))
+        except OSError as error:
+            needed = settings.workers * len(SHARED) * SHARED_BYTES >> 20
+            raise SettingsError(
+                f"the files in which {settings.workers} workers count cannot be made in the temporary folder "
+                f"({error.strerror}); make room for {needed} MiB there, or set TMPDIR to another."
+            ) from error
         fetch_first(settings)
         os.environ[MULTIPROCESS] = folder  # of the workers: what this process counts is nobody's
         listen(listener, settings)

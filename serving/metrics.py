@@ -16,7 +16,7 @@ from typing import TypeVar
 import numpy as np
 from filelock import BaseFileLock, FileLock, Timeout
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest, values
-from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
+from prometheus_client.multiprocess import MultiProcessCollector
 
 from serving.served import Served
 from serving.settings import MULTIPROCESS
@@ -38,6 +38,12 @@ STAGES = ("decode", "score", "write")
 
 PENDING = 256
 """Requests, or rows of one, from which on they are put into the metrics without waiting for more."""
+
+SHARED = ("counter", "histogram", "gauge_livesum", "gauge_mostrecent")
+"""What the files are called in which prometheus_client counts, one of each for a worker."""
+
+SHARED_BYTES = 1 << 18
+"""Size of such a file, which has room for a thousand series; one that needs more grows as the library has it."""
 
 MAX_DRIFT_COLUMNS = 100
 """Columns that have a drift metric of their own, those that drifted most; more would be too many series."""
@@ -169,6 +175,20 @@ class Metrics:
         return generate_latest(registry)
 
 
+def make_files(folder: Path, place: str) -> None:
+    """Make the files of a worker where they are not there, all of their bytes on the disk.
+
+    They are mapped into memory: a byte for which the disk has no room ends the process that writes it, by SIGBUS.
+
+    Raises:
+        OSError: the disk has no room now, or the folder cannot be written.
+    """
+    for kind in SHARED:
+        file = folder / f"{kind}_{place}.db"
+        if not file.exists():
+            file.write_bytes(bytes(SHARED_BYTES))
+
+
 def share_metrics() -> None:
     """Count in the files of a worker that is gone, if there is one: files of each process would be ever more.
 
@@ -176,6 +196,7 @@ def share_metrics() -> None:
     """
     folder = Path(os.environ[MULTIPROCESS])
     place = next(taken for number in itertools.count() if (taken := _taken(folder, str(number))))
+    make_files(folder, _place(place.lock_file))
     values.ValueClass = values.MultiProcessValue(lambda: _place(place.lock_file))  # type: ignore[no-untyped-call]  # likewise
 
 
@@ -194,12 +215,12 @@ def _place(file: str) -> str:
 
 
 def _forget_the_dead(folder: Path) -> None:
-    """Remove what workers that have died were answering: nobody is any more."""
+    """Empty what tells what workers that have died were answering: nobody is any more."""
     for file in folder.glob("gauge_live*_*.db"):
-        place = _place(file.name)
-        lock = _taken(folder, place)
+        lock = _taken(folder, _place(file.name))
         if lock is not None:
-            mark_process_dead(place)  # type: ignore[no-untyped-call]  # likewise
+            with file.open("r+b") as emptied:
+                emptied.write(bytes(8))  # how much of it is used; the next worker needs the file's room on the disk
             lock.release()
 
 

@@ -747,6 +747,31 @@ def test_a_full_disk_keeps_the_old_version(registry: Registry, rows: Rows, tmp_p
         until(lambda: running.version == registry.versions["second"], "there is room again")
 
 
+@pytest.mark.skipif(not can_mount(), reason="a small disk can only be made where namespaces are allowed")
+def test_a_disk_of_temporary_files_that_fills_ends_no_worker(registry: Registry, rows: Rows, tmp_path: Path) -> None:
+    registry.promote("first")
+    (tmp_path / "temporary").mkdir()
+    settings = {"SSAD_SERVE_WORKERS": "2", "TMPDIR": str(tmp_path / "temporary")}
+    wrap = ("unshare", "-rm", "bash", "-c", 'mount -t tmpfs -o size=4m none "$TMPDIR" && exec "$@"', "bash")
+    with running_service(registry.uri, tmp_path, wrap, sys.executable, "http", **settings) as running:
+        fill(Path(f"/proc/{running.process.pid}/root{settings['TMPDIR']}") / "filler")
+        killed, *kept = worker_processes(running)
+        os.kill(killed, signal.SIGKILL)  # its successor counts on in its files
+        until(lambda: len(set(worker_processes(running)) - {killed}) == 2, "it is replaced")
+        until(lambda: answers(running), "the others answer")
+        workers = worker_processes(running)
+        for path in ("/v1/score", "/invocations", "/v1/drift", "/v1/model", "/docs", *map(str, range(100))):
+            for method in ("GET", "POST", "PUT"):  # each is counted apart
+                url = running.client.base_url.join(path)
+                httpx.request(method, url, json={"records": 100 * rows}, timeout=SECONDS)
+        until(lambda: worker_processes(running) == workers and answers(running), "they answer")
+        # Kept connections were the killed one's.
+        with httpx.Client(base_url=running.client.base_url, timeout=SECONDS) as running.client:
+            counted = 100 * len(rows)
+            until(lambda: running.metric("ssad_predictions_total") == counted, "all are counted")
+        assert set(kept) < set(worker_processes(running)) == set(workers)
+
+
 def test_a_child_is_ended_once_whoever_ends_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'mlflow.db'}")
     child, together, pipe = Child(), threading.Barrier(5), subprocess.PIPE

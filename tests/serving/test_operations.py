@@ -24,6 +24,7 @@ from serving.main import bound_socket, listen
 from serving.settings import read_settings
 from serving.state import Service
 from ssad.errors import SettingsError
+from tests.conftest import small_disk
 from tests.serving.support import SECONDS, certificate, running_service, service_environment
 from tests.ssad.workflows.support import free_port, run_python, web_server
 
@@ -81,6 +82,19 @@ def test_an_address_that_is_in_use_is_told_in_a_sentence_before_anything_starts(
     assert (ended.returncode, ended.stdout) == (2, "")
     assert ended.stderr.startswith(told), ended.stderr
     assert ended.stderr.count("\n") == 1
+
+
+def test_workers_whose_counts_find_no_room_are_told_in_a_sentence_before_anything_starts(tmp_path: Path) -> None:
+    with small_disk(tmp_path, "1m") as disk:
+        more = {"SSAD_SERVE_WORKERS": "2", "TMPDIR": str(disk)}
+        env = service_environment("http://127.0.0.1:9", tmp_path / "cache", **more)
+        ended = run_python("-m", "ssad.cli", "serve", "--port", "0", cwd=tmp_path, env=env)
+        left = list(disk.iterdir())
+    told = (
+        "ssad: the files in which 2 workers count cannot be made in the temporary folder (No space left on device); "
+        "make room for 2 MiB there, or set TMPDIR to another.\n"
+    )
+    assert (ended.returncode, ended.stdout, ended.stderr, left) == (2, "", told, [])
 
 
 def test_an_address_that_is_taken_while_a_bundle_is_fetched_is_told_too() -> None:
