@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
@@ -231,11 +232,19 @@ def make_database(uri: str) -> None:
 
     MLflow has no lock around it: of two first runs in a new directory one would end in the middle of the tables. What
     a full disk or a signal leaves in the middle of them it neither uses nor mends, so they are made aside.
+
+    Raises:
+        OSError: it cannot be made, or be read and written.
     """
     database = make_url(uri).database if urlparse(uri).scheme == "sqlite" else None
     if not database or database == ":memory:":
         return
-    with FileLock(f"{database}.lock"):  # beside it: who may write the one may write the other
+    with suppress(FileNotFoundError):
+        if Path(database).stat().st_size:  # whole: another account's, whose lock this one may not open, may be shared
+            if not os.access(database, os.R_OK | os.W_OK):  # MLflow would try for minutes
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), database)
+            return
+    with FileLock(f"{database}.lock"):  # beside it: the same from every directory
         if not Path(database).exists():
             made, (head, *query) = Path(f"{database}.new"), uri.split("?")
             made.unlink(missing_ok=True)  # of a process that was killed

@@ -55,6 +55,30 @@ def test_a_disk_that_is_full_leaves_no_database_that_is_half_made(tmp_path: Path
         assert {path.name for path in disk.iterdir()} == {"mlflow.db", "mlflow.db.lock"}
 
 
+def test_a_database_that_is_there_needs_no_lock_which_may_be_another_accounts(tmp_path: Path) -> None:
+    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    (tmp_path / "mlflow.db").touch()  # an empty one is made whole
+    first = run_python("-c", RUN, cwd=tmp_path, env=environment(uri))
+    assert first.returncode == 0, first.stderr
+    (tmp_path / "mlflow.db.lock").unlink()
+    (tmp_path / "mlflow.db.lock").mkdir()  # which cannot be opened, by root neither
+    second = run_python("-c", RUN, cwd=tmp_path, env=environment(uri))
+    assert second.returncode == 0, second.stderr
+    assert len(MlflowClient(uri).search_runs(["0"])) == 2
+
+
+def test_a_database_that_this_account_may_not_write_is_told_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    database = tmp_path / "mlflow.db"
+    database.write_bytes(b"of another account")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{database}")
+    monkeypatch.setattr("os.access", lambda *_: False)  # to root all files are open
+    told = re.escape(f"{database} cannot be read or written (Permission denied); see that it can")
+    with pytest.raises(TrackingError, match=told), tracked_run("main", system_metrics=False):
+        pass
+
+
 def test_a_machine_without_git_is_told_nothing_of_it(tmp_path: Path) -> None:
     done = run_python("-c", RUN, cwd=tmp_path, env=environment("sqlite:///runs.db", PATH=str(tmp_path)))
     assert done.returncode == 0, done.stderr
