@@ -26,7 +26,7 @@ from ssad.bundle.schema import MISSING_WORDS
 from ssad.datasets.parquet import parquet_files
 from ssad.datasets.stream import PARQUET, open_stream, suffix
 from ssad.datasets.tables import FETCHED_SCHEMES, SEPARATORS, check_shape, fetched, local_path, no_rows, read_table
-from ssad.errors import DatasetError, SettingsError, SsadError, listed
+from ssad.errors import DatasetError, SettingsError, SsadError, disk_is_full, listed
 from ssad.workflows.output_folder import check_free, partial_folder, region_counts
 from ssad.workflows.registry import FetchedModel, copy_of_ssad, logged_model
 from ssad.workflows.stopping import too_late_to_stop
@@ -68,7 +68,7 @@ def score_by_spark(settings: ScoreSettings, model: FetchedModel, run_id: str | N
         Rows of each region.
 
     Raises:
-        SettingsError: PySpark is missing, or the model is no logged one.
+        SettingsError: PySpark is missing, the model is no logged one, or a disk is full.
         DatasetError: the table cannot be read, or its rows do not fit the detector.
     """
     if model.logged is None:
@@ -104,6 +104,11 @@ def _scored_by(
     except SsadError:
         raise
     except Exception as error:  # Py4J's and PySpark's own, with whole tracebacks of executors in them
+        if disk_is_full(error):
+            raise SettingsError(
+                f"Spark found the disk of {settings.output}, or of its own temporary files, full; make room or name "
+                "another output, and run again."
+            ) from error
         raise DatasetError(f"Spark could not score {settings.dataset} ({_reason(error)}).") from error
 
 

@@ -654,6 +654,14 @@ def test_a_full_disk_is_named_and_scoring_goes_on_when_there_is_room(
     assert sum(score(settings(dataset, tmp_path, keep="number"), progress=False).rows.values()) == ROWS
 
 
+@pytest.mark.slow
+@pytest.mark.usefixtures("own_store", "champion", "notebook")
+def test_a_disk_that_spark_fills_is_named_and_keeps_nothing(dataset: str, full_disk: Path) -> None:
+    with pytest.raises(SettingsError, match=r"disk of .*scores, or of its own temporary files, full; make room"):
+        score(ScoreSettings(CHAMPION, dataset, str(full_disk / "scores"), "spark"))
+    assert not list(full_disk.iterdir())
+
+
 @pytest.mark.usefixtures("champion")
 def test_a_table_with_none_of_the_columns_is_told_apart_from_an_empty_one(tmp_path: Path) -> None:
     pd.DataFrame({"other": [1, 2]}).to_parquet(tmp_path / "other.parquet")
