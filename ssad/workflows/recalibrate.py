@@ -36,7 +36,7 @@ from ssad.workflows.registry import (
 from ssad.workflows.scored_table import MIN_UNLABELLED_ROWS, limit_problems, log_drift, told_beside
 from ssad.workflows.signature import DescribedRows, describe_rows
 from ssad.workflows.stopping import too_late_to_stop
-from ssad.workflows.tracking import fetched_project, log_dataset, log_new_params, tracked_run
+from ssad.workflows.tracking import log_dataset, log_new_params, project_elsewhere, tracked_run
 
 SHOWN = 6
 """What is named of what moved beyond the limit: the scores, and the columns that moved farthest."""
@@ -81,7 +81,7 @@ class RecalibrateResult:
         old: the parent's thresholds.
         new: the new ones.
         shares: share of the new rows in each region by the new intervals.
-        project: what `mlflow run` fetched this project by; None where it lies on this machine.
+        project: what `mlflow run` takes this project by, where the user is not in its folder; else None.
     """
 
     registered: Registered
@@ -124,7 +124,7 @@ def recalibrate(settings: RecalibrateSettings) -> RecalibrateResult:
         tags = {"parent": parent.uri, "recalibrated_on": source} | registered_tag(bundle.path)
         too_late_to_stop()
         registered = register(model_uri, name, description, tags)
-    return RecalibrateResult(registered, parent.uri, old, new, shares, fetched_project(run))
+    return RecalibrateResult(registered, parent.uri, old, new, shares, project_elsewhere(run))
 
 
 def check_detector(parent: FetchedModel, detector: str) -> None:

@@ -280,10 +280,10 @@ def _source(run: Run, entry_point: str) -> dict[str, str]:
     return {MLFLOW_SOURCE_NAME: f"ssad {VERBS.get(entry_point, entry_point)}"} if command == "ssad" else {}
 
 
-def fetched_project(run: Run) -> str | None:
+def project_elsewhere(run: Run) -> str | None:
     """What `mlflow run` takes this project by: what it was fetched by with its commit, or its folder on this machine.
 
-    None where `mlflow run` was in that folder itself, and where it was another command.
+    None where `mlflow run` was typed in that folder, and where it was another command.
     """
     tags = run.data.tags
     uri = tags.get(MLFLOW_SOURCE_NAME, "")

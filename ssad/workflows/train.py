@@ -40,10 +40,10 @@ from ssad.workflows.tracking import (
     FAILURES,
     check_server,
     explained,
-    fetched_project,
     log_new_params,
     log_rows,
     make_database,
+    project_elsewhere,
     tracked_run,
 )
 
@@ -119,7 +119,7 @@ class TrainResult:
         detector: the trained detector.
         metrics: `test_` metrics; empty without labels.
         region_shares: share of the training rows in each region.
-        project: what `mlflow run` takes this project by; None where that is the folder it is in.
+        project: what `mlflow run` takes this project by, where the user is not in its folder; else None.
     """
 
     run_id: str
@@ -220,7 +220,7 @@ def _train(settings: TrainSettings, tables: Tables, progress: bool) -> TrainResu
             too_late_to_stop()
             registered = register(model_uri, settings.model_name, _description(settings, detector), tags)
     region_shares = detector.curve.thresholds.shares(detector.training_scores)
-    return TrainResult(run_id, registered, detector, metrics, region_shares, fetched_project(run))
+    return TrainResult(run_id, registered, detector, metrics, region_shares, project_elsewhere(run))
 
 
 def _description(settings: TrainSettings, detector: FittedDetector) -> str:

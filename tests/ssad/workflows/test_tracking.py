@@ -24,7 +24,7 @@ from ssad.errors import DatasetError, TrackingError, disk_is_full, without_secre
 from ssad.loggers.report import report_html
 from ssad.workflows.registry import Registered
 from ssad.workflows.summary import next_step
-from ssad.workflows.tracking import ERROR, fetched_project, log_dataset, log_new_params, log_rows, tracked_run
+from ssad.workflows.tracking import ERROR, log_dataset, log_new_params, log_rows, project_elsewhere, tracked_run
 from tests.conftest import PROJECT, default_store, small_disk
 from tests.ssad.workflows.support import PROCESS_SECONDS, QUIET_LIBRARIES, environment, run_python
 
@@ -153,7 +153,7 @@ def test_what_to_type_next_names_the_project_as_mlflow_run_fetched_it(
     monkeypatch.setattr("ssad.workflows.tracking._run_in_its_folder", lambda: True)
     with tracked_run("main", system_metrics=False) as run:
         pass
-    assert fetched_project(run) == fetched
+    assert project_elsewhere(run) == fetched
     expected = f"Serve it:  mlflow run {fetched} --env-manager local -e serve -P model=models:/m@champion"
     assert (next_step(Registered("m", "1", ("champion",)), fetched) == expected) == bool(fetched)
     assert MlflowClient(tracking).get_run(run.info.run_id).data.tags["mlflow.source.name"] == source
@@ -166,8 +166,8 @@ def test_what_to_type_next_names_the_folder_of_a_project_that_was_run_from_anoth
     tags = {"mlflow.source.name": str(PROJECT), "mlflow.source.type": "PROJECT"}
     opened = MlflowClient(tracking).create_run("0", tags=tags)
     asked = (
-        "import sys, mlflow; from ssad.workflows.tracking import fetched_project\n"
-        "print(fetched_project(mlflow.get_run(sys.argv[1])))"
+        "import sys, mlflow; from ssad.workflows.tracking import project_elsewhere\n"
+        "print(project_elsewhere(mlflow.get_run(sys.argv[1])))"
     )
     monkeypatch.chdir(of_caller)
     done = run_python("-c", asked, opened.info.run_id, cwd=PROJECT, env=environment(tracking))
