@@ -29,7 +29,7 @@ from ssad.workflows.registry import (
     check_may_register,
     fetch_model,
     log_bundle,
-    logged_model,
+    mlflow_model,
     name_problems,
     register,
 )
@@ -243,7 +243,7 @@ def _log_shift(old: Bundle, new: Bundle, scores: Floats) -> None:
 def _described(parent: FetchedModel, table: pd.DataFrame) -> DescribedRows:
     """The parent's types and example, so that its signature stays; a bundle alone has none, and the table's do."""
     if parent.logged is not None:
-        logged = logged_model(parent.logged)
+        logged = mlflow_model(parent.logged)
         types, example = logged.signature and logged.signature.inputs, logged.load_input_example(parent.logged.as_uri())
         if isinstance(example, pd.DataFrame) and types and types.has_input_names():
             return DescribedRows(types, example)

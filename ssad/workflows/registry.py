@@ -127,8 +127,8 @@ def fetch_model(uri: str, folder: Path) -> FetchedModel:
         folder: where to put what is downloaded.
 
     Raises:
-        TrackingError: there is no such model, or it is none of this project.
-        BundleError: it is damaged, or not what was registered.
+        TrackingError: there is no such model.
+        BundleError: it is none of this project, damaged, or not what was registered.
     """
     shown = without_secrets(uri)
     if (Path(uri) / MANIFEST).is_file():
@@ -156,7 +156,7 @@ def fetch_model(uri: str, folder: Path) -> FetchedModel:
     return FetchedModel(without_secrets(pinned), name, number, _known_model(logged.model_id), downloaded, bundle)
 
 
-def logged_model(folder: Path) -> Model:
+def mlflow_model(folder: Path) -> Model:
     """What MLflow says of the model that it logged in a folder; its own reader takes the path for a URI with `%20`."""
     return Model.from_dict(yaml.safe_load((folder / MLMODEL_FILE_NAME).read_text(encoding="utf-8")))
 

@@ -28,7 +28,7 @@ from ssad.datasets.stream import PARQUET, open_stream, suffix
 from ssad.datasets.tables import FETCHED_SCHEMES, SEPARATORS, check_shape, fetched, local_path, no_rows, read_table
 from ssad.errors import DatasetError, SettingsError, SsadError, disk_is_full, listed
 from ssad.workflows.output_folder import check_free, partial_folder, region_counts
-from ssad.workflows.registry import FetchedModel, copy_of_ssad, logged_model
+from ssad.workflows.registry import FetchedModel, copy_of_ssad, mlflow_model
 from ssad.workflows.stopping import too_late_to_stop
 
 if TYPE_CHECKING:
@@ -129,7 +129,7 @@ def for_spark(logged: Path, folder: Path) -> Path:
     shutil.copytree(logged, folder)
     shutil.rmtree(folder / "code", ignore_errors=True)
     copy_of_ssad(folder / "code")
-    model = logged_model(folder)
+    model = mlflow_model(folder)
     model.flavors["python_function"]["code"] = "code"
     model.signature = ModelSignature(None, model.signature.outputs, model.signature.params)
     model.save(str(folder / MLMODEL_FILE_NAME))
