@@ -28,9 +28,9 @@ class TableEncoder(nn.Module):
     """Imputes, scales to [0, 1] and one-hot encodes; the training rows decide how.
 
     A missing number becomes the training median, with a feature of its own that says so where training
-    rows had missing ones too. A date becomes sine and cosine of its place in day and week, in each of which that the
-    training rows cover. A category
-    becomes one feature of its column; those not listed in the schema share the column's last one.
+    rows had missing ones too. A date becomes sine and cosine of its place in the day and in the week, where the
+    training rows cover these. A category becomes one feature of its column; those not listed in the schema share the
+    column's last one.
 
     Attributes:
         schema: the columns.

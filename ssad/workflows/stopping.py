@@ -22,7 +22,7 @@ WATCH_SECONDS = 1.0
 """How often a process that trains along with another looks for it, and that one for those that train along."""
 
 _heard = threading.Event()
-"""Whether one was."""
+"""Whether a signal's handler was called, or none needs to be any more."""
 
 
 class Stopped(SystemExit):
