@@ -118,8 +118,8 @@ def evaluate(settings: EvaluateSettings) -> EvaluateResult:
                 unwritten.append(f"version {model.version} of {model.name}")
         if unwritten:
             logger.warning(
-                "the results are in this run alone: this account may not write to %s; to attach them, ask for the "
-                "permission EDIT on the registered model with the experiment that it is from",
+                "the results are in this run and not at %s, to which this account may not write; to attach them, ask "
+                "for the permission EDIT on the registered model with the experiment that it is from",
                 " and ".join(unwritten),
             )
     return EvaluateResult(run.info.run_id, model.uri, metrics, regions)

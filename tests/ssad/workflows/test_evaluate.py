@@ -98,13 +98,24 @@ def test_who_may_only_read_a_model_evaluates_it_too(
     monkeypatch.setattr(MlflowClient, "set_model_version_tag", permission_denied)
     result = evaluate(EvaluateSettings(CHAMPION, labelled))
     (told,) = [record.getMessage() for record in caplog.records if record.name.startswith("ssad.workflows")]
-    assert re.search("results are in this run alone: .* not write to the logged model .* and version 1 of ssad;", told)
+    assert re.search(r"results are in this run and not at the logged model \S+ and version 1 of ssad, to which", told)
     run = own_store.get_run(result.run_id)
     assert run.info.status == "FINISHED"
     assert run.data.metrics == pytest.approx(result.metrics)
     assert {"auc", "recall/small", "share_normal"} <= result.metrics.keys()
     model = own_store.get_logged_model(run.data.tags["model_id"])
     assert result.run_id not in {metric.run_id for metric in model.metrics or []}
+
+
+def test_who_may_not_write_to_the_version_alone_is_told_of_that_alone(
+    own_store: MlflowClient, labelled: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(MlflowClient, "set_model_version_tag", permission_denied)
+    result = evaluate(EvaluateSettings(CHAMPION, labelled))
+    (told,) = [record.getMessage() for record in caplog.records if record.name.startswith("ssad.workflows")]
+    assert "results are in this run and not at version 1 of ssad, to which" in told
+    model = own_store.get_logged_model(own_store.get_run(result.run_id).data.tags["model_id"])
+    assert result.run_id in {metric.run_id for metric in model.metrics or []}
 
 
 def test_the_same_words_are_the_same_whether_the_table_is_text_or_not(tmp_path: Path) -> None:
