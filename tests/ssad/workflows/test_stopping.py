@@ -196,7 +196,7 @@ from mlflow import MlflowClient
 from ssad import cli
 from ssad.workflows import stopping
 
-stopping.PATIENCE_SECONDS = 0.1
+stopping.PATIENCE_SECONDS = 1.0
 
 def sends(owner, name, after, by=None):
     call = getattr(owner, name)
