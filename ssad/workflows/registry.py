@@ -329,7 +329,7 @@ def move_champion(client: MlflowClient, name: str, version: str, former: ModelVe
     before = alias_version(client, name, PREVIOUS)
     was, previous = (None if found is None else str(found.version) for found in (former, before))
     moves = [(PREVIOUS, previous, was), (CHAMPION, was, version)]
-    if previous == version:  # a rollback: killed after the first move, it would leave one version under both aliases
+    if previous == version:  # a rollback: killed between the two it has happened, and not lost where to go back to
         moves.reverse()
     done = []
     try:
