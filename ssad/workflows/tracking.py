@@ -253,7 +253,7 @@ def make_database(uri: str) -> None:
                 made.rename(database)
             finally:
                 made.unlink(missing_ok=True)
-        mlflow.MlflowClient()
+        mlflow.MlflowClient(uri)
 
 
 def git_state() -> dict[str, str]:
