@@ -73,9 +73,16 @@ def end_cut_off(client: MlflowClient, experiment_id: str) -> None:
     running = f"attributes.status = 'RUNNING' and tags.`{PROCESS}` LIKE '{machine_name()} %'"
     with suppress(MlflowException):  # this account may not write to another's, or another command was sooner
         for run in client.search_runs([experiment_id], running):
-            found = process_of(run)
-            if found and not found[1]:
-                say_killed(client, run)
+            end_if_gone(client, run)
+
+
+def end_if_gone(client: MlflowClient, run: Run) -> bool:
+    """End a run whose process, on this machine, is gone; whether it is."""
+    found = process_of(run)
+    gone = found is not None and not found[1]
+    if gone:
+        say_killed(client, run)
+    return gone
 
 
 def say_killed(client: MlflowClient, run: Run) -> None:

@@ -34,7 +34,7 @@ from ssad.errors import (
     without_secrets,
 )
 from ssad.model_uri import ModelUri
-from ssad.workflows.cut_off import process_of, say_killed
+from ssad.workflows.cut_off import end_if_gone
 from ssad.workflows.signature import DescribedRows
 from ssad.workflows.tracking import NOT_ALLOWED, explained, remedy_for
 
@@ -300,10 +300,7 @@ def claimed(client: MlflowClient, name: str, run_id: str) -> Iterator[None]:
 def _left_behind(client: MlflowClient, name: str, claim: str) -> bool:
     """Whether a claim is of a process of this machine that was killed; then it goes, and its run has ended."""
     with suppress(MlflowException):  # the run is in another store, or another promoter was sooner
-        run = client.get_run(claim.removeprefix(CLAIM))
-        found = process_of(run)
-        if found and not found[1]:
-            say_killed(client, run)
+        if end_if_gone(client, client.get_run(claim.removeprefix(CLAIM))):
             client.delete_registered_model_tag(name, claim)
             return True
     return False
