@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache, partial
 
 import mlflow
 import pandas as pd
@@ -16,8 +17,8 @@ from ssad.workflows.benchmark.competitors import require
 from ssad.workflows.benchmark.measurements import Measurement, folder_of, kept_at, measure
 from ssad.workflows.benchmark.ranking import KEYS, Measured
 from ssad.workflows.benchmark.settings import BenchmarkSettings
-from ssad.workflows.benchmark.store import check_same_data, keep, kept
-from ssad.workflows.benchmark.suites import SUITES
+from ssad.workflows.benchmark.store import check_same_data, kept_or_made
+from ssad.workflows.benchmark.suites import SUITES, Rows
 from ssad.workflows.benchmark.thresholding import (
     ANALYZERS,
     PYTHRESH,
@@ -132,16 +133,16 @@ def _measurements(
         check_same_data(folder, files)
     with _bar(settings.suite, len(tasks) * len(detectors), progress) as advance:
         for task in tasks:
-            rows = None
+            load = cache(task.load)
             for detector in detectors:
                 path = kept_at(settings.results, settings.suite, task, detector)
-                one = kept(path, Measurement)
-                if one is None:
-                    rows = rows or task.load()
-                    one = measure(detector, rows, task.seed)
-                    keep(one, path)
-                yield (task.name, task.seed, detector), one
+                made = partial(_measured, detector, load, task.seed)
+                yield (task.name, task.seed, detector), kept_or_made(path, Measurement, made)
                 advance()
+
+
+def _measured(detector: str, load: Callable[[], Rows], seed: int) -> Measurement:
+    return measure(detector, load(), seed)
 
 
 def _calls(settings: BenchmarkSettings, key: tuple[str, int, str], method: str, one: Measurement) -> Calls:
@@ -150,11 +151,7 @@ def _calls(settings: BenchmarkSettings, key: tuple[str, int, str], method: str, 
         return threshold(method, one.train)
     name, seed, scorer = key
     path = settings.results / settings.suite / name / f"{scorer}-{seed}" / f"{method}.npz"
-    calls = kept(path, Calls)
-    if calls is None:
-        calls = threshold(method, one.train)
-        keep(calls, path)
-    return calls
+    return kept_or_made(path, Calls, partial(threshold, method, one.train))
 
 
 @contextmanager

@@ -41,6 +41,19 @@ def kept(path: Path, kind: Callable[..., Record]) -> Record | None:
         return None
 
 
+def kept_or_made(path: Path, kind: Callable[..., Record], make: Callable[[], Record]) -> Record:
+    """What is kept in a file; else it is made now, and kept there.
+
+    Raises:
+        SettingsError: the file cannot be written.
+    """
+    record = kept(path, kind)
+    if record is None:
+        record = make()
+        keep(record, path)
+    return record
+
+
 def check_same_data(folder: Path, files: Sequence[Path]) -> None:
     """Refuse to take what was measured on one data set for what another one of its name would give.
 
