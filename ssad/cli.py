@@ -12,7 +12,7 @@ from typing import Annotated, Any, TypeVar
 import typer
 from typer.core import TyperCommand
 
-from ssad.errors import USER_MISTAKE, SettingsError, SsadError, on_one_line, without_secrets
+from ssad.errors import USER_MISTAKE, SettingsError, SsadError, name_problem, on_one_line, without_secrets
 from ssad.loggers.logging_config import setup_logging
 from ssad.workflows.stopping import Stopped, end_soon, leave_stopping_to_another, stop_by_signals
 
@@ -295,10 +295,8 @@ def _check_arguments(arguments: list[str]) -> None:
         SettingsError: an argument holds other bytes.
     """
     for argument in arguments:
-        try:
-            argument.encode()
-        except UnicodeEncodeError as error:  # what Python makes of other bytes
-            raise SettingsError(f"the name of {argument!a} is not UTF-8; rename it, or set a UTF-8 locale.") from error
+        if problem := name_problem(argument):
+            raise SettingsError(problem)
 
 
 def _mend_surroundings() -> None:

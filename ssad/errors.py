@@ -133,6 +133,13 @@ def reason_of(error: Exception, length: int = REASON_LENGTH) -> str:
     return f"{whole or begun} …"
 
 
+def name_problem(name: str) -> str | None:
+    """What is wrong with a name of other bytes than this locale's text; None if nothing is."""
+    if any("\ud800" <= letter <= "\udfff" for letter in name):  # what Python makes of them
+        return f"the name of {name!a} is not UTF-8; rename it, or set a UTF-8 locale."
+    return None
+
+
 def how_it_ended(status: int) -> str:
     """How a process came to its end, for a sentence, by its status as `subprocess` has it."""
     return f"was ended by {signal.Signals(-status).name}" if status < 0 else f"ended with status {status}"

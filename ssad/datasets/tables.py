@@ -24,7 +24,7 @@ from ssad.aside import fetching_folder
 from ssad.bundle.delimited import other_separator
 from ssad.datasets import catalogue
 from ssad.datasets.parquet import parquet_files
-from ssad.errors import DatasetError, SsadError, listed, reason_of, without_secrets
+from ssad.errors import DatasetError, SsadError, listed, name_problem, reason_of, without_secrets
 
 LABEL = "label"
 """The label column of tables that this project makes itself."""
@@ -125,8 +125,8 @@ def local_path(location: str) -> Path | None:
     """
     if not location:
         raise DatasetError("no dataset was named; give a path, a URI or one of " + ", ".join(catalogue.names()) + ".")
-    if any("\ud800" <= letter <= "\udfff" for letter in location):  # what Python makes of other bytes
-        raise DatasetError(f"the name of {location!a} is not UTF-8; rename it, or set a UTF-8 locale.")
+    if problem := name_problem(location):
+        raise DatasetError(problem)
     if location in catalogue.names():
         return None
     is_uri = location.startswith("file://")
