@@ -73,12 +73,10 @@ def score_by_spark(settings: ScoreSettings, model: FetchedModel, run_id: str | N
     """
     if model.logged is None:
         raise SettingsError(f"engine=spark needs a logged model, {model.uri} is a bundle's folder; use engine=local.")
-    if "://" in settings.output:
-        with _session(settings.spark_master) as spark:
-            return _scored_by(spark, settings, model, model.logged, None)
-    output = Path(settings.output).absolute()
+    output = None if "://" in settings.output else Path(settings.output).absolute()
+    written_to = partial_folder(output, {"engine": "spark"}, run_id) if output else nullcontext()
     # Spark has ended, and writes no more, when what it left is cleared up.
-    with partial_folder(output, {"engine": "spark"}, run_id) as partial, _session(settings.spark_master) as spark:
+    with written_to as partial, _session(settings.spark_master) as spark:
         return _scored_by(spark, settings, model, model.logged, partial)
 
 
@@ -92,15 +90,7 @@ def _scored_by(
             scored = _scored(spark, replace(settings, dataset=table), model, copied)
             if partial is None:
                 return _written_to_a_store(spark, scored, settings.output)
-            output = Path(settings.output).absolute()
-            aside = partial / output.name
-            shutil.rmtree(aside, ignore_errors=True)  # Spark does not go on with what it left
-            scored.write.parquet(_plain(aside))
-            rows = region_counts(aside)
-            check_free(output)
-            too_late_to_stop()
-            aside.rename(output)
-            return rows
+            return _written_to_a_folder(scored, partial, Path(settings.output).absolute())
     except SsadError:
         raise
     except Exception as error:  # Py4J's and PySpark's own, with whole tracebacks of executors in them
@@ -110,6 +100,18 @@ def _scored_by(
                 "another output, and run again."
             ) from error
         raise DatasetError(f"Spark could not score {settings.dataset} ({_reason(error)}).") from error
+
+
+def _written_to_a_folder(scored: DataFrame, partial: Path, output: Path) -> dict[str, int]:
+    """Write what was scored, renamed when it is complete; gives the rows of each region."""
+    aside = partial / output.name
+    shutil.rmtree(aside, ignore_errors=True)  # Spark does not go on with what it left
+    scored.write.parquet(_plain(aside))
+    rows = region_counts(aside)
+    check_free(output)
+    too_late_to_stop()
+    aside.rename(output)
+    return rows
 
 
 def _written_to_a_store(spark: SparkSession, scored: DataFrame, folder: str) -> dict[str, int]:
