@@ -542,8 +542,9 @@ def test_a_version_whose_rows_are_scored_without_end_is_refused(
 ) -> None:
     registry.promote("first")
     uri = f"models:/{MODEL}@{ALIAS}"
+    # The first version is kept by another one: a check of it could take longer than the time that there is from now on.
     with follower_of(uri, tmp_path):
-        pass  # which keeps the first version: a check of it could take longer than the time that there is from now on
+        pass
     answered_here = Child.ask
 
     def ask(child: Child, question: dict[str, Any], seconds: float) -> Any:

@@ -124,15 +124,18 @@ def test_what_libraries_log_by_themselves_is_no_part_of_a_run(tracking: str) -> 
     assert not MlflowClient(tracking).search_logged_models([logged.info.experiment_id])
 
 
-def test_the_source_of_a_run_is_the_command_that_it_is_of(tracking: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_source_of_a_run_is_the_command_that_it_is_of(
+    tracking: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     sources = []
-    for program in ("/usr/bin/ssad", "/home/a/nightly.py"):
+    command, nightly = str(tmp_path / "ssad"), str(tmp_path / "nightly.py")
+    for program in (command, nightly):
         monkeypatch.setattr(sys, "argv", [program])
         for entry_point in ("main", "evaluate"):
             with tracked_run(entry_point, system_metrics=False) as run:
                 pass
             sources.append(MlflowClient(tracking).get_run(run.info.run_id).data.tags["mlflow.source.name"])
-    assert sources == ["ssad train", "ssad evaluate", "/home/a/nightly.py", "/home/a/nightly.py"]
+    assert sources == ["ssad train", "ssad evaluate", nightly, nightly]
 
 
 @pytest.mark.parametrize(
