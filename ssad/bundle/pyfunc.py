@@ -13,8 +13,9 @@ from ssad.bundle.explain import contributors
 from ssad.bundle.schema import TableSchema
 from ssad.errors import SettingsError
 
-NOTHING = str(pd.NA)
-"""What MLflow makes of a missing value of pandas' Arrow strings, which it casts to the signature's strings."""
+NOTHING = (str(pd.NA), str(None))
+"""What MLflow makes of a missing value that it casts to the signature's strings: of pandas' Arrow strings, and of the
+null of a row that its server is sent as `inputs` or `instances`."""
 
 
 class PyFuncDetector:
@@ -43,10 +44,9 @@ class PyFuncDetector:
 
 
 def _with_gaps(rows: pd.DataFrame, schema: TableSchema) -> pd.DataFrame:
-    """The rows with a gap where MLflow made `NOTHING` of it; a column in which training saw that word keeps it."""
-    names = [column.name for column in schema.columns if column.name in rows and NOTHING not in column.categories]
-    cast = [name for name in names if is_string_dtype(rows[name]) and rows[name].dtype == object]
-    found = {name: rows[name] == NOTHING for name in cast}
+    """The rows with a gap where MLflow made `NOTHING` of it; a column in which training saw such a word keeps that."""
+    words = {column.name: set(NOTHING).difference(column.categories) for column in schema.columns}
+    found = {name: rows[name].isin(words[name]) for name in words if name in rows and is_string_dtype(rows[name])}
     return rows.assign(**{name: rows[name].mask(gaps) for name, gaps in found.items() if gaps.any()})
 
 

@@ -12,6 +12,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from mlflow.utils.proto_json_utils import parse_inputs_data
 
 from ssad.datasets import parquet
 from ssad.datasets.tables import read_table
@@ -80,6 +81,9 @@ def test_a_table_with_a_column_of_every_type_scores_as_it_is(table: str, trackin
     words = ["string: text", "string: gaps among numbers", "string: numbers", "string: <NA>"]
     arrow = rows.astype(dict.fromkeys(words, pd.ArrowDtype(pa.string())))
     pd.testing.assert_frame_equal(model.predict(arrow), pd.DataFrame(expected.columns()))
+    sent = {name: [None if pd.isna(word) else word for word in rows[name]] for name in words}
+    inputs = rows.assign(**parse_inputs_data(sent, types))  # as MLflow's server reads them
+    pd.testing.assert_frame_equal(model.predict(inputs), pd.DataFrame(expected.columns()))
     assert expected.score == pytest.approx(trained.detector.training_scores, rel=1e-5)
     example = model.predict(model.metadata.load_input_example(str(fetched.logged)))
     assert np.isin(example["score"], expected.score).all()
