@@ -58,10 +58,12 @@ def take_over(run_id: str, successor: Run) -> None:
         successor: the active run, its plan and its data sets already logged.
 
     Raises:
-        SettingsError: there is no such run, it came to its end, it is training, another goes on with it, or it trained
-            by another plan.
+        SettingsError: there is no such run, it came to its end, it is training, another goes on with it, it trained by
+            another plan, or it is the active one.
         DatasetError: it trained on other rows.
     """
+    if run_id == successor.info.run_id:
+        raise SettingsError(f"run {run_id} cannot go on in itself; unset MLFLOW_RUN_ID, and it goes on in a new run.")
     client = MlflowClient()
     run, successor = _run(client, run_id), client.get_run(successor.info.run_id)
     if run.info.status == "FINISHED":

@@ -186,8 +186,8 @@ def test_a_killed_run_is_resumed_to_the_same_bundle(small: Path, tracking: str) 
         train(TrainSettings(str(small), resume=killed, fit=settings.fit), progress=False)
 
 
-def test_a_finished_run_an_unknown_one_and_one_of_another_plan_or_table_are_refused(
-    small: Path, tracking: str, tmp_path: Path, begun: Begin
+def test_a_finished_run_an_unknown_one_the_active_one_and_one_of_another_plan_or_table_are_refused(
+    small: Path, tracking: str, tmp_path: Path, begun: Begin, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fit = FitSettings("radon", max_epochs=2)
     run_id = begun(TrainSettings(str(small), fit=fit))
@@ -204,6 +204,9 @@ def test_a_finished_run_an_unknown_one_and_one_of_another_plan_or_table_are_refu
     table.to_csv(tmp_path / "changed.csv", index=False)
     with pytest.raises(DatasetError, match="other rows"):
         train(TrainSettings(str(tmp_path / "changed.csv"), resume=run_id, fit=fit), progress=False)
+    monkeypatch.setenv("MLFLOW_RUN_ID", run_id)
+    with pytest.raises(SettingsError, match="cannot go on in itself; unset MLFLOW_RUN_ID"):
+        train(TrainSettings(str(small), resume=run_id, fit=fit), progress=False)
 
 
 def test_a_run_is_resumed_when_its_process_is_gone_and_not_before(small: Path, tracking: str, begun: Begin) -> None:
