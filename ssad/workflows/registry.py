@@ -74,7 +74,7 @@ def check_may_register(name: str) -> None:
     """Have the registry refuse before the work an account that may read a model and not write it.
 
     Raises:
-        TrackingError: it does.
+        TrackingError: it does, or does not answer.
     """
     client = MlflowClient()
     if not _is_registered(client, name):
@@ -229,10 +229,21 @@ def register(
 
 
 def _is_registered(client: MlflowClient, name: str) -> bool:
+    """Whether there is such a model, as far as this account may know.
+
+    Raises:
+        TrackingError: the registry, which may be another server than the tracking one, does not answer.
+    """
     try:
         return client.get_registered_model(name) is not None
-    except MlflowException:
-        return False
+    except MlflowException as error:
+        if error.error_code in (NO_SUCH_MODEL, NOT_ALLOWED):
+            return False
+        otherwise = "see that MLFLOW_REGISTRY_URI, or MLFLOW_TRACKING_URI without it, names one that answers"
+        raise TrackingError(
+            f"the registry at {without_secrets(mlflow.get_registry_uri())} does not tell whether there is a model "
+            f"{name} ({without_secrets(reason_of(error))}); {remedy_for(error, otherwise)}."
+        ) from error
 
 
 def registered_name(uri: str) -> str:

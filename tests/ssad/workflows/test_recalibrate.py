@@ -254,6 +254,17 @@ def test_who_may_not_register_a_version_is_told_so_before_the_work(
     assert versions(own_store) == ["1", "1"]
 
 
+def test_a_registry_that_does_not_answer_is_told_before_the_work(
+    small: Path, own_store: MlflowClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(MlflowClient, "get_registered_model", Mock(side_effect=MlflowException("nobody there")))
+    told = r"^the registry at .* does not tell whether there is a model ssad \(nobody there\); see that MLFLOW_"
+    with pytest.raises(TrackingError, match=told):
+        train(TrainSettings(str(small), fit=FitSettings("radon", max_epochs=1)), progress=False)
+    newest = own_store.search_runs(["0"], order_by=["start_time DESC"])[0]
+    assert (newest.info.status, newest.data.metrics) == ("FAILED", {})
+
+
 def test_a_first_version_that_cannot_be_told_all_of_it_leaves_no_model_behind(
     own_store: MlflowClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
