@@ -142,7 +142,10 @@ def name_problem(name: str) -> str | None:
 
 def how_it_ended(status: int) -> str:
     """How a process came to its end, for a sentence, by its status as `subprocess` has it."""
-    return f"was ended by {signal.Signals(-status).name}" if status < 0 else f"ended with status {status}"
+    if status >= 0:
+        return f"ended with status {status}"
+    names = {each.value: each.name for each in signal.Signals}  # of those for real time two alone have one
+    return f"was ended by {names.get(-status, f'signal {-status}')}"
 
 
 FULL_DISK = ("disk is full", "No space left")
