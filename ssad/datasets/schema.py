@@ -247,6 +247,8 @@ class _ColumnSurvey:
             return "has no name"  # as an index that pandas wrote to CSV, in which it is refused
         if isinstance(sample.dtype, pd.PeriodDtype):
             return "holds periods: write each as text or as its first day"
+        if types.is_timedelta64_dtype(sample):
+            return "holds lengths of time: write each as a number, such as its seconds"
         if not self.kinds:
             return "holds values that are neither numbers, dates nor text"
         if self.kinds[0] == "categorical":

@@ -304,6 +304,14 @@ def test_periods_are_left_out_of_files_as_they_are_of_a_table_in_memory(tmp_path
         assert survey_rows(rows).schema.dropped == {"month": "holds periods: write each as text or as its first day"}
 
 
+def test_lengths_of_time_are_left_out_with_what_to_write_instead(tmp_path: Path) -> None:
+    table = pd.DataFrame({"x": [0.5, 1.5, 9.0], "took": pd.to_timedelta([3, None, 7], unit="s")})
+    table.to_parquet(tmp_path / "0.parquet")
+    for rows in (table_rows.table_rows(table), open_rows(str(tmp_path / "0.parquet"))):
+        reason = "holds lengths of time: write each as a number, such as its seconds"
+        assert survey_rows(rows).schema.dropped == {"took": reason}
+
+
 @pytest.mark.parametrize(
     "values",
     [
