@@ -83,7 +83,9 @@ def _left_out(dropped: Mapping[str, str]) -> str:
 def _epochs(detector: FittedDetector) -> str:
     """How long it trained: to its last recalibration, which is before the last epoch where regions have settled."""
     trained, most = detector.module.recalibrations[-1].epoch + 1, detector.plan.max_epochs
-    return f"{trained} epochs" if trained == most else f"{trained} of {most} epochs, then its regions had settled"
+    if trained < most:
+        return f"{trained} of {most} epochs, then its regions had settled"
+    return "1 epoch" if trained == 1 else f"{trained} epochs"
 
 
 def _metrics(result: TrainResult) -> str:

@@ -196,6 +196,7 @@ def test_the_summary_tells_columns_left_out_for_one_reason_together(
     show(settings, train(settings, progress=False))
     told = " ".join(capsys.readouterr().out.split())
     assert "off_19 and 5 more (has one value in every row); moment (identifies rows: " in told
+    assert "detector ssad, 1 epoch regions" in told
 
 
 def test_the_summary_counts_the_epochs_that_were_trained(
