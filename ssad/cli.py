@@ -52,6 +52,11 @@ def _switch(name: str, text: str) -> bool:
     return text.lower() == "true"
 
 
+def _tell(*lines: str) -> None:
+    """Print what a command found in one piece: a reader that leaves after the first line is not found gone."""
+    typer.echo("\n".join(lines))
+
+
 def _importable(detectors: str) -> None:
     """Let a detector of the user's own be found in this folder, after what is installed: it may hold others' files."""
     if ":" in detectors:
@@ -136,10 +141,12 @@ def evaluate(
     from ssad.workflows.evaluate import evaluate as run
 
     result = run(EvaluateSettings(model, dataset, label, normal))
-    typer.echo(f"{result.model} on {without_secrets(dataset)}, run {result.run_id}\n")
-    typer.echo(result.regions.round(4).to_string(index=False) + "\n")
     figures = {name: value if isinstance(value, int) else f"{value:.4g}" for name, value in result.metrics.items()}
-    typer.echo("\n".join(f"{name:24} {figure}" for name, figure in figures.items()))
+    _tell(
+        f"{result.model} on {without_secrets(dataset)}, run {result.run_id}\n",
+        result.regions.round(4).to_string(index=False) + "\n",
+        *(f"{name:24} {figure}" for name, figure in figures.items()),
+    )
 
 
 @app.command()
@@ -165,11 +172,13 @@ def recalibrate(
     old, new = result.old, result.new
     registered = result.registered
     aliases = ", ".join(registered.aliases)
-    typer.echo(f"{registered.name} version {registered.version} ({aliases}): {result.parent} with new intervals")
-    typer.echo(f"normal up to {told(new.normal)} (was {told(old.normal)})")
-    typer.echo(f"abnormal from {told(new.abnormal)} (was {told(old.abnormal)})")
-    typer.echo(", ".join(f"{region} {share:.1%}" for region, share in result.shares.items()))
-    typer.echo(f"\n{next_step(registered, result.project)}")
+    _tell(
+        f"{registered.name} version {registered.version} ({aliases}): {result.parent} with new intervals",
+        f"normal up to {told(new.normal)} (was {told(old.normal)})",
+        f"abnormal from {told(new.abnormal)} (was {told(old.abnormal)})",
+        ", ".join(f"{region} {share:.1%}" for region, share in result.shares.items()),
+        f"\n{next_step(registered, result.project)}",
+    )
 
 
 @app.command()
@@ -190,12 +199,13 @@ def promote(
 
     switches = _switch("dry_run", dry_run), _switch("rollback", rollback)
     result = run(PromoteSettings(candidate, dataset, label, normal, min_gain, max_drift, max_abnormal, *switches))
-    for check in result.checks:
-        found = on_one_line(check.value)  # which may name columns
-        typer.echo(f"{'passed' if check.passed else 'FAILED'}  {check.name}: {found}, expected {check.limit}")
+    checks = [
+        f"{'passed' if check.passed else 'FAILED'}  {check.name}: {on_one_line(check.value)}, expected {check.limit}"
+        for check in result.checks  # whose values may name columns
+    ]
     was = f"was version {result.former}" if result.former else "there was none"
     told = "is" if result.moved else "would be" if all(check.passed for check in result.checks) else "would not be"
-    typer.echo(f"version {result.version} of {result.name} {told} champion ({was})")
+    _tell(*checks, f"version {result.version} of {result.name} {told} champion ({was})")
 
 
 @app.command()

@@ -26,11 +26,11 @@ def show(settings: TrainSettings, result: TrainResult) -> None:
     table.add_column(overflow="fold")
     for name, text in _lines(settings, result):
         table.add_row(name, on_one_line(text))
-    console = Console(highlight=False)
-    console.print()
-    console.print(table)
-    console.print()
-    console.print(next_step(result.registered, result.project), soft_wrap=True)
+    with Console(highlight=False) as console:  # in one piece: a reader may leave after the first line
+        console.print()
+        console.print(table)
+        console.print()
+        console.print(next_step(result.registered, result.project), soft_wrap=True)
 
 
 def next_step(registered: Registered, project: str | None = None) -> str:

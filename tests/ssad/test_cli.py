@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import io
 import logging
 import os
 import sqlite3
@@ -18,6 +20,7 @@ from mlflow import MlflowClient
 
 from ssad import cli
 from ssad.datamodules import features
+from ssad.workflows.evaluate import EvaluateResult
 from ssad.workflows.train import TrainSettings, prepare
 from tests.conftest import CommandLine, default_store, small_disk, small_table
 from tests.ssad.workflows.support import QUIET_LIBRARIES, environment, free_port, run_python, web_server
@@ -395,6 +398,25 @@ def test_standard_output_that_cannot_be_written_is_told_as_such() -> None:
         )
     assert told.returncode == 2
     assert told.stderr == "ssad: standard output cannot be written (No space left on device).\n"
+
+
+def test_a_reader_that_leaves_after_the_first_line_ends_no_command(
+    monkeypatch: pytest.MonkeyPatch, tracking: str
+) -> None:
+    class Reader(io.StringIO):
+        def write(self, text: str) -> int:
+            if self.getvalue():
+                raise BrokenPipeError(errno.EPIPE, "Broken pipe")
+            return super().write(text)
+
+    regions = pd.DataFrame({"region": ["normal"], "rows": [3]})
+    found = EvaluateResult("0", "models:/m/1", {"rows": 3}, regions)
+    monkeypatch.setattr("ssad.workflows.evaluate.evaluate", lambda settings: found)
+    monkeypatch.setattr(sys, "argv", ["ssad", "evaluate", "--dataset", "t.csv"])
+    monkeypatch.setattr(sys, "stdout", Reader())
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert ended.value.code == 0
 
 
 def test_a_user_whom_the_system_does_not_know_gets_an_answer(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
