@@ -278,10 +278,10 @@ def serve(
 def main() -> None:
     """Run the command line; the console script's entry."""
     _mend_surroundings()
-    if str(Path.cwd()) not in sys.path:  # as it is for `python -m ssad.cli`
-        os.environ.setdefault("PYTHONSAFEPATH", "1")  # processes that this one starts import nothing from here either
     warnings.simplefilter("ignore")  # libraries' deprecations are not the user's to mend
     try:
+        if _folder() not in sys.path:  # as it is for `python -m ssad.cli`
+            os.environ.setdefault("PYTHONSAFEPATH", "1")  # processes that this one starts import nothing from here
         _check_arguments(sys.argv[1:])
         app()
     except SsadError as error:
@@ -296,6 +296,18 @@ def main() -> None:
             raise
         typer.echo(f"ssad: standard output cannot be written ({error.strerror}).", err=True)
         sys.exit(USER_MISTAKE)
+
+
+def _folder() -> str:
+    """The folder that the command runs in.
+
+    Raises:
+        SettingsError: it was deleted.
+    """
+    try:
+        return str(Path.cwd())
+    except FileNotFoundError as error:
+        raise SettingsError("the folder that this runs in was deleted; go to one that is there.") from error
 
 
 def _check_arguments(arguments: list[str]) -> None:

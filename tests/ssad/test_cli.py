@@ -419,6 +419,17 @@ def test_a_reader_that_leaves_after_the_first_line_ends_no_command(
     assert ended.value.code == 0
 
 
+def test_a_folder_that_was_deleted_is_told_as_such(
+    refusal: Refusal, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    with monkeypatch.context() as inside:
+        inside.chdir(gone)
+        gone.rmdir()
+        assert "the folder that this runs in was deleted" in refusal("evaluate", "--dataset", "t.csv")
+
+
 def test_a_user_whom_the_system_does_not_know_gets_an_answer(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.delenv("HOME")
     unknown = """
