@@ -127,7 +127,7 @@ def tracked_run(entry_point: str, system_metrics: bool = True) -> Iterator[Run]:
         os.environ.setdefault(name, value)
     check_server(mlflow.get_tracking_uri())
     tags = git_state() | {MLFLOW_PROJECT_ENTRY_POINT: entry_point, PROCESS: process_name(os.getpid())}
-    signals = Postponed()  # in the middle of opening a run one would leave it RUNNING
+    signals = Postponed()  # while a run is opened, and others are looked for, one would leave it RUNNING
     try:
         make_database(mlflow.get_tracking_uri())
         signals.begin()
@@ -138,10 +138,10 @@ def tracked_run(entry_point: str, system_metrics: bool = True) -> Iterator[Run]:
             mlflow.start_run(nested=True, tags=tags, log_system_metrics=system_metrics) as run,
         ):
             try:
-                signals.end()
-                signals.check()
                 mlflow.set_tags(_source(run, entry_point))
                 end_cut_off(mlflow.MlflowClient(), run.info.experiment_id)
+                signals.end()
+                signals.check()
                 with ends(run.info.run_id):
                     yield run
                 too_late_to_stop()

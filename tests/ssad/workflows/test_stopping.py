@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
@@ -19,7 +20,9 @@ from mlflow.entities import LoggedModelStatus
 
 from ssad import AnomalyDetector
 from ssad.bundle.bundle import GRAPH
-from ssad.workflows.tracking import make_database
+from ssad.workflows import tracking as tracking_module
+from ssad.workflows.stopping import Stopped, stop_by_signals
+from ssad.workflows.tracking import make_database, tracked_run
 from tests.conftest import CommandLine, small_table
 from tests.ssad.workflows.support import (
     PROCESS_SECONDS,
@@ -262,6 +265,24 @@ def test_a_signal_leaves_no_run_running_no_model_pending_and_no_process(
     models = own_store.search_logged_models(["0"])
     assert {model.status for model in models if model.source_run_id == run.info.run_id} <= {LoggedModelStatus.FAILED}
     assert not list(temporary.iterdir())
+
+
+def test_a_signal_while_runs_that_were_cut_off_are_looked_for_leaves_no_run_running(
+    tracking: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def look(client: MlflowClient, experiment_id: str) -> None:
+        database = sqlite3.connect(tracking.removeprefix("sqlite:///"))
+        rows = database.execute("SELECT * FROM tags")
+        next(rows)  # which locks the database until the others are read
+        os.kill(os.getpid(), signal.SIGINT)
+        database.close()
+
+    monkeypatch.setattr(tracking_module, "end_cut_off", look)
+    stop_by_signals()
+    with pytest.raises(Stopped), tracked_run("evaluate"):
+        pass
+    (run,) = MlflowClient(tracking).search_runs(["0"])
+    assert run.info.status == "KILLED"
 
 
 def test_a_process_that_dies_ends_training_in_one_sentence(small: Path, tracking: str) -> None:
