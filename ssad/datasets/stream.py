@@ -18,6 +18,7 @@ from ssad.datasets.parquet import BATCH_ROWS, after, parquet_files
 from ssad.datasets.stamps import Stamp, stamps, unchanged
 from ssad.datasets.tables import (
     FORMATS,
+    PARQUET,
     SEPARATORS,
     STREAMED_COMPRESSION,
     check_separator,
@@ -27,7 +28,6 @@ from ssad.datasets.tables import (
 )
 from ssad.errors import DatasetError, listed, reason_of
 
-PARQUET = (".parquet", ".pq")
 BLOCK_BYTES = 1 << 24
 """Of text that are parsed at once: more than any row has."""
 

@@ -15,8 +15,8 @@ from pandas.api import types
 from ssad.bundle.bundle import file_digest
 from ssad.datasets.parquet import BATCH_ROWS, ParquetFiles, parquet_files
 from ssad.datasets.stamps import unchanged
-from ssad.datasets.stream import PARQUET, suffix
-from ssad.datasets.tables import check_shape, local_path, read_table
+from ssad.datasets.stream import suffix
+from ssad.datasets.tables import PARQUET, check_shape, local_path, read_table
 
 
 @dataclass(frozen=True)

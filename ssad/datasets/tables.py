@@ -7,7 +7,7 @@ import io
 import lzma
 import zipfile
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path, PurePosixPath
 from typing import IO
@@ -33,7 +33,10 @@ HTTP_SCHEMES = ("http://", "https://")
 FETCHED_SCHEMES = (*HTTP_SCHEMES, "runs:/", "models:/", "mlflow-artifacts:/")
 """How a URI begins that nothing but this project reads; other stores Spark reaches itself."""
 
-SEPARATORS = {".csv": ",", ".tsv": "\t"}
+SEPARATORS, PARQUET, ARRAYS = {".csv": ",", ".tsv": "\t"}, (".parquet", ".pq"), ".npz"
+"""Suffixes of tables, those of text with what separates its values."""
+
+FORMATS = "CSV or TSV in UTF-8 with a header, Parquet, a folder of Parquet files, or .npz with X and y"
 
 STREAMED_COMPRESSION = {".gz": "gzip", ".bz2": "bz2", ".zst": "zstd", ".lz4": "lz4"}
 """Suffixes of compressed text that Arrow opens, and its names for them."""
@@ -59,14 +62,28 @@ def read_table(location: str, words: Collection[str] = ()) -> pd.DataFrame:
 
 
 def _read(path: Path, words: Collection[str]) -> pd.DataFrame:
-    reader = _reader(path)
+    kind = _kind(path)
     try:
-        table = reader(path, words)
+        if kind in PARQUET:
+            table = parquet_files(path, words).frame()
+        else:
+            table = _read_text(path, SEPARATORS[kind], words) if kind in SEPARATORS else _read_npz(path)
     except DatasetError:
         raise
     except Exception as error:  # each reader has exceptions of its own; all mean a damaged or foreign file
         raise DatasetError(f"{path} cannot be read ({reason_of(error)}); expected {FORMATS}.") from error
-    return _checked(table, path)
+    check_shape(path, len(table), list(table.columns))
+    return table
+
+
+def _kind(path: Path) -> str:
+    """The last suffix of a file that is one of a table's; a folder is of Parquet."""
+    if path.is_dir():
+        return PARQUET[0]
+    for suffix in reversed(path.suffixes):
+        if suffix.lower() in (*SEPARATORS, *PARQUET, ARRAYS):
+            return suffix.lower()
+    raise DatasetError(f"{path} is of no known format; expected {FORMATS}.")
 
 
 @contextmanager
@@ -228,11 +245,7 @@ def check_separator(path: Path, names: Sequence[str]) -> None:
         )
 
 
-def _read_parquet(path: Path, words: Collection[str]) -> pd.DataFrame:
-    return parquet_files(path, words).frame()
-
-
-def _read_npz(path: Path, _: Collection[str]) -> pd.DataFrame:
+def _read_npz(path: Path) -> pd.DataFrame:
     with np.load(path, allow_pickle=False) as arrays:
         matrix = arrays.get("X")  # each access reads it
         if matrix is None or matrix.ndim != 2:
@@ -241,32 +254,6 @@ def _read_npz(path: Path, _: Collection[str]) -> pd.DataFrame:
         if "y" in arrays:
             table[LABEL] = np.asarray(arrays["y"]).ravel()
     return table
-
-
-FORMATS = "CSV or TSV in UTF-8 with a header, Parquet, a folder of Parquet files, or .npz with X and y"
-Reader = Callable[[Path, Collection[str]], pd.DataFrame]
-_READERS: dict[str, Reader] = {
-    ".csv": lambda path, words: _read_text(path, SEPARATORS[".csv"], words),
-    ".tsv": lambda path, words: _read_text(path, SEPARATORS[".tsv"], words),
-    ".parquet": _read_parquet,
-    ".pq": _read_parquet,
-    ".npz": _read_npz,
-}
-
-
-def _reader(path: Path) -> Reader:
-    if path.is_dir():
-        return _read_parquet
-    for suffix in reversed(path.suffixes):
-        if suffix.lower() in _READERS:
-            return _READERS[suffix.lower()]
-    raise DatasetError(f"{path} is of no known format; expected {FORMATS}.")
-
-
-def _checked(table: pd.DataFrame, path: Path) -> pd.DataFrame:
-    table.columns = table.columns.map(str)
-    check_shape(path, len(table), list(table.columns))
-    return table.reset_index(drop=True)
 
 
 def no_rows(table: str | Path) -> DatasetError:

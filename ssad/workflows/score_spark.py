@@ -24,8 +24,17 @@ from ssad.bundle import REGIONS, TableSchema
 from ssad.bundle.explain import CONTRIBUTOR_SHARES, CONTRIBUTORS
 from ssad.bundle.schema import MISSING_WORDS
 from ssad.datasets.parquet import parquet_files
-from ssad.datasets.stream import PARQUET, open_stream, suffix
-from ssad.datasets.tables import FETCHED_SCHEMES, SEPARATORS, check_shape, fetched, local_path, no_rows, read_table
+from ssad.datasets.stream import open_stream, suffix
+from ssad.datasets.tables import (
+    FETCHED_SCHEMES,
+    PARQUET,
+    SEPARATORS,
+    check_shape,
+    fetched,
+    local_path,
+    no_rows,
+    read_table,
+)
 from ssad.errors import DatasetError, SettingsError, SsadError, disk_is_full, listed
 from ssad.workflows.output_folder import check_free, partial_folder, region_counts
 from ssad.workflows.registry import FetchedModel, copy_of_ssad, mlflow_model
