@@ -15,7 +15,7 @@ from serving.draining import drain_on_sigterm
 from serving.follower import Follower
 from serving.gate import DOCUMENT, Gate
 from serving.openapi import Document
-from serving.problems import FAILED, RefusalError, problem_body, problem_type, refusal_of
+from serving.problems import FAILED, RefusalError, refusal_of
 from serving.routers import admin, inference_protocol, page, probes, state
 from serving.routers.scoring import scoring_endpoints
 from serving.settings import Settings
@@ -88,24 +88,20 @@ async def _following(app: FastAPI) -> AsyncIterator[None]:
 
 async def _refused(request: Request, error: Exception) -> Response:
     assert isinstance(error, RefusalError | RowsError)
-    refusal, path = refusal_of(error), request.url.path
+    refusal = refusal_of(error)
     request.app.state.service.metrics.rejected.labels(refusal.reason).inc()
-    return Response(refusal.body(path), refusal.status, refusal.headers, media_type=problem_type(path))
+    return refusal.response(request.url.path)
 
 
 async def _refused_by_framework(request: Request, error: Exception) -> Response:
-    if not isinstance(error, HTTPException):
-        return _problem(request, 422, "the parameters do not fit; see /docs.")
-    detail = {404: "there is no such path; see /docs.", 405: "this path has other methods; see /docs."}
-    said = detail.get(error.status_code, "the request cannot be answered; see /docs.")
-    return _problem(request, error.status_code, said, dict(error.headers or {}))
+    refusal = RefusalError(422, "the parameters do not fit; see /docs.")
+    if isinstance(error, HTTPException):
+        detail = {404: "there is no such path; see /docs.", 405: "this path has other methods; see /docs."}
+        said = detail.get(error.status_code, "the request cannot be answered; see /docs.")
+        refusal = RefusalError(error.status_code, said, headers=dict(error.headers or {}))
+    return refusal.response(request.url.path)
 
 
 async def _failed(request: Request, _: Exception) -> Response:
     """What is answered; the framework raises the error again, and the gate logs it."""
-    return _problem(request, 500, FAILED)
-
-
-def _problem(request: Request, status: int, detail: str, headers: dict[str, str] | None = None) -> Response:
-    path = request.url.path
-    return Response(problem_body(status, detail, path), status, headers, media_type=problem_type(path))
+    return FAILED.response(request.url.path)

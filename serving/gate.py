@@ -15,7 +15,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from serving.keys import given_key, hash_of
 from serving.limits import RateLimit
 from serving.logs import AccessLog
-from serving.problems import FAILED, RefusalError, busy, problem_type, refusal_of
+from serving.problems import FAILED, RefusalError, busy, refusal_of
 from serving.routers import page
 from serving.scoring import Headers, ScoringEndpoint
 from serving.state import Service
@@ -85,10 +85,8 @@ class Exchange:
 
     async def refuse(self, path: str, refusal: RefusalError) -> None:
         """Answer with a problem."""
-        body = refusal.body(path)
-        named = {"content-type": problem_type(path), "content-length": str(len(body))} | refusal.headers
-        headers = [(name.lower().encode(), value.encode()) for name, value in named.items()]
-        await self.answer(refusal.status, headers, body)
+        answer = refusal.response(path)
+        await self.answer(answer.status_code, answer.raw_headers, bytes(answer.body))
 
 
 class Gate:
@@ -102,7 +100,8 @@ class Gate:
         self._running = self._unlimited = 0
         self._prefix, self._numbers = uuid.uuid4().hex[:12].encode(), itertools.count(1)
         self._log = AccessLog(service.settings.log_level)
-        self._rate = RateLimit(service.settings.rate_limit)
+        limit = service.settings.rate_limit
+        self._rate = RateLimit(limit) if limit else None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Let a request through, or refuse it; count and log it either way."""
@@ -134,7 +133,7 @@ class Gate:
             where = traceback.extract_tb(error.__traceback__)[-1]
             place = f"{where.filename}:{where.lineno}"
             logger.error("request %s failed: %s at %s", request_id.decode(), type(error).__name__, place)
-            await exchange.refuse(path, RefusalError(500, FAILED, "failure"))
+            await exchange.refuse(path, FAILED)
         except asyncio.CancelledError:  # the server's time to end is over
             if not exchange.status:
                 refusal = busy("the service ends before this is answered; ask again.", "shutdown")
@@ -165,7 +164,7 @@ class Gate:
             return
         if self._running - self._unlimited > self.service.settings.max_concurrency:
             raise busy("too many requests at once; try again soon.", "concurrency")
-        if self._rate.on:
+        if self._rate is not None:
             self._rate.check(hash_of(key) if key else (scope.get("client") or ("",))[0])
 
     def _count(self, method: str, path: str, status: int, seconds: float, request_id: bytes) -> None:

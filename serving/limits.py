@@ -9,17 +9,15 @@ from serving.problems import RefusalError
 
 
 class RateLimit:
-    """A limit such as `100/second` for each client; an empty one lets everything through."""
+    """A limit such as `100/second` for each client."""
 
     def __init__(self, limit: str) -> None:
-        self.on = bool(limit)
-        if self.on:
-            from limits import parse
-            from limits.storage import MemoryStorage
-            from limits.strategies import SlidingWindowCounterRateLimiter
+        from limits import parse
+        from limits.storage import MemoryStorage
+        from limits.strategies import SlidingWindowCounterRateLimiter
 
-            self._limit = parse(limit)
-            self._limiter = SlidingWindowCounterRateLimiter(MemoryStorage())
+        self._limit = parse(limit)
+        self._limiter = SlidingWindowCounterRateLimiter(MemoryStorage())
 
     def check(self, client: str) -> None:
         """Count a request of a client.
