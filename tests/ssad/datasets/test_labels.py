@@ -30,6 +30,7 @@ def anomalous(labels: Any, normal: str = "auto") -> list[bool]:
         ["normal", "attack", "other"],
         ["normal.", "neptune.", "smurf."],
         [" Normal ", "BENIGN!", "x"],
+        ["BENIGN", "dos", "x"],
         ["benign", "malignant", "malignant"],
         ["Inlier", "outlier", "outlier"],
         ["false", "true", "true"],

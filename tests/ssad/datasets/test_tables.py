@@ -17,10 +17,6 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
-from ssad.datasets import catalogue
-from ssad.datasets.labels import check_two_classes, split_labels
-from ssad.datasets.schema import MAX_CATEGORIES, survey_rows
-from ssad.datasets.table_rows import table_rows
 from ssad.datasets.tables import read_table
 from ssad.errors import DatasetError
 from tests.ssad.workflows.support import QUIET_LIBRARIES, file_server, web_server
@@ -213,125 +209,6 @@ def test_columns_of_one_name_are_refused(tmp_path: Path) -> None:
 def test_a_file_that_is_not_there_is_named_with_the_catalogue() -> None:
     with pytest.raises(DatasetError, match=r"nowhere\.csv.*breast-cancer"):
         read_table("nowhere.csv")
-
-
-@pytest.mark.parametrize(("name", "anomalies"), [("breast-cancer", 39), ("digits", 20)])
-def test_the_offline_sets_have_a_tenth_of_anomalies(name: str, anomalies: int) -> None:
-    _, anomalous = split_labels(read_table(name))
-    assert anomalous is not None
-    assert anomalous.sum() == anomalies
-    assert anomalous.mean() == pytest.approx(0.1, abs=0.01)
-
-
-@pytest.mark.parametrize("name", ["nsl-kdd", "unsw-nb15"])
-def test_a_set_placed_by_hand_says_where_to_put_it(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("SSAD_DATA", str(tmp_path))
-    with pytest.raises(DatasetError, match=str(tmp_path)):
-        read_table(name)
-
-
-def test_a_set_placed_by_hand_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("SSAD_DATA", str(tmp_path))
-    row = ["0", "tcp", "http", "SF", *["1"] * 37]
-    lines = [",".join([*row, "normal", "20"]), ",".join([*row, "neptune", "21"])]
-    (tmp_path / "KDDTrain+.txt").write_text("\n".join(lines))
-    table, anomalous = split_labels(catalogue.load("nsl-kdd"))
-    assert table.shape == (2, 41)
-    assert anomalous is not None
-    assert anomalous.tolist() == [False, True]
-
-
-@pytest.mark.parametrize(
-    ("labels", "normal", "expected"),
-    [
-        ([0, 1, 0], "auto", [False, True, False]),
-        ([0.0, 1.0, 0.0], "auto", [False, True, False]),
-        ([False, True, False], "auto", [False, True, False]),
-        (["Normal.", "smurf.", "BENIGN"], "auto", [False, True, False]),
-        (["ok", "bad", "fine"], "ok, fine", [False, True, False]),
-        ([1, -1, 1], "1", [False, True, False]),
-    ],
-)
-def test_labels_say_which_rows_are_anomalies(labels: list[object], normal: str, expected: list[bool]) -> None:
-    features, anomalous = split_labels(pd.DataFrame({"a": [1, 2, 3], "label": labels}), normal=normal)
-    assert list(features) == ["a"]
-    assert anomalous is not None
-    assert anomalous.tolist() == expected
-
-
-def test_a_table_without_the_default_label_is_unlabelled() -> None:
-    assert split_labels(TABLE)[1] is None
-
-
-@pytest.mark.parametrize(
-    ("table", "label", "message"),
-    [
-        (TABLE, "attack", "no label column 'attack'"),
-        (pd.DataFrame({"a": [1, 2], "label": [0, None]}), "label", "1 rows have no value"),
-        (pd.DataFrame({"a": [1, 2], "label": ["x", "y"]}), "label", "means normal"),
-    ],
-)
-def test_labels_that_cannot_be_used_are_refused(table: pd.DataFrame, label: str, message: str) -> None:
-    with pytest.raises(DatasetError, match=message):
-        split_labels(table, label)
-
-
-@pytest.mark.parametrize(("value", "word"), [(True, "anomalous"), (False, "normal")])
-def test_labels_of_one_class_are_refused(value: bool, word: str) -> None:
-    with pytest.raises(DatasetError, match=f"all 3 rows are {word}"):
-        check_two_classes(np.full(3, value), "label")
-
-
-ROWS = 120
-COLUMNS: dict[str, tuple[object, str | None]] = {
-    "float": (np.linspace(0, 1, ROWS), "numeric"),
-    "repeated integer": (np.arange(ROWS) % 7, "numeric"),
-    "distinct integer": (np.random.default_rng(0).permutation(10**6)[:ROWS], "numeric"),
-    "counter": (np.arange(ROWS) + 5, None),
-    "user_id": (np.random.default_rng(0).permutation(10**6)[:ROWS], None),
-    "boolean": (np.arange(ROWS) % 2 == 0, "boolean"),
-    "boolean with gaps": ([True, False, None] * (ROWS // 3), "boolean"),
-    "numbers as text": ([str(i % 9) for i in range(ROWS)], "numeric"),
-    "text": (["a", "b", "c"] * (ROWS // 3), "categorical"),
-    "free text": ([f"message {i}" for i in range(ROWS)], None),
-    "constant": (np.ones(ROWS), None),
-    "constant with gaps": ([1.0, None] * (ROWS // 2), "numeric"),
-    "empty": ([None] * ROWS, None),
-    "infinite": (np.full(ROWS, np.inf), None),
-    "moments": (pd.date_range("2024-01-01", periods=ROWS, freq="h"), "date"),
-    "moments with a zone": (pd.date_range("2024-01-01", periods=ROWS, freq="h", tz="Europe/Paris"), "date"),
-    "dates as text": ([f"2024-01-{1 + i % 28:02}" for i in range(ROWS)], "date"),
-    "lists": ([[1]] * ROWS, None),
-    "complex": (np.arange(ROWS) * 1j, None),
-    "category": (pd.Categorical(["a", "b"] * (ROWS // 2)), "categorical"),
-    "nullable": (pd.array([1, None, 3] * (ROWS // 3), dtype="Int64"), "numeric"),
-}
-
-
-@pytest.mark.parametrize("name", COLUMNS)
-def test_each_column_is_what_it_looks_like_or_left_out(name: str) -> None:
-    values, kind = COLUMNS[name]
-    schema = survey_rows(table_rows(pd.DataFrame({name: pd.Series(values), "other": np.linspace(0, 1, ROWS)}))).schema
-    kinds = {column.name: column.kind for column in schema.columns}
-    assert kinds.get(name) == kind
-    assert (name in schema.dropped) == (kind is None)
-
-
-def test_the_most_frequent_categories_are_kept_and_ties_are_in_order() -> None:
-    words = [f"w{i:03}" for i in range(MAX_CATEGORIES + 20)] * 3 + ["w110"] * 5
-    (column,) = survey_rows(table_rows(pd.DataFrame({"word": words}))).schema.columns
-    assert column.categories[:3] == ("w110", "w000", "w001")
-    assert len(column.categories) == MAX_CATEGORIES
-
-
-def test_a_table_with_nothing_to_learn_from_says_why() -> None:
-    with pytest.raises(DatasetError, match=r"no numeric or categorical column.*same has one value"):
-        survey_rows(table_rows(pd.DataFrame({"same": [1] * 20})))
-
-
-def test_ranges_are_those_of_the_finite_values() -> None:
-    (column,) = survey_rows(table_rows(pd.DataFrame({"x": [1.0, 5.0, np.inf, None]}))).schema.columns
-    assert (column.minimum, column.maximum) == (1.0, 5.0)
 
 
 def test_a_word_longer_than_a_reader_of_rows_takes_is_read(tmp_path: Path) -> None:
