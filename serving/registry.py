@@ -39,8 +39,8 @@ CHILD_ENVIRONMENT = {
 INSTALLED_CHILD = """
 import sys
 sys.path = [folder for folder in sys.path if folder]
-from serving.registry import _serve_questions
-_serve_questions()
+from serving.registry import serve_questions
+serve_questions()
 """
 """What the child of an installed copy runs: nothing from the current folder; Python 3.10 has no `PYTHONSAFEPATH`."""
 
@@ -66,7 +66,7 @@ class Registry:
             TrackingError: the registry does not answer, or has no such version.
         """
         if self._over_http:
-            return _resolve_over_http(self._settings, uri)
+            return resolve_over_http(self._settings, uri)
         # The first question waits for MLflow to be imported.
         found = self._child.ask({"do": "resolve", "uri": str(uri)}, self._settings.fetch_timeout_seconds)
         return Version(**found)
@@ -107,7 +107,8 @@ class Registry:
         self._child.stop()
 
 
-def _resolve_over_http(settings: Settings, uri: ModelUri) -> Version:
+def resolve_over_http(settings: Settings, uri: ModelUri) -> Version:
+    """What `Registry.resolve` does where the registry is a server."""
     import requests
 
     asked = {part: word for part, word in vars(uri).items() if word}
@@ -167,7 +168,7 @@ class Child:
         """
         with self._asking:
             process = self._running()
-            line = _answer_of(process, question, seconds)
+            line = _line_of(process, question, seconds)
         if not line:
             self.stop()
             if line is None:
@@ -207,7 +208,7 @@ class Child:
         return process
 
 
-def _answer_of(process: subprocess.Popen[bytes], question: dict[str, Any], seconds: float) -> bytes | None:
+def _line_of(process: subprocess.Popen[bytes], question: dict[str, Any], seconds: float) -> bytes | None:
     """The line that it answers; empty where it ends, None where none comes in time."""
     assert process.stdin is not None
     assert process.stdout is not None
@@ -234,7 +235,7 @@ def _read_line(stream: IO[bytes], seconds: float) -> bytes | None:
     return line
 
 
-def _answer(question: dict[str, Any]) -> Any:
+def answer_of(question: dict[str, Any]) -> Any:
     """What the child does with a question."""
     if question["do"] == "check":
         load_checked(Path(question["uri"]))
@@ -291,14 +292,15 @@ def _run_of(client: Any, model_id: str) -> str | None:
     return found
 
 
-def _serve_questions() -> None:
+def serve_questions() -> None:
+    """Answer a question a line, until there are none: what the child does."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to both; the parent ends this process
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what libraries print is no answer
     for line in sys.stdin:
         question = json.loads(line)
         try:
-            answer = {"found": _answer(question)}
+            answer = {"found": answer_of(question)}
         except BundleError as error:
             answer = {"refused": str(error)}
         except Exception as error:  # whatever MLflow raises; the parent makes one sentence of it
@@ -310,4 +312,4 @@ def _serve_questions() -> None:
 
 
 if __name__ == "__main__":
-    _serve_questions()
+    serve_questions()

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import hashlib
 import hmac
 import re
 import time
-from collections import OrderedDict
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections import deque
 
 from fastapi import APIRouter, Request, Response
 
@@ -54,11 +53,14 @@ async def hook(request: Request) -> Response:
         raise RefusalError(401, "the delivery is not signed, or this service has no webhook secret.", "webhook")
     if not stamp.isdecimal() or len(stamp) > STAMP_DIGITS or abs(time.time() - int(stamp)) > MAX_AGE_SECONDS:
         raise RefusalError(401, f"the delivery was not signed within the last {MAX_AGE_SECONDS} s.", "webhook")
-    with deliveries.reading():
+    if deliveries.reading.locked():
+        raise busy("too many deliveries at once; try again soon.", "concurrency")
+    async with deliveries.reading:
         body = await read_body(request.receive, dict(request.scope["headers"]), service.deadline, MAX_DELIVERY_BYTES)
     if not hmac.compare_digest(signature.encode(), sign(secret, delivery, stamp, body).encode()):
         raise RefusalError(401, "the delivery is not signed with this service's webhook secret.", "webhook")
-    if deliveries.first(delivery):
+    if delivery not in deliveries.last:
+        deliveries.last.append(delivery)
         request.app.state.follower.wake()
     return Response(status_code=202)
 
@@ -70,32 +72,13 @@ def sign(secret: str, delivery: str, stamp: str, body: bytes) -> str:
 
 
 class Deliveries:
-    """Ids of the last deliveries."""
+    """What is remembered of deliveries.
+
+    Attributes:
+        last: ids of the last ones that were signed.
+        reading: those that are being read.
+    """
 
     def __init__(self) -> None:
-        self._seen: OrderedDict[str, None] = OrderedDict()
-        self._read = 0
-
-    @contextmanager
-    def reading(self) -> Iterator[None]:
-        """Read one more meanwhile.
-
-        Raises:
-            RefusalError: `MOST_READ` are being read.
-        """
-        if self._read >= MOST_READ:
-            raise busy("too many deliveries at once; try again soon.", "concurrency")
-        self._read += 1
-        try:
-            yield
-        finally:
-            self._read -= 1
-
-    def first(self, delivery: str) -> bool:
-        """Whether this one has not come before."""
-        if delivery in self._seen:
-            return False
-        self._seen[delivery] = None
-        if len(self._seen) > REMEMBERED:
-            self._seen.popitem(last=False)
-        return True
+        self.last: deque[str] = deque(maxlen=REMEMBERED)
+        self.reading = asyncio.Semaphore(MOST_READ)

@@ -9,7 +9,6 @@ from typing import Any
 from fastapi import APIRouter, Request, Response
 from starlette.concurrency import run_in_threadpool
 
-from serving.served import Served
 from serving.state import Service
 
 router = APIRouter(tags=["state"])
@@ -19,11 +18,7 @@ router = APIRouter(tags=["state"])
 async def model(request: Request) -> dict[str, Any]:
     """What is served: version, intervals, columns, its run, its training, and its recalibration if it had one."""
     service: Service = request.app.state.service
-    return describe(service.current()) | service.following
-
-
-def describe(served: Served) -> dict[str, Any]:
-    """A served bundle as plain JSON."""
+    served = service.current()
     source, bundle = served.source, served.bundle
     return {
         "name": source.name,
@@ -41,6 +36,7 @@ def describe(served: Served) -> dict[str, Any]:
         "thresholds": bundle.curve.to_json()["thresholds"],
         "region_shares": bundle.histogram["region_shares"],
         "columns": bundle.schema.to_json()["columns"],
+        **service.following,
     }
 
 

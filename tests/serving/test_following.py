@@ -26,7 +26,7 @@ import pytest
 from mlflow.exceptions import MlflowException
 
 from serving.follower import Follower
-from serving.registry import Child, _answer, _resolve_over_http
+from serving.registry import Child, answer_of, resolve_over_http
 from serving.settings import MULTIPROCESS, read_settings
 from serving.source import Version
 from serving.state import Service
@@ -414,7 +414,7 @@ def test_what_is_kept_of_any_other_registry_is_the_same_from_every_folder(uri: s
 @pytest.fixture
 def in_process(registry: Registry, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """The registry is this process's default, and here is answered what a child would: its MLflow is loaded already."""
-    monkeypatch.setattr(Child, "ask", lambda _, question, seconds: json.loads(json.dumps(_answer(question))))
+    monkeypatch.setattr(Child, "ask", lambda _, question, seconds: json.loads(json.dumps(answer_of(question))))
     with default_store(registry.uri):
         yield
 
@@ -466,8 +466,8 @@ def test_a_model_made_anew_is_served_though_its_version_has_the_number_of_the_ol
 def test_a_version_is_the_same_whether_a_server_or_mlflow_is_asked(registry: Registry) -> None:
     registry.promote("first")
     first, second = (ModelUri(MODEL, version=registry.versions[name]) for name in ("first", "second"))
-    told = [_resolve_over_http(read_settings(), uri) for uri in (first, second, ModelUri(MODEL, alias=ALIAS))]
-    assert told == [Version(**_answer({"do": "resolve", "uri": str(uri)})) for uri in (first, second, first)]
+    told = [resolve_over_http(read_settings(), uri) for uri in (first, second, ModelUri(MODEL, alias=ALIAS))]
+    assert told == [Version(**answer_of({"do": "resolve", "uri": str(uri)})) for uri in (first, second, first)]
     assert told[0].identity != told[1].identity
 
 
@@ -494,7 +494,7 @@ def test_a_refusal_in_plain_words_is_told_by_its_status_and_what_to_do(
     with web_server(Refusing) as address:
         monkeypatch.setenv("MLFLOW_REGISTRY_URI", address)
         with pytest.raises(TrackingError, match=sentence):
-            _resolve_over_http(read_settings(), ModelUri(MODEL, alias=ALIAS))
+            resolve_over_http(read_settings(), ModelUri(MODEL, alias=ALIAS))
 
 
 @pytest.mark.usefixtures("in_process")

@@ -20,7 +20,7 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
-from serving.registry import _answer as answer_of_the_child
+from serving.registry import answer_of as answer_of_the_child
 from ssad import cli
 from ssad.bundle import Bundle, Thresholds
 from ssad.bundle.bundle import file_digest
