@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader
 from ssad.aside import written_aside
 from ssad.bundle.bundle import file_digest
 from ssad.datamodules.preprocessing import create_preprocessing_pipeline, mean_imputer, min_max_scaler
-from ssad.datamodules.splits import Positions, Split, controlled_split
+from ssad.datamodules.splits import Positions, controlled_split
 from ssad.datasets.rows import DataFrameWithLabels, RowBatches, RowLoader
 from ssad.datasets.tables import check_fields
 from ssad.errors import DatasetError, listed
@@ -135,7 +135,7 @@ class GeneralTabularDataModule(L.LightningDataModule):
         """
         if self.train is not None:
             return
-        kept = self.preprocessed_files.values()
+        kept = self.preprocessed_files
         if kept and all(path.exists() for path in kept):
             parts = [pd.read_csv(path) for path in kept]
         else:
@@ -182,7 +182,7 @@ class GeneralTabularDataModule(L.LightningDataModule):
 
     def save_preprocessed_data(self, train: pd.DataFrame, val: pd.DataFrame, test: pd.DataFrame) -> None:
         """Keep the preprocessed parts as CSV files, if their options have a name."""
-        kept = self.preprocessed_files.values()
+        kept = self.preprocessed_files
         if not kept:
             return
         self.preprocessed_dir.mkdir(parents=True, exist_ok=True)
@@ -193,8 +193,8 @@ class GeneralTabularDataModule(L.LightningDataModule):
                 (folder / path.name).replace(path)
 
     @cached_property
-    def preprocessed_files(self) -> dict[str, Path]:
-        """Where each part is kept, by its name, for the file as first asked; empty where an option has no description.
+    def preprocessed_files(self) -> list[Path]:
+        """Where the three parts are kept, for the file as first asked; none where an option has no description.
 
         Raises:
             DatasetError: the file cannot be read.
@@ -205,17 +205,15 @@ class GeneralTabularDataModule(L.LightningDataModule):
         order = self.random_state if self.shuffling else None
         options = _described([rows, columns, steps, self.replace_inf, order])
         if options is None:
-            return {}
+            return []
         try:
             content = file_digest(self.dataset_path)
         except OSError as error:
             raise DatasetError(f"{self.dataset_path} cannot be read ({error}); give a CSV file.") from error
         split = f"n={self.n_rows}_train={self.pa_train}-{self.p_train}_val={self.pa_val}-{self.p_val}"
         rest = hashlib.sha256((content + options).encode()).hexdigest()[:16]
-        return {
-            part: self.preprocessed_dir / f"{self.dataset_path.stem}_{split}_test={self.pa_test}_{rest}_{suffix}.csv"
-            for part, suffix in (("train", "train"), ("validation", "val"), ("test", "test"))
-        }
+        name = f"{self.dataset_path.stem}_{split}_test={self.pa_test}_{rest}"
+        return [self.preprocessed_dir / f"{name}_{part}.csv" for part in ("train", "val", "test")]
 
     def _loader(self, rows: DataFrameWithLabels | None) -> DataLoader[Any]:
         if rows is None:
@@ -234,15 +232,8 @@ class GeneralTabularDataModule(L.LightningDataModule):
             raise DatasetError(f"{self.dataset_path} cannot be read ({error}); give a CSV file.") from error
         check_fields(self.dataset_path, first)
         self.encode_labels_inplace(data)
-        split = self._split(data[self.label_column].to_numpy() == 1)
-        if not self.large_dataset:
-            return [data.iloc[positions] for positions in split]
-        torn = self._torn_columns()
-        return [self._read_rows(positions, torn) for positions in split]
-
-    def _split(self, anomalous: Any) -> Split:
-        return controlled_split(
-            anomalous,
+        split = controlled_split(
+            data[self.label_column].to_numpy() == 1,
             self.p_train,
             self.p_val,
             self.pa_train,
@@ -252,6 +243,10 @@ class GeneralTabularDataModule(L.LightningDataModule):
             self.random_state,
             self.shuffling,
         )
+        if not self.large_dataset:
+            return [data.iloc[positions] for positions in split]
+        torn = self._torn_columns()
+        return [self._read_rows(positions, torn) for positions in split]
 
     def _read_rows(self, positions: Positions, torn: pd.DataFrame) -> pd.DataFrame:
         """Rows of the file at these positions, in their order, without holding the others but for `torn` columns."""
@@ -265,7 +260,8 @@ class GeneralTabularDataModule(L.LightningDataModule):
     def _torn_columns(self) -> pd.DataFrame:
         """Columns that hold words in one piece of the file and something else in another, read whole: "1" is 1."""
         kinds = pd.DataFrame([chunk.dtypes for chunk in pd.read_csv(self.dataset_path, chunksize=CSV_CHUNK_ROWS)])
-        torn = [name for name in kinds if kinds[name].nunique() > 1 and not all(map(_is_number, kinds[name]))]
+        numbers = kinds.map(lambda kind: is_numeric_dtype(kind) and not is_bool_dtype(kind)).all()
+        torn = kinds.columns[(kinds.nunique() > 1) & ~numbers]
         return pd.read_csv(self.dataset_path, usecols=torn, low_memory=False)
 
     def _preprocess(self, parts: list[pd.DataFrame]) -> list[pd.DataFrame]:
@@ -276,10 +272,6 @@ class GeneralTabularDataModule(L.LightningDataModule):
             self.pipeline.transform(part).assign(**{self.label_column: labels[self.label_column]})
             for part, labels in zip(features, parts, strict=True)
         ]
-
-
-def _is_number(kind: Any) -> bool:
-    return is_numeric_dtype(kind) and not is_bool_dtype(kind)
 
 
 def _described(option: Any) -> str | None:

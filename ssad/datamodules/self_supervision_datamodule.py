@@ -87,7 +87,7 @@ class SelfSupervisionDataModule(L.LightningDataModule):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take up the confidence of a checkpoint, and let the wrapped module take up its own."""
         self.train.confidence.copy_(state_dict["confidence"])
-        self.datamodule.load_state_dict(state_dict.get("wrapped", {}))  # which a checkpoint of before lacks
+        self.datamodule.load_state_dict(state_dict["wrapped"])
 
     def val_dataloader(self) -> Any:
         """The wrapped module's validation batches; none where it has none."""

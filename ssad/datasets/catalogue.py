@@ -11,6 +11,7 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pooch
@@ -90,16 +91,16 @@ def _digits() -> pd.DataFrame:
     from sklearn.datasets import load_digits
 
     bunch = load_digits(as_frame=True)
-    return _zeros_are_normal(bunch.data, bunch.target, DIGITS_ANOMALIES)
+    return _zeros_are_normal(bunch, DIGITS_ANOMALIES)
 
 
 MNIST_ANOMALIES = 767
 """A tenth beside the 6,903 zeros, likewise."""
 
 
-def _zeros_are_normal(images: pd.DataFrame, digits: pd.Series, anomalies: int) -> pd.DataFrame:
-    other = digits.astype(int) != 0
-    table: pd.DataFrame = images.assign(label=other.map({True: "other digit", False: "normal"}))
+def _zeros_are_normal(bunch: Any, anomalies: int) -> pd.DataFrame:
+    other = bunch.target.astype(int) != 0
+    table: pd.DataFrame = bunch.data.assign(label=other.map({True: "other digit", False: "normal"}))
     return table[~other | (other.cumsum() <= anomalies)].reset_index(drop=True)
 
 
@@ -165,7 +166,7 @@ def _mnist() -> pd.DataFrame:
     from sklearn.datasets import fetch_openml
 
     bunch = fetch_openml("mnist_784", version=1, data_home=cache_folder(), as_frame=True)
-    return _zeros_are_normal(bunch.data, bunch.target, MNIST_ANOMALIES)
+    return _zeros_are_normal(bunch, MNIST_ANOMALIES)
 
 
 def _read_kdd(path: Path) -> pd.DataFrame:

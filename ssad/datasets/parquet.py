@@ -94,11 +94,6 @@ class ParquetFiles:
         """Where the files are."""
         return [file.path for file in self.files]
 
-    @property
-    def partitions(self) -> tuple[str, ...]:
-        """For each file what the names of its folders say."""
-        return tuple(str(file.partition) for file in self.files)
-
     def read(self, columns: Sequence[str], skip: int = 0) -> Iterator[pa.RecordBatch]:
         """Batches of `BATCH_ROWS` rows at most, after skipping a number of rows.
 
@@ -131,7 +126,7 @@ class ParquetFiles:
     def frame(self) -> pd.DataFrame:
         """All of the table in memory; raises as `frames` does."""
         with unchanged(self.opened):
-            return self._pandas(pa.Table.from_batches(self.read(self.columns), self.schema))
+            return self._pandas(pa.Table.from_batches(self.read(self.schema.names), self.schema))
 
     def _pandas(self, rows: pa.RecordBatch | pa.Table) -> pd.DataFrame:
         try:
@@ -146,12 +141,6 @@ class ParquetFiles:
                 f"holds values that pandas does not have ({reason_of(error)}); write it as text, or leave it out."
             ) from error
         return frame
-
-    @property
-    def columns(self) -> list[str]:
-        """Names of the columns."""
-        names: list[str] = self.schema.names
-        return names
 
 
 def after(batches: Iterator[pa.RecordBatch], skip: int) -> Iterator[pa.RecordBatch]:

@@ -5,9 +5,7 @@ from __future__ import annotations
 import logging
 import re
 from collections import Counter, defaultdict
-from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -308,17 +306,14 @@ def _identifying(distinct: int, rows: int) -> str | None:
 
 def _kinds(values: pd.Series) -> tuple[Kind, ...]:
     """What some of a column's values can be read as; text may fit several, an empty column fits all."""
-    typed: list[tuple[Callable[[Any], bool], tuple[Kind, ...]]] = [
-        (types.is_bool_dtype, ("boolean",)),
-        (types.is_datetime64_any_dtype, ("date",)),
-        (types.is_complex_dtype, ()),
-        (lambda column: isinstance(column.dtype, pd.PeriodDtype), ()),
-        (types.is_timedelta64_dtype, ()),
-        (types.is_numeric_dtype, ("numeric",)),
-    ]
-    for is_type, kinds in typed:
-        if is_type(values):
-            return kinds
+    if types.is_bool_dtype(values):
+        return ("boolean",)
+    if types.is_datetime64_any_dtype(values):
+        return ("date",)
+    if types.is_complex_dtype(values) or types.is_timedelta64_dtype(values) or isinstance(values.dtype, pd.PeriodDtype):
+        return ()
+    if types.is_numeric_dtype(values):
+        return ("numeric",)
     known = _known(values)
     if not len(known):
         return KINDS

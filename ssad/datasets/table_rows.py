@@ -13,7 +13,7 @@ import pandas as pd
 from pandas.api import types
 
 from ssad.bundle.bundle import file_digest
-from ssad.datasets.parquet import BATCH_ROWS, ParquetFiles, parquet_files
+from ssad.datasets.parquet import BATCH_ROWS, parquet_files
 from ssad.datasets.stamps import unchanged
 from ssad.datasets.stream import suffix
 from ssad.datasets.tables import PARQUET, check_shape, local_path, read_table
@@ -131,14 +131,12 @@ def open_rows(location: str, words: Collection[str] = ()) -> TableRows:
         return table_rows(read_table(location, words))
     files = parquet_files(path, words)
     check_shape(path, files.rows, files.schema.names)
-    return _parquet_rows(files)
 
-
-def _parquet_rows(files: ParquetFiles) -> TableRows:
     @cache
     def source() -> str:
         with unchanged(files.opened):
-            found = [file_digest(path) for path in files.paths]
-        return hashlib.sha256(repr((found, files.partitions)).encode()).hexdigest()
+            found = [file_digest(file.path) for file in files.files]
+        folders = tuple(str(file.partition) for file in files.files)
+        return hashlib.sha256(repr((found, folders)).encode()).hexdigest()
 
-    return TableRows(tuple(files.columns), files.frames, files.rows, source=source)
+    return TableRows(tuple(files.schema.names), files.frames, files.rows, source=source)

@@ -109,7 +109,7 @@ def test_parts_kept_for_other_options_are_not_read(csv: Path, tmp_path: Path, op
 def test_options_without_a_description_keep_nothing(csv: Path) -> None:
     for power in (1, 2):
         made = module(csv, scaler=FunctionTransformer(lambda table, power=power: table**power))
-        assert made.preprocessed_files == {}
+        assert made.preprocessed_files == []
         assert rows(made)[:, 2].max() == 4**power
     assert not made.preprocessed_dir.exists()
 
@@ -140,7 +140,7 @@ def test_parts_are_kept_whole_or_not_at_all(csv: Path, monkeypatch: pytest.Monke
             module(csv)
     made = module(csv)
     assert len(rows(made)) == 64
-    assert sorted(made.preprocessed_dir.iterdir()) == sorted(made.preprocessed_files.values())
+    assert sorted(made.preprocessed_dir.iterdir()) == sorted(made.preprocessed_files)
 
 
 def test_what_reads_the_kept_parts_leaves_the_pipeline_unfitted(csv: Path) -> None:
