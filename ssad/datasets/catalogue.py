@@ -99,7 +99,7 @@ MNIST_ANOMALIES = 767
 
 
 def _zeros_are_normal(bunch: Any, anomalies: int) -> pd.DataFrame:
-    other = bunch.target.astype(int) != 0
+    other: pd.Series = bunch.target.astype(int) != 0
     table: pd.DataFrame = bunch.data.assign(label=other.map({True: "other digit", False: "normal"}))
     return table[~other | (other.cumsum() <= anomalies)].reset_index(drop=True)
 
