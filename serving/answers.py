@@ -1,20 +1,17 @@
-"""Scores to what the client accepts: JSON, CSV, Arrow or Parquet."""
+"""Scores to JSON, and which of all formats the client accepts."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import orjson
 
 from serving.problems import RefusalError
 from serving.served import Served
-from ssad.bundle import REGIONS, Scores
-
-if TYPE_CHECKING:
-    import pyarrow as pa
+from ssad.bundle import Scores
 
 JSON, CSV = "application/json", "text/csv"
 ARROW, PARQUET = "application/vnd.apache.arrow.stream", "application/vnd.apache.parquet"
@@ -72,44 +69,6 @@ def _part(scores: Scores, reasons: Reasons | None, rows: slice) -> bytes:
     for record, reason in zip(records, (reasons or [])[rows], strict=False):
         record.update(reason)
     return orjson.dumps(records)[1:-1]
-
-
-def _table(answered: Answered) -> pa.Table:
-    import pyarrow as pa
-
-    scores = answered.scores
-    region = pa.DictionaryArray.from_arrays(pa.array(scores.codes), pa.array(REGIONS)).cast(pa.string())
-    return pa.table({"score": scores.score, "confidence": scores.confidence, "region": region})
-
-
-def _write_csv(answered: Answered) -> bytes:
-    import pyarrow as pa
-    from pyarrow import csv
-
-    sink = pa.BufferOutputStream()
-    csv.write_csv(_table(answered), sink, csv.WriteOptions(quoting_style="none"))
-    return bytes(sink.getvalue())
-
-
-def _write_arrow(answered: Answered) -> bytes:
-    import pyarrow as pa
-
-    sink, table = pa.BufferOutputStream(), _table(answered)
-    with pa.ipc.new_stream(sink, table.schema) as writer:
-        writer.write_table(table)
-    return bytes(sink.getvalue())
-
-
-def _write_parquet(answered: Answered) -> bytes:
-    import pyarrow as pa
-    from pyarrow import parquet
-
-    sink = pa.BufferOutputStream()
-    parquet.write_table(_table(answered), sink)
-    return bytes(sink.getvalue())
-
-
-TABLE_WRITERS: dict[str, Writer] = {CSV: _write_csv, ARROW: _write_arrow, PARQUET: _write_parquet}
 
 
 def liked(accept: str, writers: Mapping[str, Writer]) -> str:

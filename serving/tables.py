@@ -1,25 +1,29 @@
-"""CSV, Parquet and Arrow bodies to graph inputs, part by part; pyarrow is loaded by the first that comes."""
+"""CSV, Parquet and Arrow: bodies to graph inputs, part by part, and scores to answers."""
 
 from __future__ import annotations
 
+import csv
 import io
 import re
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.csv as pacsv
+import pyarrow.parquet as pq
+from flatbuffers.table import Table
 
+from serving.answers import Answered
 from serving.bodies import check_names, check_rows
 from serving.problems import RefusalError
 from serving.settings import Settings
 from serving.words import longest_word, shortened
-from ssad.bundle import TableSchema
+from ssad.bundle import REGIONS, TableSchema
 from ssad.bundle.delimited import STRADDLING, UnclosedQuoteError, WithLastRow, other_separator, without_last_row
 from ssad.bundle.schema import MAX_REPORTED_PROBLEMS, MISSING_WORDS, GraphInputs, Kind
 from ssad.errors import CellProblem, RowsError, rows_from
-
-if TYPE_CHECKING:
-    import pyarrow as pa
 
 PART_ROWS = 16_384
 """Rows that are in memory as columns at once, whatever the body holds."""
@@ -47,20 +51,17 @@ def csv_rows(body: bytes, schema: TableSchema, settings: Settings) -> Iterator[G
         RowsError: it is not one, or its rows do not fit the schema.
         RefusalError: there are too many.
     """
-    import pyarrow as pa
-    from pyarrow import csv
-
     names = _csv_header(body)
     if other := other_separator(names):
         raise RowsError(f"the body seems to be separated by {other!r}; separate values by commas, or send JSON.")
     check_names(names, schema)
-    convert = csv.ConvertOptions(
+    convert = pacsv.ConvertOptions(
         column_types=dict.fromkeys(names, pa.string()), null_values=MISSING_WORDS, strings_can_be_null=True
     )
     try:
         text = WithLastRow(pa.BufferReader(body), len(names))
-        blocks = csv.ReadOptions(block_size=CSV_BLOCK_BYTES, use_threads=False)
-        reader = csv.open_csv(text, blocks, csv.ParseOptions(newlines_in_values=True), convert)
+        blocks = pacsv.ReadOptions(block_size=CSV_BLOCK_BYTES, use_threads=False)
+        reader = pacsv.open_csv(text, blocks, pacsv.ParseOptions(newlines_in_values=True), convert)
         if reader.schema.names != names:  # lines before the header, or one within it
             raise RowsError("the body is no CSV table with a header in UTF-8, see its header.")
         yield from _parts(without_last_row(reader), schema, settings)
@@ -77,8 +78,6 @@ def csv_rows(body: bytes, schema: TableSchema, settings: Settings) -> Iterator[G
 
 
 def _csv_header(body: bytes) -> list[str]:
-    import csv
-
     try:
         # Bytes that are no text are told of where they are.
         text = io.BytesIO(body[:CSV_BLOCK_BYTES])
@@ -97,15 +96,12 @@ def parquet_rows(body: bytes, schema: TableSchema, settings: Settings) -> Iterat
         RowsError: it is not one, or its rows do not fit the schema.
         RefusalError: there are too many, or they would unpack to too much.
     """
-    import pyarrow as pa
-    from pyarrow import parquet
-
     try:
-        metadata = parquet.read_metadata(pa.BufferReader(body))
+        metadata = pq.read_metadata(pa.BufferReader(body))
         _check_parquet(metadata, settings)
         # Text stays as it is packed: a word of a megabyte in each row would else be copied for each.
         texts = [column.path for column in _columns(metadata) if column.physical_type == "BYTE_ARRAY"]
-        file = parquet.ParquetFile(pa.BufferReader(body), metadata=metadata, read_dictionary=texts, pre_buffer=False)
+        file = pq.ParquetFile(pa.BufferReader(body), metadata=metadata, read_dictionary=texts, pre_buffer=False)
         check_names(file.schema_arrow.names, schema)
         _check_types(file.schema_arrow, schema, texts)
         known = [name for name in file.schema_arrow.names if name in schema.graph_order]
@@ -134,8 +130,6 @@ def arrow_rows(body: bytes, schema: TableSchema, settings: Settings) -> Iterator
         RowsError: it is not one, or its rows do not fit the schema.
         RefusalError: there are too many.
     """
-    import pyarrow as pa
-
     try:
         _refuse_compressed(body)
         with _opened(body) as reader:
@@ -147,8 +141,6 @@ def arrow_rows(body: bytes, schema: TableSchema, settings: Settings) -> Iterator
 
 
 def _opened(body: bytes) -> Any:
-    import pyarrow as pa
-
     try:
         return pa.ipc.open_stream(pa.BufferReader(body))
     except TypeError as error:  # where pandas is loaded, its intervals do not know themselves in a dictionary
@@ -157,9 +149,6 @@ def _opened(body: bytes) -> Any:
 
 def _refuse_compressed(body: bytes) -> None:
     """Compressed Arrow buffers say nothing of their size before they are unpacked: they are not taken."""
-    import pyarrow as pa
-    from flatbuffers.table import Table
-
     for message in pa.ipc.MessageReader.open_stream(pa.BufferReader(body)):
         if message.type not in ("record batch", "dictionary"):
             continue
@@ -182,8 +171,6 @@ def _check_types(given: pa.Schema, schema: TableSchema, texts: Sequence[str] = (
         schema: the columns that are known.
         texts: those that must come as dictionaries.
     """
-    import pyarrow as pa
-
     known = frozenset(schema.graph_order)
     for column in given:
         if column.name not in known:
@@ -200,15 +187,11 @@ def _check_types(given: pa.Schema, schema: TableSchema, texts: Sequence[str] = (
 
 def _is_flat(kind: Any) -> bool:
     """Whether each row has its own value: a word of views or run ends is in memory once, and may be every row's."""
-    import pyarrow as pa
-
     types = pa.types
     return _is_text(kind) or types.is_primitive(kind) or types.is_decimal(kind) or types.is_null(kind)
 
 
 def _is_text(kind: Any) -> bool:
-    import pyarrow as pa
-
     types = pa.types
     of_any_length = types.is_string(kind) or types.is_large_string(kind) or types.is_binary(kind)
     return bool(of_any_length or types.is_large_binary(kind) or types.is_fixed_size_binary(kind))
@@ -243,9 +226,6 @@ def _values(array: Any, kind: str, name: str, longest: int) -> Any:
 
     What a dictionary holds is read once, however many rows have it.
     """
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
     if isinstance(array, pa.ExtensionArray):
         array = array.storage  # as in training
     places: Any = slice(None)
@@ -269,8 +249,6 @@ def _values(array: Any, kind: str, name: str, longest: int) -> Any:
 
 def _cast(array: Any, kind: str) -> Any:
     """Numbers, or moments of a date; None where there is anything else."""
-    import pyarrow as pa
-
     if pa.types.is_temporal(array.type) != (kind == "date"):
         return None
     try:
@@ -281,8 +259,6 @@ def _cast(array: Any, kind: str) -> Any:
 
 def _words(array: Any, name: str, longest: int) -> Any:
     """Categories; one longer than any that is known is cut: each row's is copied into the graph."""
-    import pyarrow.compute as pc
-
     words = _objects(array, name)
     if _is_text(array.type) and (pc.max(pc.binary_length(array)).as_py() or 0) > longest:
         words[:] = [shortened(word, longest) for word in words]
@@ -291,8 +267,6 @@ def _words(array: Any, name: str, longest: int) -> Any:
 
 def _objects(array: Any, name: str) -> Any:
     """The values as Python has them; not every moment or text that Arrow can hold is one."""
-    import pyarrow as pa
-
     try:
         return np.asarray(array.to_pylist(), dtype=object)
     except (OverflowError, ValueError, pa.ArrowException) as error:
@@ -309,3 +283,31 @@ def _refuse(wrong: Any, places: Any, name: str, expected: str) -> None:
     if rows:
         cells = [CellProblem(row, name, expected) for row in rows[:MAX_REPORTED_PROBLEMS]]
         raise RowsError.of_cells(cells, more=len(rows) > len(cells))
+
+
+def write_csv(answered: Answered) -> bytes:
+    """The answer as CSV."""
+    sink = pa.BufferOutputStream()
+    pacsv.write_csv(_table(answered), sink, pacsv.WriteOptions(quoting_style="none"))
+    return bytes(sink.getvalue())
+
+
+def write_arrow(answered: Answered) -> bytes:
+    """The answer as an Arrow stream."""
+    sink, table = pa.BufferOutputStream(), _table(answered)
+    with pa.ipc.new_stream(sink, table.schema) as writer:
+        writer.write_table(table)
+    return bytes(sink.getvalue())
+
+
+def write_parquet(answered: Answered) -> bytes:
+    """The answer as a Parquet file."""
+    sink = pa.BufferOutputStream()
+    pq.write_table(_table(answered), sink)
+    return bytes(sink.getvalue())
+
+
+def _table(answered: Answered) -> pa.Table:
+    scores = answered.scores
+    region = pa.DictionaryArray.from_arrays(pa.array(scores.codes), pa.array(REGIONS)).cast(pa.string())
+    return pa.table({"score": scores.score, "confidence": scores.confidence, "region": region})

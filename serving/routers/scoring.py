@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
+from importlib import import_module
+from typing import Any
 
 from starlette.types import Scope
 
-from serving import answers, bodies, tables
+from serving import answers, bodies
 from serving.scoring import ScoringEndpoint, Wishes, check_explainable, check_explained
 from serving.settings import Settings
 from serving.state import Service
@@ -18,31 +21,44 @@ PARQUET_TYPES = (answers.PARQUET, "application/parquet", "application/x-parquet"
 NDJSON_TYPES = ("application/x-ndjson", "application/ndjson", "application/jsonlines")
 
 
+def _of_tables(name: str) -> Callable[..., Any]:
+    """A function of `serving.tables`, which is imported by the first table that comes or is asked for: for pyarrow."""
+    return lambda *given: getattr(import_module("serving.tables"), name)(*given)
+
+
+TABLE_DECODERS: dict[str, bodies.Decoder] = {
+    answers.CSV: _of_tables("csv_rows"),
+    **dict.fromkeys(PARQUET_TYPES, _of_tables("parquet_rows")),
+    answers.ARROW: _of_tables("arrow_rows"),
+}
+
+TABLE_WRITERS: dict[str, answers.Writer] = {
+    answers.CSV: _of_tables("write_csv"),
+    answers.ARROW: _of_tables("write_arrow"),
+    answers.PARQUET: _of_tables("write_parquet"),
+}
+
+
 def scoring_endpoints(service: Service) -> dict[str, ScoringEndpoint]:
     """The two, by path."""
-    table_decoders: dict[str, bodies.Decoder] = {
-        answers.CSV: tables.csv_rows,
-        **dict.fromkeys(PARQUET_TYPES, tables.parquet_rows),
-        answers.ARROW: tables.arrow_rows,
-    }
     score: dict[str, bodies.Decoder] = {
         answers.JSON: bodies.score_rows,
         **dict.fromkeys(NDJSON_TYPES, bodies.ndjson_rows),
-        **table_decoders,
+        **TABLE_DECODERS,
     }
     return {
-        "/v1/score": ScoringEndpoint(service, score, {answers.JSON: answers.write_score, **answers.TABLE_WRITERS}),
-        "/invocations": InvocationsEndpoint(service, table_decoders),
+        "/v1/score": ScoringEndpoint(service, score, {answers.JSON: answers.write_score, **TABLE_WRITERS}),
+        "/invocations": InvocationsEndpoint(service),
     }
 
 
 class InvocationsEndpoint(ScoringEndpoint):
     """`POST /invocations`."""
 
-    def __init__(self, service: Service, table_decoders: dict[str, bodies.Decoder]) -> None:
+    def __init__(self, service: Service) -> None:
         # That JSON is taken; what decodes it is each request's own.
-        decoders = {answers.JSON: bodies.score_rows, **table_decoders}
-        super().__init__(service, decoders, {answers.JSON: answers.write_invocations, **answers.TABLE_WRITERS})
+        decoders = {answers.JSON: bodies.score_rows, **TABLE_DECODERS}
+        super().__init__(service, decoders, {answers.JSON: answers.write_invocations, **TABLE_WRITERS})
 
     def _wishes(self, scope: Scope, headers: dict[bytes, bytes]) -> Wishes:
         wishes = super()._wishes(scope, headers)
