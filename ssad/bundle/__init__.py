@@ -2,13 +2,12 @@
 
 from ssad.bundle.bundle import Bundle, Scores
 from ssad.bundle.drift import Drift, Reference, RowCounts
-from ssad.bundle.intervals import REGION_COLORS, REGIONS, ConfidenceCurve, Thresholds
+from ssad.bundle.intervals import REGIONS, ConfidenceCurve, Thresholds
 from ssad.bundle.schema import Column, TableSchema
 from ssad.bundle.writer import write_bundle
 
 __all__ = [
     "REGIONS",
-    "REGION_COLORS",
     "Bundle",
     "Column",
     "ConfidenceCurve",

@@ -12,9 +12,6 @@ Floats = npt.NDArray[np.float64]
 
 REGIONS = ("normal", "unknown", "abnormal")
 
-# Okabe & Ito's colours, told apart by colour-blind readers too.
-REGION_COLORS = {"normal": "#0072B2", "unknown": "#999999", "abnormal": "#D55E00"}
-
 _REGION_NAMES = np.asarray(REGIONS)
 
 SCORE_TOLERANCE = 1e-5
@@ -157,20 +154,6 @@ class ConfidenceCurve:
                 for region, knots in document["confidence"].items()
             },
         )
-
-
-PLOT_BINS = 100
-
-HEAVY = 10.0
-"""Positive scores that reach so many times their median are drawn on a logarithmic axis: a bulk needs width too."""
-
-
-def plot_edges(left: float, median: float, right: float) -> tuple[Floats, bool]:
-    """Borders of the bins to draw from the score `left` to `right`, and whether they go by the logarithm."""
-    if left > 0 and right > HEAVY * median:
-        return np.geomspace(left / 1.1, right * 1.1, PLOT_BINS + 1), True
-    margin = 0.05 * (right - left) or max(abs(right), 1.0) * 1e-6
-    return np.linspace(left - margin, right + margin, PLOT_BINS + 1), False
 
 
 LEAST_STEP = 1e-14

@@ -13,10 +13,11 @@ import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from ssad.bundle import REGION_COLORS, Thresholds
-from ssad.bundle.intervals import Floats, beyond, plot_edges
+from ssad.bundle import Thresholds
+from ssad.bundle.intervals import Floats, beyond
 from ssad.confidence_estimators import ConfidenceIntervalsConfiguration
 from ssad.distribution_analyzers.histogram import counts_between, spreads
+from ssad.drawing import REGION_COLORS, plot_edges
 
 Cut = tuple[float, float] | tuple[float, float, float]
 """The normal and the abnormal threshold, and between them the one of a forced decision, if the analyzer has one."""

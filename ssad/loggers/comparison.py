@@ -9,8 +9,8 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from ssad.bundle import Thresholds
-from ssad.bundle.intervals import Floats, plot_edges, same_scores
-from ssad.loggers.colors import BLUE, GREY, ORANGE
+from ssad.bundle.intervals import Floats, same_scores
+from ssad.drawing import BLUE, GREY, ORANGE, plot_edges
 
 PLOT_QUANTILE = 0.999
 """The figure ends at this quantile of the recent scores: a single far score would flatten the rest."""

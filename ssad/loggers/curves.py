@@ -6,7 +6,7 @@ from matplotlib.figure import Figure
 from sklearn import metrics as sk
 
 from ssad.bundle.intervals import Floats
-from ssad.loggers.colors import BLUE, GREY, ORANGE
+from ssad.drawing import BLUE, GREY, ORANGE
 from ssad.metrics import Labels, anomaly_probability, calibration_bins, calibration_error, risk_coverage
 
 

@@ -13,11 +13,11 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
-from ssad.bundle import REGION_COLORS, REGIONS, Thresholds
+from ssad.bundle import REGIONS, Thresholds
 from ssad.bundle.intervals import Floats
 from ssad.confidence_estimators import DECIDED
 from ssad.distribution_analyzers import draw_regions
-from ssad.loggers.colors import BLUE, GREY
+from ssad.drawing import BLUE, GREY, REGION_COLORS
 from ssad.sampling import spread
 
 SAMPLE = 2000

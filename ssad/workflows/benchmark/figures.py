@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from ssad.loggers.colors import BLUE, ORANGE
+from ssad.drawing import BLUE, ORANGE
 from ssad.loggers.curves import reliability_curves_figure
 from ssad.metrics import calibration_bins
 from ssad.workflows.benchmark.decisions import probabilities
