@@ -26,10 +26,6 @@ DAY = 86_400
 Words = Annotated[tuple[str, ...], NoDecode]
 
 
-def _cache_folder() -> Path:
-    return Path.home() / ".cache" / "ssad" / "serving"
-
-
 class Settings(BaseSettings):
     """What may be set, each as `SSAD_SERVE_<NAME>`; `model`, `host` and `port` are options too."""
 
@@ -48,7 +44,10 @@ class Settings(BaseSettings):
         validation_alias=AliasChoices("MLFLOW_REGISTRY_URI", "MLFLOW_TRACKING_URI"),
         description="where the registry is; or MLFLOW_TRACKING_URI",
     )
-    cache: Path = Field(default_factory=_cache_folder, description="folder where the last good bundle is kept")
+    cache: Path = Field(
+        default_factory=lambda: Path.home() / ".cache/ssad/serving",
+        description="folder where the last good bundle is kept",
+    )
     allowed_models: Words = Field(
         (), description="registered names that may be served, separated by commas; empty: all"
     )
