@@ -8,19 +8,14 @@ import numpy as np
 import pandas as pd
 
 from ssad.bundle import REGIONS
+from ssad.bundle.intervals import Floats
 from ssad.metrics import anomaly_probability, calibration_error, risk_at_coverage
-from ssad.workflows.benchmark.measurements import Measurement
-from ssad.workflows.benchmark.ranking import KEYS, Measured
+from ssad.workflows.benchmark.measurements import KEYS, Measured, Measurement, mean_over_sets, table_of
 
 _, UNKNOWN, ABNORMAL = range(len(REGIONS))
 
 COVERAGES = tuple(share / 20 for share in range(1, 21))
 """Shares of the rows at which the risk-coverage curve is drawn."""
-
-
-def region_table(measured: Measured) -> pd.DataFrame:
-    """A row for each set, seed and detector: shares, anomalies in each region, and errors."""
-    return pd.DataFrame([dict(zip(KEYS, key, strict=True)) | regions(one) for key, one in measured.items()])
 
 
 def regions(one: Measurement) -> dict[str, float]:
@@ -43,20 +38,17 @@ def regions(one: Measurement) -> dict[str, float]:
 
 def summarize_regions(table: pd.DataFrame) -> pd.DataFrame:
     """A row a detector: the mean over the sets, and the error of decided rows as a share of the forced one."""
-    by_set = table.drop(columns="seed").groupby(["set", "detector"]).mean()
-    means = by_set.groupby("detector").mean()
+    means = mean_over_sets(table, "detector")
     return means.assign(error_ratio=means["error_decided"] / means["error_forced"])
 
 
 def risk_table(measured: Measured) -> pd.DataFrame:
     """A row a detector, a column a coverage: share decided wrongly of the surest rows, mean over the sets."""
-    rows = [
-        dict(zip(KEYS, key, strict=True))
-        | {coverage: risk_at_coverage(one.confidence, one.labels, coverage) for coverage in COVERAGES}
-        for key, one in measured.items()
-    ]
-    by_set = pd.DataFrame(rows).drop(columns="seed").groupby(["set", "detector"]).mean()
-    return by_set.groupby("detector").mean()
+    table = table_of(
+        measured,
+        lambda one: {coverage: risk_at_coverage(one.confidence, one.labels, coverage) for coverage in COVERAGES},
+    )
+    return mean_over_sets(table, "detector")
 
 
 def calibration_table(measured: Measured, with_peers: bool) -> pd.DataFrame:
@@ -75,11 +67,10 @@ def calibration_table(measured: Measured, with_peers: bool) -> pd.DataFrame:
 
 def summarize_calibration(table: pd.DataFrame) -> pd.DataFrame:
     """A row for each detector and way: means over the sets."""
-    by_set = table.drop(columns="seed").groupby(["set", "detector", "way"]).mean()
-    return by_set.groupby(["detector", "way"]).mean()
+    return mean_over_sets(table, "detector", "way")
 
 
-def probabilities(one: Measurement, with_peers: bool) -> dict[str, np.ndarray[tuple[int], np.dtype[np.float64]]]:
+def probabilities(one: Measurement, with_peers: bool) -> dict[str, Floats]:
     """Probability that each test row is an anomaly, by each way there is."""
     ways = {"confidence": anomaly_probability(one.confidence)}
     if with_peers:

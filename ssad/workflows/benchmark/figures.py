@@ -10,7 +10,8 @@ from ssad.drawing import BLUE, ORANGE
 from ssad.loggers.curves import reliability_curves_figure
 from ssad.metrics import calibration_bins
 from ssad.workflows.benchmark.decisions import probabilities
-from ssad.workflows.benchmark.ranking import METRICS, Measured
+from ssad.workflows.benchmark.measurements import Measured
+from ssad.workflows.benchmark.ranking import METRICS
 
 NAMES = {"auc": "AUROC", "ap": "average precision"}
 

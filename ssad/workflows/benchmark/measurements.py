@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from ssad.bundle import Thresholds
 from ssad.bundle.intervals import Floats
 from ssad.metrics import Labels
 from ssad.workflows.benchmark.competitors import fit
-from ssad.workflows.benchmark.suites import Rows, Task
+from ssad.workflows.benchmark.suites import Rows
 
 logger = logging.getLogger(__name__)
 
@@ -56,14 +57,21 @@ class Measurement:
         return Thresholds(*self.thresholds.tolist()).codes(self.test)
 
 
-def kept_at(results: Path, suite: str, task: Task, detector: str) -> Path:
-    """Where the measurement of a detector on a task is kept."""
-    return folder_of(results, suite, task) / f"{detector}-{task.seed}.npz"
+KEYS = ["set", "seed", "detector"]
+
+Measured = Mapping[tuple[str, int, str], Measurement]
+"""Measurements by `KEYS`: data set, seed and detector."""
 
 
-def folder_of(results: Path, suite: str, task: Task) -> Path:
-    """Where all measurements on a task's data set are kept."""
-    return results / suite / task.name
+def table_of(measured: Measured, facts: Callable[[Measurement], dict[Any, Any]]) -> pd.DataFrame:
+    """A row for each set, seed and detector: these, and the facts of its measurement."""
+    return pd.DataFrame([dict(zip(KEYS, key, strict=True)) | facts(one) for key, one in measured.items()])
+
+
+def mean_over_sets(table: pd.DataFrame, *by: str) -> pd.DataFrame:
+    """A row for each value of the columns `by`: the mean over the sets, of each the mean over the seeds."""
+    by_set = table.drop(columns="seed").groupby(["set", *by]).mean()
+    return by_set.groupby(list(by)).mean()
 
 
 def measure(detector: str, rows: Rows, seed: int) -> Measurement:

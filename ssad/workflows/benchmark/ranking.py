@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from itertools import combinations
 
 import numpy as np
@@ -11,12 +11,8 @@ from scipy.stats import norm, rankdata
 
 from ssad.bundle.intervals import Floats
 from ssad.metrics import ranking_metrics
-from ssad.workflows.benchmark.measurements import Measurement
+from ssad.workflows.benchmark.measurements import KEYS, Measured, Measurement, mean_over_sets, table_of
 
-Measured = Mapping[tuple[str, int, str], Measurement]
-"""Measurements by data set, seed and detector."""
-
-KEYS = ["set", "seed", "detector"]
 METRICS = ["auc", "ap"]
 SORTED_BY = ("size", "features", "contamination")
 THIRDS = ("low", "middle", "high")
@@ -29,13 +25,9 @@ INTERVAL = (2.5, 97.5)
 def rank_table(measured: Measured) -> pd.DataFrame:
     """A row for each set, seed and detector: auc, ap, seconds, and what the set is like."""
     facts = ("fit_seconds", "score_seconds", *SORTED_BY, "failure")
-    return pd.DataFrame(
-        [
-            dict(zip(KEYS, key, strict=True))
-            | ranking_metrics(one.test, one.labels)
-            | {fact: getattr(one, fact) for fact in facts}
-            for key, one in measured.items()
-        ]
+    return table_of(
+        measured,
+        lambda one: ranking_metrics(one.test, one.labels) | {fact: getattr(one, fact) for fact in facts},
     )
 
 
@@ -66,8 +58,7 @@ def pair_table(measured: Measured, peers: Collection[str]) -> pd.DataFrame:
 
 def best_pairs(pairs: pd.DataFrame) -> pd.DataFrame:
     """Mean AUROC and average precision of each pair over the sets, best first."""
-    by_set = pairs.groupby(["set", "detector"])[METRICS].mean()
-    return by_set.groupby("detector").mean().sort_values("auc", ascending=False)
+    return mean_over_sets(pairs, "detector").sort_values("auc", ascending=False)
 
 
 def probit(scores: Floats) -> Floats:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import cache
 
 import mlflow
 import pandas as pd
@@ -14,11 +14,10 @@ from rich.progress import Progress
 
 from ssad.workflows.benchmark import decisions, figures, ranking
 from ssad.workflows.benchmark.competitors import require
-from ssad.workflows.benchmark.measurements import Measurement, folder_of, kept_at, measure
-from ssad.workflows.benchmark.ranking import KEYS, Measured
+from ssad.workflows.benchmark.measurements import KEYS, Measured, Measurement, measure, table_of
 from ssad.workflows.benchmark.settings import BenchmarkSettings
 from ssad.workflows.benchmark.store import check_same_data, kept_or_made
-from ssad.workflows.benchmark.suites import SUITES, Rows
+from ssad.workflows.benchmark.suites import SUITES, Rows, Task
 from ssad.workflows.benchmark.thresholding import (
     ANALYZERS,
     PYTHRESH,
@@ -90,7 +89,7 @@ def _ranking_tables(measured: Measured, ours: list[str], peers: list[str]) -> di
 
 
 def _decision_tables(deciding: Measured, with_peers: bool) -> dict[str, pd.DataFrame]:
-    regions = decisions.region_table(deciding)
+    regions = table_of(deciding, decisions.regions)
     calibration = decisions.calibration_table(deciding, with_peers)
     return {
         "risk_coverage": decisions.risk_table(deciding),
@@ -129,20 +128,19 @@ def _measurements(
 ) -> Iterator[tuple[tuple[str, int, str], Measurement]]:
     """Every measurement of the suite, those that are kept as they are; a task's rows are read where one is not."""
     tasks = SUITES[settings.suite](settings.data, settings.seed_numbers())
-    for folder, files in {folder_of(settings.results, settings.suite, task): task.files for task in tasks}.items():
-        check_same_data(folder, files)
+    for name, files in {task.name: task.files for task in tasks}.items():
+        check_same_data(settings.kept_of(name), files)
     with _bar(settings.suite, len(tasks) * len(detectors), progress) as advance:
         for task in tasks:
             load = cache(task.load)
             for detector in detectors:
-                path = kept_at(settings.results, settings.suite, task, detector)
-                made = partial(_measured, detector, load, task.seed)
-                yield (task.name, task.seed, detector), kept_or_made(path, Measurement, made)
+                yield (task.name, task.seed, detector), _measured(settings, task, detector, load)
                 advance()
 
 
-def _measured(detector: str, load: Callable[[], Rows], seed: int) -> Measurement:
-    return measure(detector, load(), seed)
+def _measured(settings: BenchmarkSettings, task: Task, detector: str, load: Callable[[], Rows]) -> Measurement:
+    path = settings.kept_of(task.name) / f"{detector}-{task.seed}.npz"
+    return kept_or_made(path, Measurement, lambda: measure(detector, load(), task.seed))
 
 
 def _calls(settings: BenchmarkSettings, key: tuple[str, int, str], method: str, one: Measurement) -> Calls:
@@ -150,8 +148,8 @@ def _calls(settings: BenchmarkSettings, key: tuple[str, int, str], method: str, 
     if method in ANALYZERS:
         return threshold(method, one.train)
     name, seed, scorer = key
-    path = settings.results / settings.suite / name / f"{scorer}-{seed}" / f"{method}.npz"
-    return kept_or_made(path, Calls, partial(threshold, method, one.train))
+    path = settings.kept_of(name) / f"{scorer}-{seed}" / f"{method}.npz"
+    return kept_or_made(path, Calls, lambda: threshold(method, one.train))
 
 
 @contextmanager

@@ -65,6 +65,10 @@ class BenchmarkSettings:
         """The seeds, at least one."""
         return list(dict.fromkeys(map(int, names_in(self.seeds))))
 
+    def kept_of(self, name: str) -> Path:
+        """The folder of what was measured on the data set of that name."""
+        return self.results / self.suite / name
+
 
 def _unknown_presets(names: Iterable[str]) -> Iterable[str]:
     for name in names:

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from ssad.workflows.benchmark import decisions
+from ssad.workflows.benchmark.measurements import table_of
 from tests.ssad.workflows.benchmark.conftest import measurement
 
 MIXED = measurement(
@@ -34,7 +35,7 @@ def test_an_empty_region_has_no_share_of_anomalies() -> None:
 
 
 def test_the_error_of_decided_rows_stands_beside_that_of_all_rows_decided() -> None:
-    table = decisions.region_table({("a", 1, "ssad"): MIXED, ("a", 2, "ssad"): MIXED})
+    table = table_of({("a", 1, "ssad"): MIXED, ("a", 2, "ssad"): MIXED}, decisions.regions)
     assert decisions.summarize_regions(table).loc["ssad", "error_ratio"] == pytest.approx((2 / 6) / (2 / 8))
 
 
