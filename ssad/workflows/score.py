@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain, islice
 from pathlib import Path
@@ -26,12 +25,7 @@ from ssad.bundle.intervals import Floats
 from ssad.datasets.parquet import BATCH_ROWS
 from ssad.datasets.stream import TableStream, open_stream
 from ssad.datasets.tables import fetched, local_path, names_in, no_rows
-from ssad.errors import (
-    check_settings,
-    nearest,
-    rows_from,
-    without_secrets,
-)
+from ssad.errors import check_settings, nearest, rows_from, without_secrets
 from ssad.workflows.output_folder import PARTS, check_free, finish, partial_folder, region_counts, writing_to
 from ssad.workflows.registry import FetchedModel, fetch_model
 from ssad.workflows.score_spark import score_by_spark
@@ -157,14 +151,14 @@ def score_locally(
             raise no_rows(settings.dataset)
         model.bundle.schema.check_none_missing(stream.names)
         with writing_to(output), partial_folder(output, _job(settings, model, table), run_id) as partial:
-            _write_parts(partial, stream, settings, model, _bar(progress))
+            _write_parts(partial, stream, settings, model, progress)
             rows = region_counts(partial)
             finish(partial, output)
     return rows
 
 
 def _write_parts(
-    partial: Path, stream: TableStream, settings: ScoreSettings, model: FetchedModel, progress: Progress
+    partial: Path, stream: TableStream, settings: ScoreSettings, model: FetchedModel, progress: bool
 ) -> None:
     """Write the parts that are not there yet.
 
@@ -173,14 +167,18 @@ def _write_parts(
     """
     done = len(list(partial.glob(PARTS)))
     start = done * PART_BATCHES * BATCH_ROWS
-    with progress as bar:
+    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+    with Progress(*columns, disable=not progress) as bar:
         task = bar.add_task("scoring", total=stream.rows, completed=start)
         scored = _scored(stream.batches(start), start, settings, model)
-        for number, part in enumerate(_groups(scored, PART_BATCHES), start=done):
-            with _part_writer(partial / f"part-{number:05}.parquet") as write:
-                for batch in part:
-                    write(batch)
+        for number, first in enumerate(scored, start=done):
+            part = partial / f"part-{number:05}.parquet"
+            aside = part.with_name(f"_{part.name}")  # until it is complete
+            with pq.ParquetWriter(aside, first.schema, **WRITING) as writer:
+                for batch in chain([first], islice(scored, PART_BATCHES - 1)):
+                    writer.write_batch(batch)
                     bar.advance(task, len(batch))
+            aside.rename(part)
     if not any(partial.glob(PARTS)):
         raise no_rows(settings.dataset)
 
@@ -248,32 +246,6 @@ def _scored(
             yield waiting.popleft().result()
 
 
-def _groups(batches: Iterator[pa.RecordBatch], size: int) -> Iterator[Iterator[pa.RecordBatch]]:
-    """The batches in groups of `size`, each to be used up before the next."""
-    for first in batches:
-        yield chain([first], islice(batches, size - 1))
-
-
-@contextmanager
-def _part_writer(path: Path) -> Iterator[Callable[[pa.RecordBatch], None]]:
-    """Write batches to a file that appears under its name when it is complete."""
-    aside = path.with_name(f"_{path.name}")
-    writer: pq.ParquetWriter | None = None
-
-    def write(batch: pa.RecordBatch) -> None:
-        nonlocal writer
-        writer = writer or pq.ParquetWriter(aside, batch.schema, **WRITING)
-        writer.write_batch(batch)
-
-    try:
-        yield write
-    finally:
-        if writer is not None:
-            writer.close()
-    if writer is not None:
-        aside.rename(path)
-
-
 def _job(settings: ScoreSettings, model: FetchedModel, table: str) -> dict[str, Any]:
     """What decides every byte of the output: another job's parts are none of this one."""
     path = local_path(table)
@@ -289,8 +261,3 @@ def _job(settings: ScoreSettings, model: FetchedModel, table: str) -> dict[str, 
         "keep": settings.kept,
         "model": [model.version, model.bundle.manifest["files"]],
     }
-
-
-def _bar(progress: bool) -> Progress:
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    return Progress(*columns, disable=not progress)
