@@ -221,8 +221,12 @@ def _log_quality(
 
 def called_anomalies(bundle: Bundle, scores: Floats) -> dict[str, npt.NDArray[np.bool_]]:
     """The rows called anomalies at each threshold and where a decision is forced, each of shape (n,)."""
-    codes = bundle.curve.thresholds.codes(scores)
-    return {"normal": codes > 0, "decision": scores > bundle.curve.decision, "abnormal": codes == len(REGIONS) - 1}
+    regions = bundle.curve.thresholds.regions(scores)
+    return {
+        "normal": regions != "normal",
+        "decision": scores > bundle.curve.decision,
+        "abnormal": regions == "abnormal",
+    }
 
 
 def _evaluated(scores: Floats, labels: Labels, model: FetchedModel, dataset: PandasDataset) -> dict[str, float]:

@@ -15,10 +15,11 @@ from mlflow.entities.model_registry import ModelVersion
 
 from ssad.aside import fetching_folder
 from ssad.bundle import Bundle
-from ssad.errors import RefusedError, SsadError, reason_of
+from ssad.datasets.labels import AUTO
+from ssad.datasets.tables import LABEL
+from ssad.errors import RefusedError, SsadError, check_settings, reason_of
 from ssad.model_uri import ModelUri
 from ssad.workflows.promotion_checks import Check, find_checks
-from ssad.workflows.promotion_checks import PromoteSettings as PromoteSettings
 from ssad.workflows.registry import (
     CHAMPION,
     PREVIOUS,
@@ -28,6 +29,7 @@ from ssad.workflows.registry import (
     move_champion,
     registered_name,
 )
+from ssad.workflows.scored_table import ANOTHER_POPULATION, limit_problems
 from ssad.workflows.stopping import too_late_to_stop
 from ssad.workflows.tracking import FAILURES, log_new_params, tracked_run
 
@@ -37,6 +39,39 @@ HEADING = "### Promotion checks"
 
 ROLLED_BACK = "rolled_back_by"
 """Tag of a version that was champion, and the run that took the alias from it."""
+
+
+@dataclass(frozen=True)
+class PromoteSettings:
+    """What `promote` takes.
+
+    Attributes:
+        candidate: URI of a registered version; with `rollback` its name alone is used.
+        dataset: rows to compare on, labelled or not; empty compares what needs none.
+        label: name of the label column.
+        normal: label values that mean normal.
+        min_gain: least gain in average precision; the lower end of its interval must reach it.
+        max_drift: stability index up to which unlabelled rows are those the candidate was made for.
+        max_abnormal: share of unlabelled rows that the candidate may call abnormal.
+        dry_run: only tell.
+        rollback: give the alias back to the previous champion.
+    """
+
+    candidate: str = "models:/ssad@challenger"
+    dataset: str = ""
+    label: str = LABEL
+    normal: str = AUTO
+    min_gain: float = 0.0
+    max_drift: float = ANOTHER_POPULATION
+    max_abnormal: float = 0.25
+    dry_run: bool = False
+    rollback: bool = False
+
+    def __post_init__(self) -> None:
+        problems = []
+        if not -1 <= self.min_gain <= 1:
+            problems.append(f"min_gain must be in [-1, 1], got {self.min_gain}")
+        check_settings(problems + limit_problems(self.max_drift, self.max_abnormal))
 
 
 @dataclass(frozen=True)
@@ -91,7 +126,8 @@ def promote(settings: PromoteSettings) -> PromoteResult:
                 too_late_to_stop()
                 with _marked(client, name, candidate.version, left, run.info.run_id):
                     move_champion(client, name, candidate.version, former)
-    return PromoteResult(name, candidate.version, _number(former), checks, not settings.dry_run)
+    was = str(former.version) if former else None
+    return PromoteResult(name, candidate.version, was, checks, not settings.dry_run)
 
 
 def _champion_bundle(former: ModelVersion | None, folder: Path) -> Bundle | None:
@@ -178,7 +214,3 @@ def _markdown(checks: list[Check]) -> str:
     cells = [(c.name, c.value, c.limit, "yes" if c.passed else "**no**") for c in checks]
     rows = ["| " + " | ".join(" ".join(cell.split()).replace("|", "\\|") for cell in row) + " |" for row in cells]
     return "\n".join([HEADING, "", "| check | found | expected | passed |", "|---|---|---|---|", *rows])
-
-
-def _number(version: ModelVersion | None) -> str | None:
-    return None if version is None else str(version.version)

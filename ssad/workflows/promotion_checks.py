@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import mlflow
 import numpy as np
@@ -15,19 +16,14 @@ from sklearn import metrics as sk
 
 from ssad.bundle import REGIONS, Bundle, Drift
 from ssad.bundle.intervals import Floats
-from ssad.datasets.labels import AUTO, check_two_classes
-from ssad.datasets.tables import LABEL
-from ssad.errors import BundleError, check_settings, listed
+from ssad.datasets.labels import check_two_classes
+from ssad.errors import BundleError, listed
 from ssad.metrics import Labels
-from ssad.workflows.scored_table import (
-    ANOTHER_POPULATION,
-    MIN_UNLABELLED_ROWS,
-    ScoredTable,
-    limit_problems,
-    log_drift,
-    told_beside,
-)
+from ssad.workflows.scored_table import MIN_UNLABELLED_ROWS, ScoredTable, log_drift, told_beside
 from ssad.workflows.tracking import log_dataset
+
+if TYPE_CHECKING:
+    from ssad.workflows.promote import PromoteSettings
 
 RESAMPLES = 500
 CONFIDENCE_LEVEL = 0.95
@@ -57,39 +53,6 @@ MIN_RANK_CORRELATION = 0.5
 LATENCY_ROUNDS = 30
 MAX_SLOWDOWN = 3.0
 """How many times slower than the champion; smaller factors are noise on a busy machine."""
-
-
-@dataclass(frozen=True)
-class PromoteSettings:
-    """What `promote` takes.
-
-    Attributes:
-        candidate: URI of a registered version; with `rollback` its name alone is used.
-        dataset: rows to compare on, labelled or not; empty compares what needs none.
-        label: name of the label column.
-        normal: label values that mean normal.
-        min_gain: least gain in average precision; the lower end of its interval must reach it.
-        max_drift: stability index up to which unlabelled rows are those the candidate was made for.
-        max_abnormal: share of unlabelled rows that the candidate may call abnormal.
-        dry_run: only tell.
-        rollback: give the alias back to the previous champion.
-    """
-
-    candidate: str = "models:/ssad@challenger"
-    dataset: str = ""
-    label: str = LABEL
-    normal: str = AUTO
-    min_gain: float = 0.0
-    max_drift: float = ANOTHER_POPULATION
-    max_abnormal: float = 0.25
-    dry_run: bool = False
-    rollback: bool = False
-
-    def __post_init__(self) -> None:
-        problems = []
-        if not -1 <= self.min_gain <= 1:
-            problems.append(f"min_gain must be in [-1, 1], got {self.min_gain}")
-        check_settings(problems + limit_problems(self.max_drift, self.max_abnormal))
 
 
 @dataclass(frozen=True)
@@ -225,7 +188,7 @@ def _labelled(
         few,
         ranking,
         _at_least("gain in MCC, upper end", high, 0.0, _interval(gain, low, high)),
-        _alarms("anomalies called abnormal", before.codes[labels == 1], after.codes[labels == 1]),
+        _alarms("anomalies called abnormal", before.region[labels == 1], after.region[labels == 1]),
     ]
 
 
@@ -250,15 +213,15 @@ def _unlabelled(drift: Drift, champion: Bundle | None, table: ScoredTable, setti
     same_order = stats.spearmanr(before.score, after.score).statistic
     return [
         *checks,
-        _alarms("rows called abnormal", before.codes, after.codes),
+        _alarms("rows called abnormal", before.region, after.region),
         _at_least("rows not contradicted", 1 - float(contradicted), MIN_AGREEMENT),
         _at_least("rank correlation of the scores", float(same_order), MIN_RANK_CORRELATION),
     ]
 
 
-def _alarms(name: str, before: npt.NDArray[np.int8], after: npt.NDArray[np.int8]) -> Check:
+def _alarms(name: str, before: npt.NDArray[np.str_], after: npt.NDArray[np.str_]) -> Check:
     """Of rows by their regions, shape (n,) of champion and candidate: some must be called abnormal still."""
-    champions, candidates = (int((codes == len(REGIONS) - 1).sum()) for codes in (before, after))
+    champions, candidates = (int((regions == "abnormal").sum()) for regions in (before, after))
     return _at_least(name, candidates, max(0, math.ceil(MIN_ALARMS * champions - BY_CHANCE)))
 
 
