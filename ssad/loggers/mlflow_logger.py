@@ -6,7 +6,7 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import lightning as L
 import numpy as np
@@ -107,18 +107,13 @@ def log_checkpoint(trainer: L.Trainer, number: int) -> None:
             _client(mlf_logger).log_artifact(_run_id(mlf_logger), str(path), folder)
 
 
-def log_test_metrics(metrics: Mapping[str, float], mlf_logger: MLFlowLogger, threshold: float) -> None:
-    """Log the test metrics at one threshold as `test_metrics_threshold=<t>.json`."""
-    name = f"test_metrics_threshold={threshold:.6g}.json"
-    _client(mlf_logger).log_dict(_run_id(mlf_logger), dict(metrics), name)
-
-
 def log_test_results(
     scores: Floats, labels: Labels, at_thresholds: Sequence[Mapping[str, float]], mlf_logger: MLFlowLogger
 ) -> None:
-    """Log the test metrics at every threshold, and the ROC and precision-recall curves."""
+    """Log the test metrics at every threshold as `test_metrics_threshold=<t>.json`, and ROC and precision-recall."""
     for metrics in at_thresholds:
-        log_test_metrics(metrics, mlf_logger, metrics["threshold"])
+        name = f"test_metrics_threshold={metrics['threshold']:.6g}.json"
+        _client(mlf_logger).log_dict(_run_id(mlf_logger), dict(metrics), name)
     log_figure(curves.roc_figure(scores, labels), mlf_logger, "test_roc.png")
     log_figure(curves.precision_recall_figure(scores, labels), mlf_logger, "test_pr.png")
 
@@ -180,5 +175,4 @@ def _client(mlf_logger: MLFlowLogger) -> MlflowClient:
 
 
 def _run_id(mlf_logger: MLFlowLogger) -> str:
-    run_id: Any = mlf_logger.run_id
-    return str(run_id)
+    return str(mlf_logger.run_id)

@@ -11,7 +11,6 @@ from pathlib import Path
 
 from jinja2 import Environment, PackageLoader
 from mlflow import MlflowClient
-from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 
 from ssad.errors import disk_is_full, without_secrets
@@ -60,16 +59,12 @@ def report_html(client: MlflowClient, run_id: str) -> str:
         run=run.info,
         # `mlflow run` had logged them as it was given them.
         params=sorted((name, without_secrets(value)) for name, value in run.data.params.items()),
-        metrics=_metrics(run),
+        # Results alone: no clocks, and not what the machine was doing.
+        metrics=sorted((name, value) for name, value in run.data.metrics.items() if name.startswith("test_")),
         columns=IN_RECALIBRATIONS,
         recalibrations=_recalibrations(client, run_id),
         pictures=_pictures(client, run_id),
     )
-
-
-def _metrics(run: Run) -> list[tuple[str, float]]:
-    """Results alone: no clocks, and not what the machine was doing."""
-    return sorted((name, value) for name, value in run.data.metrics.items() if name.startswith("test_"))
 
 
 def _recalibrations(client: MlflowClient, run_id: str) -> dict[int, dict[str, float]]:
