@@ -174,17 +174,14 @@ def new_curve(bundle: Bundle, scores: Floats) -> ConfidenceCurve:
     """
     plan = bundle.manifest["plan"]
     # The analyzer comes with a network, whose weights are of no use here: any rows do.
-    module = preset(plan["detector"]).build(_any_features(), plan["every_n_epochs"], plan["learning_rate"])
+    any_rows = torch.randn(256, 4, generator=torch.Generator().manual_seed(0))
+    module = preset(plan["detector"]).build(any_rows, plan["every_n_epochs"], plan["learning_rate"])
     ends = bundle.curve.thresholds
     in_force = ConfidenceIntervalsConfiguration.from_thresholds(ends.normal, ends.abnormal)
     found = module.distr_analyzer.analyze_distribution(torch.from_numpy(scores), in_force)
     if plan["alpha"] is not None:  # the new rows are as good as held back: no weight has seen them
         found = ConformalThresholding(plan["alpha"]).analyze_distribution(torch.from_numpy(scores), found)
     return served_curve(found, scores)
-
-
-def _any_features() -> torch.Tensor:
-    return torch.randn(256, 4, generator=torch.Generator().manual_seed(0))
 
 
 def check_rows(drift: Drift, settings: RecalibrateSettings, alpha: float | None) -> None:

@@ -200,7 +200,9 @@ def _train(settings: TrainSettings, tables: Tables, progress: bool) -> TrainResu
     with tracked_run("main") as run:
         run_id = run.info.run_id
         mlf_logger = to_mlflow.RunLogger(tracking_uri=mlflow.get_tracking_uri(), run_id=run_id)
-        _log_inputs(settings, tables)
+        log_rows(tables.train, settings.dataset, "training")
+        if tables.test is not None:
+            log_rows(tables.test, settings.test_dataset or settings.dataset, "test")
         log_new_params(run, _flat_params(settings) | _plan_params(settings, len(tables.train)))
         check_may_register(settings.model_name)
         if settings.resume:
@@ -275,16 +277,6 @@ def _train_along(settings: TrainSettings, tables: Tables) -> NoReturn:
             raise
         sys.exit(1)  # another process is gone, which the first one tells of
     sys.exit()
-
-
-def _log_inputs(settings: TrainSettings, tables: Tables) -> None:
-    """Log both data sets with their digests."""
-    for context, rows, source in (
-        ("training", tables.train, settings.dataset),
-        ("test", tables.test, settings.test_dataset or settings.dataset),
-    ):
-        if rows is not None:
-            log_rows(rows, source, context)
 
 
 def _flat_params(settings: TrainSettings) -> dict[str, object]:
