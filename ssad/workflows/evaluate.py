@@ -37,7 +37,8 @@ from ssad.metrics import (
 )
 from ssad.workflows.registry import FetchedModel, fetch_model
 from ssad.workflows.scored_table import ANOTHER_POPULATION, ScoredTable, log_drift
-from ssad.workflows.tracking import NOT_ALLOWED, log_dataset, log_new_params, tracked_run
+from ssad.workflows.tracking import log_dataset, log_new_params, tracked_run
+from ssad.workflows.tracking_store import NOT_ALLOWED
 
 logger = logging.getLogger(__name__)
 

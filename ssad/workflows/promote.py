@@ -31,7 +31,8 @@ from ssad.workflows.registry import (
 )
 from ssad.workflows.scored_table import ANOTHER_POPULATION, limit_problems
 from ssad.workflows.stopping import too_late_to_stop
-from ssad.workflows.tracking import FAILURES, log_new_params, tracked_run
+from ssad.workflows.tracking import log_new_params, tracked_run
+from ssad.workflows.tracking_store import FAILURES
 
 logger = logging.getLogger(__name__)
 

@@ -36,15 +36,12 @@ from ssad.errors import (
 from ssad.model_uri import ModelUri
 from ssad.workflows.cut_off import end_if_gone
 from ssad.workflows.signature import DescribedRows
-from ssad.workflows.tracking import NOT_ALLOWED, explained, remedy_for
+from ssad.workflows.tracking_store import NOT_ALLOWED, NOT_THERE, explained, remedy_for
 
 CHAMPION, CHALLENGER, PREVIOUS = "champion", "challenger", "previous"
 
-NO_SUCH_ALIAS = ("INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST")
-"""How registries say that there is no such alias, of a model that is there."""
-
 NO_SUCH_MODEL = "RESOURCE_DOES_NOT_EXIST"
-"""How they say that there is no such model."""
+"""How a registry says that there is no such model."""
 
 NO_NAME = "/:@?#'\""
 """What a registry refuses in a model's name, or takes and no model URI can name."""
@@ -267,7 +264,7 @@ def alias_version(client: MlflowClient, name: str, alias: str) -> ModelVersion |
     try:
         return client.get_model_version_by_alias(name, alias)
     except (MlflowException, NotImplementedError) as error:
-        if "not found" in str(error) and getattr(error, "error_code", "") in NO_SUCH_ALIAS:
+        if "not found" in str(error) and getattr(error, "error_code", "") in NOT_THERE:
             return None
         raise TrackingError(
             f"the registry at {without_secrets(mlflow.get_registry_uri())} cannot tell the alias {alias} of {name} "

@@ -18,7 +18,7 @@ from ssad.errors import DatasetError, SettingsError, TrackingError, disk_is_full
 from ssad.loggers.mlflow_logger import CHECKPOINT_FOLDER, CHECKPOINTS
 from ssad.workflows.cut_off import RESUMED_BY, RESUMES, go_on_with, process_of
 from ssad.workflows.stopping import Stopped
-from ssad.workflows.tracking import FAILURES, explained
+from ssad.workflows.tracking_store import FAILURES, explained
 
 HEARTBEAT = "system/cpu_utilization_percentage"
 """A metric that MLflow logs every second while a run trains."""

@@ -36,16 +36,8 @@ from ssad.workflows.registry import Registered, check_may_register, log_bundle, 
 from ssad.workflows.resume import newest_checkpoint, resumable, take_over
 from ssad.workflows.signature import describe_rows
 from ssad.workflows.stopping import heard_while_waiting, too_late_to_stop
-from ssad.workflows.tracking import (
-    FAILURES,
-    check_server,
-    explained,
-    log_new_params,
-    log_rows,
-    make_database,
-    project_elsewhere,
-    tracked_run,
-)
+from ssad.workflows.tracking import log_new_params, log_rows, project_elsewhere, tracked_run
+from ssad.workflows.tracking_store import FAILURES, check_server, explained, make_database
 
 TEST_SHARE = 0.3
 """Share of a labelled table that is held out for test: ADBench's [Han et al., NeurIPS 2022]."""

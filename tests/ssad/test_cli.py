@@ -346,7 +346,7 @@ def test_a_tracking_server_that_does_not_answer_is_named_after_a_bounded_wait(
     uri = f"http://127.0.0.1:{free_port()}"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
     mlflow.set_tracking_uri(uri)
-    monkeypatch.setattr("ssad.workflows.tracking.CONNECT_SECONDS", 1.0)  # as bounded as the real wait
+    monkeypatch.setattr("ssad.workflows.tracking_store.CONNECT_SECONDS", 1.0)  # as bounded as the real wait
     assert uri in refusal("train", "--dataset", str(small), "--max-epochs", "1")
 
 

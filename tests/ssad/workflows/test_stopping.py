@@ -22,7 +22,8 @@ from ssad import AnomalyDetector
 from ssad.bundle.bundle import GRAPH
 from ssad.workflows import tracking as tracking_module
 from ssad.workflows.stopping import Stopped, stop_by_signals
-from ssad.workflows.tracking import make_database, tracked_run
+from ssad.workflows.tracking import tracked_run
+from ssad.workflows.tracking_store import make_database
 from tests.conftest import CommandLine, small_table
 from tests.ssad.workflows.support import (
     PROCESS_SECONDS,
