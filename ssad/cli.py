@@ -282,7 +282,9 @@ def main() -> None:
     try:
         if _folder() not in sys.path:  # as it is for `python -m ssad.cli`
             os.environ.setdefault("PYTHONSAFEPATH", "1")  # processes that this one starts import nothing from here
-        _check_arguments(sys.argv[1:])
+        for argument in sys.argv[1:]:
+            if problem := name_problem(argument):  # a run that is opened could not be told of it
+                raise SettingsError(problem)
         app()
     except SsadError as error:
         typer.echo(f"ssad: {on_one_line(without_secrets(str(error)))}", err=True)
@@ -308,17 +310,6 @@ def _folder() -> str:
         return str(Path.cwd())
     except FileNotFoundError as error:
         raise SettingsError("the folder that this runs in was deleted; go to one that is there.") from error
-
-
-def _check_arguments(arguments: list[str]) -> None:
-    """Refuse what is no text in this locale: a run that is opened could not be told of it.
-
-    Raises:
-        SettingsError: an argument holds other bytes.
-    """
-    for argument in arguments:
-        if problem := name_problem(argument):
-            raise SettingsError(problem)
 
 
 def _mend_surroundings() -> None:
