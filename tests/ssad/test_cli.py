@@ -184,8 +184,6 @@ def test_more_contamination_than_the_data_has_is_refused(refusal: Refusal, small
 
 
 def test_the_contamination_that_the_sentence_offers_is_accepted(refusal: Refusal, small: Path) -> None:
-    from ssad.workflows.train import TrainSettings, prepare
-
     offered = refusal("train", "--dataset", str(small), "--contamination", "0.4").split("at most ")[1].split()[0]
     assert len(prepare(TrainSettings(str(small), contamination=float(offered))).train) > 100
 

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from unittest.mock import Mock
 
 import mlflow
 import numpy as np
@@ -68,6 +69,14 @@ def dataset(rows: pd.DataFrame, tmp_path: Path) -> str:
 
 def settings(dataset: str, tmp_path: Path, **more: Any) -> ScoreSettings:
     return ScoreSettings(CHAMPION, dataset, str(tmp_path / "scores"), **more)
+
+
+def cut_off(dataset: str, tmp_path: Path) -> None:
+    """A scoring that is interrupted when all its parts are written."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(scoring, "finish", Mock(side_effect=KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            score(settings(dataset, tmp_path), progress=False)
 
 
 def assert_scores(output: Path, bundle: Bundle, rows: pd.DataFrame) -> None:
@@ -205,12 +214,9 @@ scoring.score(scoring.ScoreSettings({CHAMPION!r}, {dataset!r}, {str(output)!r}),
 @pytest.mark.usefixtures("small_parts")
 @pytest.mark.parametrize("change", ["keep", "table"])
 def test_another_job_does_not_go_on_with_what_is_there(
-    champion: Bundle, rows: pd.DataFrame, dataset: str, tmp_path: Path, change: str, monkeypatch: pytest.MonkeyPatch
+    champion: Bundle, rows: pd.DataFrame, dataset: str, tmp_path: Path, change: str
 ) -> None:
-    with monkeypatch.context() as patch:
-        patch.setattr(scoring, "finish", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
-        with pytest.raises(KeyboardInterrupt):
-            score(settings(dataset, tmp_path), progress=False)
+    cut_off(dataset, tmp_path)
     assert len(list((tmp_path / "scores.partial").glob("part-*"))) == 5
     if change == "table":
         rows = rows[::-1].reset_index(drop=True)
@@ -222,12 +228,9 @@ def test_another_job_does_not_go_on_with_what_is_there(
 
 @pytest.mark.usefixtures("small_parts")
 def test_a_run_that_left_what_another_job_deletes_has_ended_and_nothing_goes_on_with_it(
-    own_store: MlflowClient, champion: Bundle, dataset: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    own_store: MlflowClient, champion: Bundle, dataset: str, tmp_path: Path
 ) -> None:
-    with monkeypatch.context() as patch:
-        patch.setattr(scoring, "finish", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
-        with pytest.raises(KeyboardInterrupt):
-            score(settings(dataset, tmp_path), progress=False)
+    cut_off(dataset, tmp_path)
     before = own_store.search_runs(["0"], max_results=1)[0].info.run_id
     own_store.update_run(before, "RUNNING")  # as if nothing could have been said at its end
     score(settings(dataset, tmp_path, explain=1), progress=False)
@@ -241,18 +244,16 @@ def test_what_was_left_while_another_job_cleared_it_is_not_gone_on_with(
 ) -> None:
     unlink, deleted = Path.unlink, []
 
-    def cut_off(self: Path, *arguments: Any, **more: Any) -> None:
+    def interrupted(self: Path, *arguments: Any, **more: Any) -> None:
         if self.parent.name == "scores.partial":
             deleted.append(self.name)
             if len(deleted) == 3:
                 raise KeyboardInterrupt
         unlink(self, *arguments, **more)
 
+    cut_off(dataset, tmp_path)
     with monkeypatch.context() as patch:
-        patch.setattr(scoring, "finish", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
-        with pytest.raises(KeyboardInterrupt):
-            score(settings(dataset, tmp_path), progress=False)
-        patch.setattr(Path, "unlink", cut_off)
+        patch.setattr(Path, "unlink", interrupted)
         with pytest.raises(KeyboardInterrupt):
             score(settings(dataset, tmp_path, explain=1), progress=False)
     assert len(list((tmp_path / "scores.partial").glob("part-*"))) == 3
@@ -435,7 +436,7 @@ def test_a_table_without_rows_or_without_a_column_leaves_nothing(rows: pd.DataFr
 
 
 @pytest.mark.usefixtures("own_store")
-@pytest.mark.parametrize("row", [0, 5000, 70_000])
+@pytest.mark.parametrize("row", [5000, 70_000])
 def test_a_row_that_does_not_fit_is_named_by_its_place_in_the_table(
     rows: pd.DataFrame, tmp_path: Path, row: int
 ) -> None:

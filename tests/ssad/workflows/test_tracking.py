@@ -20,7 +20,7 @@ from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 from sklearn.ensemble import IsolationForest
 
 from ssad.datasets.table_rows import open_rows
-from ssad.errors import DatasetError, TrackingError, disk_is_full, without_secrets
+from ssad.errors import DatasetError, TrackingError
 from ssad.loggers.report import report_html
 from ssad.workflows.registry import Registered
 from ssad.workflows.summary import next_step
@@ -251,17 +251,6 @@ def test_a_disk_that_is_full_and_not_named_is_one_of_those_written_to(tracking: 
         raise OSError(errno.ENOSPC, "No space left on device")
 
 
-def test_a_full_disk_is_known_by_its_number_and_by_its_words() -> None:
-    by_number, by_words, other = OSError(errno.ENOSPC, ""), RuntimeError("x: No space left on device"), OSError("gone")
-    for error in (by_number, by_words):
-        outer = RuntimeError("failed")
-        outer.__cause__ = error
-        assert disk_is_full(outer)
-    other.__cause__ = other
-    assert not disk_is_full(other)
-    assert not disk_is_full(None)
-
-
 def test_the_store_is_told_no_password_of_a_table(tracking: str) -> None:
     uri = "https://user:s3cret@host/t.csv"
     with suppress(DatasetError), tracked_run("main", system_metrics=False) as run:
@@ -272,27 +261,6 @@ def test_the_store_is_told_no_password_of_a_table(tracking: str) -> None:
     assert told.data.params["dataset"] == "https://host/t.csv"
     assert told.data.tags[ERROR] == "https://host/t.csv is gone."
     assert "s3cret" not in str(told.to_dictionary())
-
-
-@pytest.mark.parametrize(
-    ("words", "told"),
-    [
-        ("at http://user:s3cret@host:1/x (failed)", "at http://host:1/x (failed)"),
-        ("http://user:p@s3cret@host/v@1/x", "http://host/v@1/x"),
-        ("postgresql://mlflow:PA/S?3#cret@127.0.0.1:1/mlflow, gone", "postgresql://127.0.0.1:1/mlflow, gone"),
-        ("no s3://b/x.csv?X-Signature=s3cret&a=1 there?", "no s3://b/x.csv there?"),
-        ("(https://h:80/x?mail=a@b&token=s3cret); bring one", "(https://h:80/x); bring one"),
-        ("https://h?token=s3)cret.", "https://h."),
-        ("https://h/x#access_token=s3cret fails", "https://h/x fails"),
-        ("https://h/x;jwt=s3cret/y, ftp://h/z; make room", "https://h/x, ftp://h/z; make room"),
-        (
-            "models:/ssad@champion of sqlite:////data/a@b/m.db",
-            "models:/ssad@champion of sqlite:////data/a@b/m.db",
-        ),
-    ],
-)
-def test_words_for_the_log_hold_no_secret_of_a_uri(words: str, told: str) -> None:
-    assert without_secrets(words) == told
 
 
 @pytest.mark.parametrize("in_files", [False, True])
