@@ -19,16 +19,9 @@ from ssad.datasets.labels import AUTO
 from ssad.datasets.tables import LABEL
 from ssad.errors import RefusedError, SsadError, check_settings, reason_of
 from ssad.model_uri import ModelUri
+from ssad.workflows.champion import claimed, move_champion
 from ssad.workflows.promotion_checks import Check, find_checks
-from ssad.workflows.registry import (
-    CHAMPION,
-    PREVIOUS,
-    alias_version,
-    claimed,
-    fetch_model,
-    move_champion,
-    registered_name,
-)
+from ssad.workflows.registry import CHAMPION, PREVIOUS, alias_version, fetch_model, registered_name
 from ssad.workflows.scored_table import ANOTHER_POPULATION, limit_problems
 from ssad.workflows.stopping import too_late_to_stop
 from ssad.workflows.tracking import log_new_params, tracked_run

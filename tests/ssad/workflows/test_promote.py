@@ -32,10 +32,11 @@ from ssad.detectors import FitSettings, fit_detector
 from ssad.errors import BundleError, RefusedError, SettingsError, SsadError, TrackingError
 from ssad.metrics import Labels
 from ssad.workflows import promotion_checks as checks
+from ssad.workflows.champion import claimed, move_champion
 from ssad.workflows.cut_off import PROCESS, process_name
 from ssad.workflows.promote import PromoteSettings, promote
 from ssad.workflows.promotion_checks import MIN_ANOMALIES, find_checks, gain_interval
-from ssad.workflows.registry import FetchedModel, claimed, fetch_model, log_bundle, move_champion, register
+from ssad.workflows.registry import FetchedModel, fetch_model, log_bundle, register
 from ssad.workflows.scored_table import MIN_UNLABELLED_ROWS
 from ssad.workflows.signature import describe_rows
 from ssad.workflows.train import TrainSettings, prepare
