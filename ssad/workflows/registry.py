@@ -84,19 +84,19 @@ class FetchedModel:
 
     Attributes:
         uri: the URI or path, with the version in place of an alias, without secrets.
+        bundle: the bundle.
         name: name in the registry.
         version: its version there.
         model_id: MLflow's id of the logged model, where this tracking store has it.
         logged: the folder MLflow logged.
-        bundle: the bundle.
     """
 
     uri: str
-    name: str | None
-    version: str | None
-    model_id: str | None
-    logged: Path | None
     bundle: Bundle
+    name: str | None = None
+    version: str | None = None
+    model_id: str | None = None
+    logged: Path | None = None
 
 
 def fetch_model(uri: str, folder: Path) -> FetchedModel:
@@ -112,7 +112,7 @@ def fetch_model(uri: str, folder: Path) -> FetchedModel:
     """
     shown = without_secrets(uri)
     if (Path(uri) / MANIFEST).is_file():
-        return FetchedModel(uri, None, None, None, None, Bundle(Path(uri)))
+        return FetchedModel(uri, Bundle(Path(uri)))
     try:
         found = ModelUri.of(uri)
         version: ModelVersion | None = found.find(MlflowClient()) if found else None
@@ -133,7 +133,7 @@ def fetch_model(uri: str, folder: Path) -> FetchedModel:
     with named_by(shown, logged.bundle):
         bundle = Bundle(logged.bundle)
     name, number = (version.name, str(version.version)) if version else (None, None)
-    return FetchedModel(without_secrets(pinned), name, number, _known_model(logged.model_id), downloaded, bundle)
+    return FetchedModel(without_secrets(pinned), bundle, name, number, _known_model(logged.model_id), downloaded)
 
 
 def mlflow_model(folder: Path) -> Model:
