@@ -74,7 +74,7 @@ def region_counts(output: Path) -> dict[str, int]:
 
 
 @contextmanager
-def partial_folder(output: Path, job: dict[str, Any], run_id: str | None = None) -> Iterator[Path]:
+def partial_folder(output: Path, job: dict[str, Any], run_id: str | None) -> Iterator[Path]:
     """The folder that becomes the output, for this process alone: what the same job left in it before, or nothing.
 
     Args:

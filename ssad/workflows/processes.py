@@ -48,7 +48,7 @@ class Processes(L.Callback):
         ended: status of one that ended before this process did; 0 if none.
     """
 
-    def __init__(self, run_id: str | None = None) -> None:
+    def __init__(self, run_id: str | None) -> None:
         """Begin with none; `run_id` is of the run that this process logs to, if it does."""
         self.ended = 0
         self._run_id = run_id

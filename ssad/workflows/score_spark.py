@@ -65,13 +65,13 @@ ANSWER = "score double, confidence double, region string"
 EXPLAINED = f"{ANSWER}, {CONTRIBUTORS} array<string>, {CONTRIBUTOR_SHARES} array<double>"
 
 
-def score_by_spark(settings: ScoreSettings, model: FetchedModel, run_id: str | None = None) -> dict[str, int]:
+def score_by_spark(settings: ScoreSettings, model: FetchedModel, run_id: str) -> dict[str, int]:
     """Score on Spark; a local folder is renamed when it is complete, elsewhere `_SUCCESS` says so.
 
     Args:
         settings: table and output.
         model: what scores.
-        run_id: of the run that this is logged as, if it is.
+        run_id: of the run that this is logged as.
 
     Returns:
         Rows of each region.
