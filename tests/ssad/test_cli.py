@@ -80,22 +80,9 @@ def test_a_file_that_is_not_there_is_named_with_the_catalogue(refusal: Refusal) 
     assert "breast-cancer" in sentence
 
 
-@pytest.mark.parametrize(
-    ("name", "content"),
-    [
-        ("garbage.parquet", b"this is no parquet file"),
-        ("empty.csv", b""),
-        ("header.csv", b"a,b,label\n"),
-        ("binary.csv", bytes(range(128, 256)) * 20),
-        ("ragged.csv", b"a,b\n1,2\n1,2,3,4\n"),
-        ("garbage.npz", b"PK no zip"),
-        ("table.xyz", b"a,b\n1,2\n"),
-    ],
-)
-def test_a_file_that_cannot_be_read_or_is_empty_is_named(
-    refusal: Refusal, tmp_path: Path, name: str, content: bytes
-) -> None:
-    (tmp_path / name).write_bytes(content)
+@pytest.mark.parametrize("name", ["garbage.parquet", "garbage.csv"])
+def test_a_file_that_cannot_be_read_is_named(refusal: Refusal, tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_bytes(bytes(range(128, 256)) * 20)
     assert name in refusal("train", "--dataset", str(tmp_path / name))
 
 
@@ -108,18 +95,9 @@ def test_no_dataset_at_all_is_refused(refusal: Refusal) -> None:
     assert "no dataset was named" in refusal("train", "--dataset", "")
 
 
-def test_a_table_without_a_usable_column_says_why_of_each(refusal: Refusal, tmp_path: Path) -> None:
-    table = pd.DataFrame({"same": ["x"] * 60, "void": [None] * 60, "id": range(60)})
-    sentence = refusal("train", "--dataset", written(tmp_path, table))
-    assert "no numeric or categorical column is left" in sentence
-    for name in ("same", "void", "id"):
-        assert name in sentence
-
-
-@pytest.mark.parametrize("label", ["normal", "attack"])
-def test_labels_of_one_class_are_refused(refusal: Refusal, tmp_path: Path, label: str) -> None:
-    sentence = refusal("train", "--dataset", written(tmp_path, small_table().assign(label=label)))
-    assert "'label'" in sentence
+def test_labels_of_one_class_are_refused(refusal: Refusal, tmp_path: Path) -> None:
+    sentence = refusal("train", "--dataset", written(tmp_path, small_table().assign(label="normal")))
+    assert "one class" in sentence
 
 
 def test_a_column_s_name_is_no_line_of_its_own(refusal: Refusal, tmp_path: Path) -> None:
@@ -177,12 +155,6 @@ def test_a_contamination_that_is_no_number_is_refused(refusal: Refusal, small: P
     assert "'much'" in refusal("train", "--dataset", str(small), "--contamination", "much")
 
 
-def test_more_contamination_than_the_data_has_is_refused(refusal: Refusal, small: Path) -> None:
-    sentence = refusal("train", "--dataset", str(small), "--contamination", "0.4")
-    assert "contamination 0.4" in sentence
-    assert "10.0%" in sentence
-
-
 def test_the_contamination_that_the_sentence_offers_is_accepted(refusal: Refusal, small: Path) -> None:
     offered = refusal("train", "--dataset", str(small), "--contamination", "0.4").split("at most ")[1].split()[0]
     assert len(prepare(TrainSettings(str(small), contamination=float(offered))).train) > 100
@@ -193,16 +165,12 @@ def test_contamination_without_labels_is_refused(refusal: Refusal, tmp_path: Pat
     assert "no label column" in refusal("train", "--dataset", path, "--contamination", "0.1")
 
 
-@pytest.mark.parametrize("name", ["radonn", "RADON"])
-def test_an_unknown_detector_names_the_nearest(refusal: Refusal, small: Path, name: str) -> None:
-    assert "did you mean 'radon'?" in refusal("train", "--dataset", str(small), "--detector", name)
+def test_an_unknown_detector_names_the_nearest(refusal: Refusal, small: Path) -> None:
+    assert "did you mean 'radon'?" in refusal("train", "--dataset", str(small), "--detector", "RADON")
 
 
-@pytest.mark.parametrize("detector", ["ssad", "grand"])
-def test_a_loss_that_is_not_finite_names_the_epoch(refusal: Refusal, small: Path, detector: str, tracking: str) -> None:
-    sentence = refusal(
-        "train", "--dataset", str(small), "--learning-rate", "1e30", "--max-epochs", "3", "--detector", detector
-    )
+def test_a_loss_that_is_not_finite_names_the_epoch(refusal: Refusal, small: Path, tracking: str) -> None:
+    sentence = refusal("train", "--dataset", str(small), "--learning-rate", "1e30", "--max-epochs", "3")
     assert "at epoch" in sentence
     assert "learning rate" in sentence
     (run,) = MlflowClient(tracking).search_runs(["0"])
@@ -214,15 +182,9 @@ def test_a_loss_that_is_not_finite_names_the_epoch(refusal: Refusal, small: Path
     ("option", "value"),
     [
         ("--max-epochs", "0"),
-        ("--max-epochs", "-3"),
         ("--max-epochs", "abc"),
         ("--max-epochs", "1.5"),
-        ("--every-n-epochs", "0"),
-        ("--batch-size", "0"),
-        ("--learning-rate", "0"),
         ("--learning-rate", "nan"),
-        ("--learning-rate", "-1"),
-        ("--seed", "-1"),
         ("--model-name", "a/b"),
         ("--model-name", "a@b"),
         ("--model-name", "a?b"),
@@ -258,32 +220,12 @@ def test_a_label_column_asked_for_by_name_that_is_missing_is_named(refusal: Refu
     assert "kind" in sentence
 
 
-def test_rows_without_a_label_are_counted(refusal: Refusal, tmp_path: Path) -> None:
-    table = small_table()
-    table.loc[3:5, "label"] = None
-    assert "3 rows have no value in the label column" in refusal("train", "--dataset", written(tmp_path, table))
-
-
-def test_labels_none_of_which_is_normal_show_what_they_hold(refusal: Refusal, tmp_path: Path) -> None:
-    table = small_table().replace({"label": {"normal": "fine"}})
-    sentence = refusal("train", "--dataset", written(tmp_path, table))
-    assert "fine" in sentence
-    assert "normal=" in sentence
-
-
-@pytest.mark.parametrize("rows", [3, 201])
-def test_a_confidence_of_another_length_says_both_lengths(
-    refusal: Refusal, small: Path, tmp_path: Path, rows: int
-) -> None:
+def test_a_confidence_of_another_length_says_both_lengths(refusal: Refusal, small: Path, tmp_path: Path) -> None:
     path = tmp_path / "confidence.csv"
-    pd.DataFrame({"confidence": np.ones(rows)}).to_csv(path, index=False)
+    pd.DataFrame({"confidence": np.ones(200)}).to_csv(path, index=False)  # of the table, held-out rows among it
     sentence = refusal("train", "--dataset", str(small), "--confidence", str(path))
-    assert f"{rows} rows" in sentence
+    assert "200 rows" in sentence
     assert "140 training rows" in sentence
-
-
-def test_a_confidence_that_is_not_there_is_named(refusal: Refusal, small: Path) -> None:
-    assert "no-such.csv" in refusal("train", "--dataset", str(small), "--confidence", "no-such.csv")
 
 
 def test_the_test_table_may_not_lack_a_column(refusal: Refusal, small: Path, tmp_path: Path) -> None:
@@ -305,15 +247,6 @@ def test_a_word_among_the_test_tables_numbers_is_said_to_be_there(
     test = written(tmp_path, small_table().astype({"y": object}).replace({"y": {small_table()["y"][0]: "wide"}}))
     sentence = refusal("train", "--dataset", str(small), "--test-dataset", test, "--max-epochs", "1")
     assert "the test table does not fit the training table: row 0, column 'y'" in sentence
-
-
-def test_a_dataset_to_place_by_hand_says_where(
-    refusal: Refusal, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("SSAD_DATA", str(tmp_path / "data"))
-    sentence = refusal("train", "--dataset", "nsl-kdd")
-    assert str(tmp_path / "data") in sentence
-    assert "KDDTrain+.txt" in sentence
 
 
 def test_serving_a_model_that_is_not_there_is_refused(refusal: Refusal) -> None:
@@ -472,16 +405,6 @@ def test_mistakes_in_the_hardware_are_one_sentence(refusal: Refusal, small: Path
     assert "devices must be at least 1, got 0; " in told
     assert "did you mean 'ddp'?" in told
     assert "no precision '8'" in told
-
-
-def test_a_broken_file_of_a_folder_is_one_sentence(refusal: Refusal, tmp_path: Path) -> None:
-    folder = tmp_path / "rows"
-    folder.mkdir()
-    for name in ("a", "b"):
-        small_table().to_parquet(folder / f"{name}.parquet")
-    path = folder / "b.parquet"
-    path.write_bytes(path.read_bytes()[:4] + bytes(2000) + path.read_bytes()[2004:])
-    assert "b.parquet cannot be read to its end" in refusal("train", "--dataset", str(folder))
 
 
 def test_a_folder_whose_features_cannot_be_kept_is_one_sentence(
