@@ -53,13 +53,13 @@ def next_step(registered: Registered, project: str | None = None) -> str:
 
 def _lines(settings: TrainSettings, result: TrainResult) -> list[tuple[str, str]]:
     detector, thresholds = result.detector, result.detector.curve.thresholds
-    shares = ", ".join(f"{region} {share:.1%}" for region, share in result.region_shares.items())
+    shares = thresholds.shares(detector.training_scores)
     lines = [
         ("data set", without_secrets(settings.dataset)),
         ("training rows", f"{len(detector.training_scores):,}"),
         ("features", f"{detector.encoder.output_dim} from {len(detector.schema.columns)} columns"),
         ("detector", f"{detector.plan.detector}, {_epochs(detector)}"),
-        ("regions", shares),
+        ("regions", ", ".join(f"{region} {share:.1%}" for region, share in shares.items())),
         ("thresholds", f"normal up to {told(thresholds.normal, 4)}, abnormal from {told(thresholds.abnormal, 4)}"),
         ("test", _metrics(result)),
         ("run", result.run_id),

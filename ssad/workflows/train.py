@@ -110,7 +110,6 @@ class TrainResult:
         registered: the version.
         detector: the trained detector.
         metrics: `test_` metrics; empty without labels.
-        region_shares: share of the training rows in each region.
         project: what `mlflow run` takes this project by, where the user is not in its folder; else None.
     """
 
@@ -118,7 +117,6 @@ class TrainResult:
     registered: Registered
     detector: FittedDetector
     metrics: dict[str, float]
-    region_shares: dict[str, float]
     project: str | None
 
 
@@ -213,8 +211,7 @@ def _train(settings: TrainSettings, tables: Tables, progress: bool) -> TrainResu
             tags = registered_tag(bundle_path)
             too_late_to_stop()
             registered = register(model_uri, settings.model_name, _description(settings, detector), tags)
-    region_shares = detector.curve.thresholds.shares(detector.training_scores)
-    return TrainResult(run_id, registered, detector, metrics, region_shares, project_elsewhere(run))
+    return TrainResult(run_id, registered, detector, metrics, project_elsewhere(run))
 
 
 def _description(settings: TrainSettings, detector: FittedDetector) -> str:
