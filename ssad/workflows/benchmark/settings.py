@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -41,7 +40,11 @@ class BenchmarkSettings:
         problems = [
             f"there is no peer {name!r}; {nearest(name, known)}" for name in self.peer_names() if name not in known
         ]
-        problems += list(_unknown_presets(self.detector_names()))
+        for name in self.detector_names():
+            try:
+                preset(name)
+            except SettingsError as error:
+                problems.append(str(error).removesuffix("."))
         if not self.detector_names():
             problems.append("detectors must name at least one preset")
         words = names_in(self.seeds)
@@ -68,11 +71,3 @@ class BenchmarkSettings:
     def kept_of(self, name: str) -> Path:
         """The folder of what was measured on the data set of that name."""
         return self.results / self.suite / name
-
-
-def _unknown_presets(names: Iterable[str]) -> Iterable[str]:
-    for name in names:
-        try:
-            preset(name)
-        except SettingsError as error:
-            yield str(error).removesuffix(".")
