@@ -217,7 +217,7 @@ def _is_registered(client: MlflowClient, name: str) -> bool:
     try:
         return client.get_registered_model(name) is not None
     except MlflowException as error:
-        if error.error_code in (NO_SUCH_MODEL, NOT_ALLOWED):
+        if error.error_code in (*NOT_THERE, NOT_ALLOWED):
             return False
         otherwise = "see that MLFLOW_REGISTRY_URI, or MLFLOW_TRACKING_URI without it, names one that answers"
         raise TrackingError(
