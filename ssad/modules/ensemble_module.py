@@ -59,7 +59,7 @@ LARGEST_LOG = 80.0
 """Of a score: beyond, single precision has no number for it."""
 
 SPREAD_QUANTILES = (0.5, 0.9)
-"""Of each deviation's logarithm over the training rows: they set its zero and its unit, so that both weigh the
+"""Of each deviation's logarithm over the training rows: they set its zero and its unit, so that all weigh the
 same, and the heavy upper tail does not."""
 
 SPREAD_FLOOR = 0.2
@@ -83,12 +83,12 @@ class EnsembleModule(SelfSupervisionModule):
     """Scores rows by two deviations from confident-normal rows: exp of the mean of their standardized logarithms.
 
     The first is each feature's squared residual given all the others, in standard deviations, mean over features:
-    what the members' mean reconstruction [bagging: Breiman 1996] leaves, whitened by the covariance that this has
-    on confident-normal rows. The second is the squared distance to the nearest row of a small sample of
-    confident-normal rows, geometric mean over the samples, on signed square roots of the features: squared,
-    it adds differences up like an L1 distance and is still one matrix product. Numbers weigh 1 in it, words
-    and flags what makes them differ by `WORD_DIFFERENCE`. Both references are taken anew before every
-    recalibration.
+    of what the members' mean reconstruction [bagging: Breiman 1996] leaves, or of the features as they are, whitened
+    by the covariance that these have on confident-normal rows; whichever is more, as autoencoders explain rows of few
+    features that no line through the others does. The second is the squared distance to the nearest row of a small
+    sample of confident-normal rows, geometric mean over the samples, on signed square roots of the features: squared,
+    it adds differences up like an L1 distance and is still one matrix product. Numbers weigh 1 in it, words and flags
+    what makes them differ by `WORD_DIFFERENCE`. All references are taken anew before every recalibration.
 
     Standardized features are held, which would make a value that no row came near one among others. So the score is
     multiplied by how many times the width of the training rows' range a row's farthest feature lies beyond it, if that
@@ -98,11 +98,12 @@ class EnsembleModule(SelfSupervisionModule):
     on the logarithm of their error, beyond `MARGIN` above the normal ones; undecided ones are left out.
 
     Attributes:
-        whitening: residuals to standard deviations given the others, shape (d, d).
-        shift: added to those, so that confident-normal rows have mean 0, shape (d, 1).
+        whitening: residuals, and features, to standard deviations given the others, shape (2, d, d).
+        shift: added to those, so that confident-normal rows have mean 0, shape (2, d, 1).
         samples: confident-normal rows, as signed square roots, shape (samples, rows, d).
         weights: of the features in distances, shape (d,).
-        deviation_center: zero of the two deviations' logarithms, shape (2,); `deviation_width` their unit.
+        deviation_center: zero of the logarithms of what the members leave, of what the other features leave, and of
+            the distance, shape (3,); `deviation_width` their unit.
     """
 
     scoring_dtype = torch.float32
@@ -129,12 +130,12 @@ class EnsembleModule(SelfSupervisionModule):
         super().__init__(model, every_n_epochs, confidence_estimator, distr_analyzer, **settings)
         self.push = push
         input_dim = model.weights[0].shape[2]
-        self.register_buffer("whitening", torch.eye(input_dim))
-        self.register_buffer("shift", torch.zeros(input_dim, 1))
+        self.register_buffer("whitening", torch.eye(input_dim).repeat(2, 1, 1))
+        self.register_buffer("shift", torch.zeros(2, input_dim, 1))
         self.register_buffer("samples", torch.zeros(1, 1, input_dim))
         self.register_buffer("weights", torch.ones(input_dim))
-        self.register_buffer("deviation_center", torch.zeros(2))
-        self.register_buffer("deviation_width", torch.ones(2))
+        self.register_buffer("deviation_center", torch.zeros(3))
+        self.register_buffer("deviation_width", torch.ones(3))
 
     @property
     def criterion(self) -> Callable[[torch.Tensor, torch.Tensor], torch.Tensor]:
@@ -149,7 +150,8 @@ class EnsembleModule(SelfSupervisionModule):
         with torch.no_grad():
             rows = self._training_rows(datamodule, normal)
             inputs, residuals = self._residuals(rows)
-            self.whitening, self.shift = (part.to(rows) for part in whitening(residuals.double()))
+            maps = [whitening(part.double()) for part in (residuals, inputs)]
+            self.whitening, self.shift = (torch.stack(parts).to(rows) for parts in zip(*maps, strict=True))
             self.samples = disjoint_samples(_signed_root(inputs).T)
             rows = self._training_rows(datamodule, torch.arange(len(datamodule.train)))
             self.weights = distance_weights(self.model.standardize(rows))
@@ -182,24 +184,24 @@ class EnsembleModule(SelfSupervisionModule):
         inputs, reconstructions = self.model(data)
         return inputs, inputs - reconstructions.mean(dim=0)
 
-    def _whitened(self, data: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Standardized rows (d, n), and each feature's residual given the others, in deviations (d, n)."""
+    def _log_deviations(self, data: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Logarithms of what the members and what the other features do not explain, and of the distance; each (n,)."""
         inputs, units = self.model.last_units(data)
         # A residual is linear in the inputs and in the last units: whitened, it is one product with each.
-        weight, bias = (-self.whitening @ part for part in self.model.mean_last_layer())
-        expected = torch.addmm(self.shift + bias, weight, units.flatten(0, 1))
-        return inputs, expected.addmm_(self.whitening, inputs)
-
-    def _log_deviations(self, data: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Logarithms of what is unexplained and of the distance to normal rows, both of shape (n,)."""
-        inputs, whitened = self._whitened(data)
-        unexplained = torch.log((whitened * whitened).mean(dim=0) + RESIDUAL_FLOOR)
-        return unexplained, log_distance(_signed_root(inputs), self.samples, self.weights)
+        weight, bias = (-self.whitening[0] @ part for part in self.model.mean_last_layer())
+        residuals = torch.addmm(self.shift[0] + bias, weight, units.flatten(0, 1)).addmm_(self.whitening[0], inputs)
+        features = torch.addmm(self.shift[1], self.whitening[1], inputs)
+        distance = log_distance(_signed_root(inputs), self.samples, self.weights)
+        return _log_mean_square(residuals), _log_mean_square(features), distance
 
     def _prediction_score(self, data: torch.Tensor) -> torch.Tensor:
-        unexplained, distance = self._log_deviations(data)
-        weight = 0.5 / self.deviation_width
-        mean = weight[0] * unexplained + weight[1] * distance - (weight * self.deviation_center).sum()
+        by_members, by_features, distance = (
+            (deviation - center) / width
+            for deviation, center, width in zip(
+                self._log_deviations(data), self.deviation_center, self.deviation_width, strict=True
+            )
+        )
+        mean = 0.5 * (torch.maximum(by_members, by_features) + distance)
         far = self.model.standardize.beyond_range(data).clamp_min(1.0)
         return torch.exp((mean + torch.log(far)).clamp_max(LARGEST_LOG))
 
@@ -210,7 +212,7 @@ class EnsembleModule(SelfSupervisionModule):
         unit. Given the others alone, one value that is wrong shows in all that are expected of it.
         """
         residuals = self._residuals(data)[1]
-        given_others = self.whitening @ residuals + self.shift
+        given_others = self.whitening[0] @ residuals + self.shift[0]
         return (residuals * given_others).abs().sqrt().T
 
     def compute_loss(self, data: torch.Tensor, confidence: torch.Tensor, batch_idx: int) -> torch.Tensor:
@@ -328,6 +330,11 @@ def log_distance(rows: torch.Tensor, samples: torch.Tensor, weights: torch.Tenso
     if len(samples) == 1:
         return distances[0]
     return (distances.sum(dim=0) - distances.amin(dim=0)) / (len(samples) - 1)
+
+
+def _log_mean_square(deviations: torch.Tensor) -> torch.Tensor:
+    """Of deviations (d, n) of each row, shape (n,)."""
+    return torch.log((deviations * deviations).mean(dim=0) + RESIDUAL_FLOOR)
 
 
 def _signed_root(rows: torch.Tensor) -> torch.Tensor:

@@ -15,8 +15,11 @@ from ssad import (
     CosineReconstructionModule,
     EVTThresholding,
     FreeEnergyScoringModule,
+    SelfSupervisionDataModule,
     TriangularThresholding,
 )
+from ssad.datasets.rows import TensorRows
+from ssad.detectors.fit import EncodedRows
 from ssad.models import AutoencoderEnsemble
 from ssad.modules import EnsembleModule
 from ssad.modules.cosine_reconstruction_module import cosine_similarity
@@ -246,6 +249,34 @@ def test_whitened_residuals_are_those_of_the_regression_on_all_others() -> None:
     correlation = torch.corrcoef(torch.stack([found[:, 0], left]))[0, 1]
     assert correlation.item() > 0.98  # the ridge keeps it from 1
     assert found[:, 0].std().item() == pytest.approx(1.0, abs=0.1)
+
+
+class Perfect(AutoencoderEnsemble):
+    """Members that leave nothing of any row."""
+
+    def last_units(self, features: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        inputs = self.standardize(features).T
+        return inputs, inputs[None]
+
+    def forward(self, features: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        inputs, units = self.last_units(features)
+        return inputs, units
+
+    def mean_last_layer(self) -> tuple[torch.Tensor, torch.Tensor]:
+        center = self.standardize.center
+        return torch.eye(len(center)).to(center), center.new_zeros(len(center), 1)
+
+
+def test_what_the_members_explain_is_unexplained_where_no_line_through_the_other_features_does() -> None:
+    along = torch.randn(2_000, 1, generator=torch.Generator().manual_seed(0))
+    features = torch.cat([along, along.flip(0) / 10 + along], dim=1)
+    module = EnsembleModule(Perfect(features, [4], 1, 1), 1, BinaryConfidence(), TriangularThresholding())
+    module.prepare_scoring(SelfSupervisionDataModule(EncodedRows(TensorRows(features), 64)))
+    with torch.no_grad():
+        by_members, by_features, _ = module._log_deviations(features)
+        on_the_line, beside_it = module.score(torch.tensor([[1.5, 1.5], [1.5, -1.5]])).tolist()
+    assert by_members.std() < 1e-3 < by_features.std()
+    assert beside_it > 100 * on_the_line
 
 
 def test_a_value_far_beyond_all_training_rows_multiplies_the_score() -> None:

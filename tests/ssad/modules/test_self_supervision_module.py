@@ -470,7 +470,7 @@ def test_a_checkpoint_decides_as_it_did_when_it_was_written() -> None:
 
 def test_a_precision_that_is_too_coarse_for_distances_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     module = ensemble().to(torch.bfloat16)
-    monkeypatch.setattr(module, "_log_deviations", lambda rows: 2 * (torch.nan * rows[:, 0],))
+    monkeypatch.setattr(module, "_log_deviations", lambda rows: 3 * (torch.nan * rows[:, 0],))
     with pytest.raises(TrainingError, match=r"cannot be computed in torch\.bfloat16; train with precision bf16-mixed"):
         module.prepare_scoring(wrapped())
 
