@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
+import os
 import signal
 import subprocess
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -21,6 +24,9 @@ from tests.ssad.workflows.support import Store, environment, made_once, run_pyth
 
 PROJECT = Path(__file__).parents[1]
 SHARED_DATA = PROJECT.parent / "shared" / "data"
+
+SLOW_UNTIL = float(os.environ.get("SSAD_TEST_SLOW_UNTIL", math.inf))
+"""Seconds since the epoch after which no slow test begins: CI has a limit, and machines differ by a factor of three."""
 
 torch.set_num_threads(1)  # small networks: threads cost more than they give, and tests share the machine
 
@@ -47,6 +53,11 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if hasattr(config, "workerinput"):
         long = {item.path for item in items if item.get_closest_marker("slow") or "back_end" in fixtures(item)}
         items.sort(key=lambda item: item.path not in long)
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    if item.get_closest_marker("slow") and time.time() > SLOW_UNTIL:
+        pytest.skip("the time for slow tests is over on this machine, see SSAD_TEST_SLOW_UNTIL")
 
 
 def fixtures(item: pytest.Item) -> list[str]:
