@@ -152,14 +152,14 @@ class Metrics:
         self.drift_rows.set(drift.rows)
         self.drift_psi.set(drift.score_psi)
         self.drift_ks.set(drift.score_ks)
-        told = sorted(drift.column_psi, key=lambda name: -drift.column_psi[name])[:MAX_DRIFT_COLUMNS]
+        told = dict(drift.moved[:MAX_DRIFT_COLUMNS])
         with self._telling:  # two may scrape at once
             for column in self._drifting.difference(told):
                 self.drift_columns.labels(column).set(math.nan)  # as with a version that other workers see
                 self.drift_columns.remove(column)
             self._drifting = set(told)
-            for column in told:
-                self.drift_columns.labels(column).set(drift.column_psi[column])
+            for column, index in told.items():
+                self.drift_columns.labels(column).set(index)
         for rows, shares in (("recent", drift.region_shares), ("training", drift.training_region_shares)):
             for region in REGIONS:  # there are none of no rows
                 self.shares.labels(region, rows).set(shares.get(region, math.nan))

@@ -142,6 +142,7 @@ def evaluate(
 
     result = run(EvaluateSettings(model, dataset, label, normal))
     figures = {name: value if isinstance(value, int) else f"{value:.4g}" for name, value in result.metrics.items()}
+    figures["max_column_psi"] = f"{figures['max_column_psi']}, of {result.drift.moved[0][0]}"
     _tell(
         f"{result.model} on {without_secrets(dataset)}, run {result.run_id}\n",
         result.regions.round(4).to_string(index=False) + "\n",

@@ -136,6 +136,11 @@ class Drift:
     region_shares: dict[str, float]
     training_region_shares: dict[str, float]
 
+    @property
+    def moved(self) -> list[tuple[str, float]]:
+        """Columns and their stability index, the one that moved most first."""
+        return sorted(self.column_psi.items(), key=lambda column: -column[1])
+
 
 class Reference:
     """The training rows as counts in cells, read from a bundle's `histogram.json`.

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from mlflow.exceptions import MlflowException
 from pandas.api.types import is_string_dtype
 
 from ssad.bundle.bundle import Bundle
 from ssad.bundle.explain import contributors
 from ssad.bundle.schema import TableSchema
-from ssad.errors import SettingsError
+from ssad.errors import SettingsError, SsadError
 
 NOTHING = (str(pd.NA), str(None))
 """What MLflow makes of a missing value that it casts to the signature's strings: of pandas' Arrow strings, and of the
@@ -30,16 +32,21 @@ class PyFuncDetector:
         Params `explain=k` adds the names of the k columns that contribute most, and their shares.
 
         Raises:
-            RowsError: a column is missing or holds values of the wrong kind.
-            SettingsError: `explain` is negative.
+            MlflowException: a column is missing or holds values of the wrong kind, or `explain` is no number from 0;
+                of any other kind MLflow's server would not tell what it says.
         """
-        explained = int((params or {}).get("explain", 0))
-        if explained < 0:
-            raise SettingsError(f"explain must be at least 0, got {explained}.")
+        try:
+            return self._predict(model_input, (params or {}).get("explain", 0))
+        except SsadError as error:
+            raise MlflowException.invalid_parameter_value(str(error)) from error
+
+    def _predict(self, model_input: pd.DataFrame, explained: Any) -> pd.DataFrame:
+        if not isinstance(explained, Integral) or int(explained) < 0:
+            raise SettingsError(f"explain must be a whole number from 0, got {explained!r}.")
         inputs = self.bundle.schema.inputs(_with_gaps(model_input, self.bundle.schema))
         answer: dict[str, Any] = self.bundle.decide(self.bundle.score_inputs(inputs)).columns()
         if explained:
-            answer |= contributors(self.bundle, inputs, explained)
+            answer |= contributors(self.bundle, inputs, int(explained))
         return pd.DataFrame(answer, index=model_input.index)
 
 

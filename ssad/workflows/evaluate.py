@@ -20,7 +20,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.metrics import MetricValue, make_metric
 
 from ssad.aside import fetching_folder
-from ssad.bundle import REGIONS, Bundle, Scores
+from ssad.bundle import REGIONS, Bundle, Drift, Scores
 from ssad.bundle.explain import contributions
 from ssad.bundle.intervals import Floats
 from ssad.datasets.labels import AUTO
@@ -82,12 +82,14 @@ class EvaluateResult:
         model: what was evaluated, with the version in place of an alias.
         metrics: as they were logged.
         regions: a row a region.
+        drift: how far the rows are from training.
     """
 
     run_id: str
     model: str
     metrics: dict[str, float]
     regions: pd.DataFrame
+    drift: Drift
 
 
 def evaluate(settings: EvaluateSettings) -> EvaluateResult:
@@ -107,7 +109,8 @@ def evaluate(settings: EvaluateSettings) -> EvaluateResult:
             unwritten, model = [f"the logged model {model.model_id}"], replace(model, model_id=None)
         table = ScoredTable.read(model.bundle, settings.dataset, settings.label, settings.normal)
         dataset = log_dataset(table.rows, settings.dataset, "evaluation")
-        metrics = log_state(table, model, dataset)
+        drift = model.bundle.drift(table.scores.score, table.inputs)
+        metrics = _log_state(drift, table, model, dataset)
         regions = region_table(table)
         mlflow.log_table(regions, "regions.json")
         mlflow.log_table(most_abnormal(table, model.bundle), "most_abnormal.json")
@@ -123,7 +126,7 @@ def evaluate(settings: EvaluateSettings) -> EvaluateResult:
                 "for the permission EDIT on the registered model with the experiment that it is from",
                 " and ".join(unwritten),
             )
-    return EvaluateResult(run.info.run_id, model.uri, metrics, regions)
+    return EvaluateResult(run.info.run_id, model.uri, metrics, regions, drift)
 
 
 def _may(write: Callable[..., object], *arguments: Any, **named: Any) -> bool:
@@ -137,10 +140,9 @@ def _may(write: Callable[..., object], *arguments: Any, **named: Any) -> bool:
     return True
 
 
-def log_state(table: ScoredTable, model: FetchedModel, dataset: PandasDataset) -> dict[str, float]:
+def _log_state(drift: Drift, table: ScoredTable, model: FetchedModel, dataset: PandasDataset) -> dict[str, float]:
     """Log what needs no labels: region shares, and how far scores and columns are from training."""
     bundle = model.bundle
-    drift = bundle.drift(table.scores.score, table.inputs)
     metrics = log_drift(drift, dataset, model.model_id)
     mlflow.log_figure(column_drift_figure(drift.column_psi, ANOTHER_POPULATION), "drift.png")
     ends = [("intervals", bundle.curve.thresholds)]

@@ -194,7 +194,7 @@ def _labelled(
 
 def _unlabelled(drift: Drift, champion: Bundle | None, table: ScoredTable, settings: PromoteSettings) -> list[Check]:
     """The candidate must know these rows, call few of them abnormal but some, and not contradict the champion."""
-    column, moved = max(drift.column_psi.items(), key=lambda item: item[1])
+    column, moved = drift.moved[0]
     checks = [
         _at_least("unlabelled rows", drift.rows, MIN_UNLABELLED_ROWS),
         _at_most("stability index of its scores", drift.score_psi, settings.max_drift),

@@ -195,8 +195,7 @@ def check_rows(drift: Drift, settings: RecalibrateSettings, alpha: float | None)
         raise RefusedError(
             f"{drift.rows} rows are too few to find intervals by, expected at least {at_least}; bring more."
         )
-    columns = sorted(drift.column_psi.items(), key=lambda column: -column[1])
-    moved = [("the scores", drift.score_psi), *((f"column {name}", index) for name, index in columns)]
+    moved = [("the scores", drift.score_psi), *((f"column {name}", index) for name, index in drift.moved)]
     limit = settings.max_drift
     far = [f"{what} by {told_beside(index, limit)}" for what, index in moved if index > limit]
     if far and not settings.force:

@@ -7,6 +7,7 @@ import os
 import select
 import signal
 import socket
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -17,6 +18,9 @@ STOPPING = (signal.SIGINT, signal.SIGTERM)
 
 PATIENCE_SECONDS = 5.0
 """How long a signal's handler may take to be called, and a stopped process to end."""
+
+AGAIN_SECONDS = 0.1
+"""After which a signal comes again whose exception Python let through to nobody."""
 
 WATCH_SECONDS = 1.0
 """How often a process that trains along with another looks for it, and that one for those that train along."""
@@ -29,11 +33,13 @@ class Stopped(SystemExit):
     """A signal asks this process to end; no `Exception`, so that nothing on the way takes it for a failure.
 
     Attributes:
+        signum: that signal's number, and `name` its name.
         advice: how to go on; empty where there is nothing to go on with.
     """
 
     def __init__(self, signum: int) -> None:
         super().__init__(128 + signum)  # as a shell tells it
+        self.signum = signum
         self.name = signal.Signals(signum).name
         self.advice = ""
 
@@ -46,6 +52,16 @@ def stop_by_signals() -> None:
     for signum in STOPPING:
         if signal.getsignal(signum) is not signal.SIG_IGN:
             signal.signal(signum, _stop)
+    sys.unraisablehook = _unraised
+
+
+def _unraised(unraised: sys.UnraisableHookArgs) -> None:
+    """Send a signal again that came where no exception goes any further, as in a callback of a weak reference."""
+    if not isinstance(unraised.exc_value, Stopped):
+        sys.__unraisablehook__(unraised)
+        return
+    stop_by_signals()
+    threading.Timer(AGAIN_SECONDS, os.kill, (os.getpid(), unraised.exc_value.signum)).start()
 
 
 def leave_stopping_to_another() -> None:

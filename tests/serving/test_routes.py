@@ -19,6 +19,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pytest
+from mlflow.exceptions import MlflowException
 from pyarrow import csv, parquet
 from starlette.testclient import TestClient
 
@@ -797,8 +798,9 @@ def test_params_explain_an_invocation_as_the_logged_model_does(client: TestClien
     model = PyFuncDetector(service_of(client).current().bundle)
     given = [{**row, "day": None, "amount": row["amount"] or 1.0} for row in rows]
     plain, told = (model.predict(pd.DataFrame(given), params).to_dict("records") for params in (None, {"explain": 2}))
-    with pytest.raises(SettingsError, match="explain must be at least 0, got -1"):
-        model.predict(pd.DataFrame(given), {"explain": -1})
+    for wrong in (-1, None, "2"):
+        with pytest.raises(MlflowException, match=f"explain must be a whole number from 0, got {wrong!r}"):
+            model.predict(pd.DataFrame(given), {"explain": wrong})
     for params, wanted in ((None, plain), ({}, plain), ({"explain": 0}, plain), ({"explain": 2}, told)):
         answer = client.post("/invocations", json={"dataframe_records": given, "params": params})
         assert answer.json() == {"predictions": wanted}

@@ -19,6 +19,7 @@ import pytest
 from mlflow import MlflowClient
 
 from ssad import cli
+from ssad.bundle import Drift
 from ssad.datamodules import features
 from ssad.workflows.evaluate import EvaluateResult
 from ssad.workflows.train import TrainSettings, prepare
@@ -331,19 +332,30 @@ def test_standard_output_that_cannot_be_written_is_told_as_such() -> None:
     assert told.stderr == "ssad: standard output cannot be written (No space left on device).\n"
 
 
-def test_a_reader_that_leaves_after_the_first_line_ends_no_command(
-    monkeypatch: pytest.MonkeyPatch, tracking: str
-) -> None:
+@pytest.fixture
+def evaluation(monkeypatch: pytest.MonkeyPatch) -> None:
+    drift = Drift(3, 0.0, 0.0, {"price": 0.5, "weight": 2.0}, {}, {})
+    regions = pd.DataFrame({"region": ["normal"], "rows": [3]})
+    found = EvaluateResult("0", "models:/m/1", {"rows": 3, "max_column_psi": 2.0}, regions, drift)
+    monkeypatch.setattr("ssad.workflows.evaluate.evaluate", lambda settings: found)
+    monkeypatch.setattr(sys, "argv", ["ssad", "evaluate", "--dataset", "t.csv"])
+
+
+@pytest.mark.usefixtures("evaluation")
+def test_an_evaluation_names_the_column_that_moved_most(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        cli.main()
+    assert capsys.readouterr().out.splitlines()[-1].split(maxsplit=1) == ["max_column_psi", "2, of weight"]
+
+
+@pytest.mark.usefixtures("evaluation")
+def test_a_reader_that_leaves_after_the_first_line_ends_no_command(monkeypatch: pytest.MonkeyPatch) -> None:
     class Reader(io.StringIO):
         def write(self, text: str) -> int:
             if self.getvalue():
                 raise BrokenPipeError(errno.EPIPE, "Broken pipe")
             return super().write(text)
 
-    regions = pd.DataFrame({"region": ["normal"], "rows": [3]})
-    found = EvaluateResult("0", "models:/m/1", {"rows": 3}, regions)
-    monkeypatch.setattr("ssad.workflows.evaluate.evaluate", lambda settings: found)
-    monkeypatch.setattr(sys, "argv", ["ssad", "evaluate", "--dataset", "t.csv"])
     monkeypatch.setattr(sys, "stdout", Reader())
     with pytest.raises(SystemExit) as ended:
         cli.main()

@@ -161,6 +161,14 @@ def test_mlflows_own_server_scores_as_the_network(
     assert_same(answer.json()["predictions"], expected)
 
 
+@pytest.mark.slow
+def test_mlflows_own_server_tells_what_the_model_refuses(mlflow_server: str, rows: pd.DataFrame) -> None:
+    content = {"dataframe_records": rows.head(1).to_dict("records"), "params": {"explain": -1}}
+    answer = httpx.post(f"{mlflow_server}/invocations", json=content, timeout=PROCESS_SECONDS)
+    assert answer.status_code == 400
+    assert "explain must be a whole number from 0, got -1." in answer.json()["message"]
+
+
 @pytest.fixture(scope="module")
 def service(store: Store, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     port = free_port()

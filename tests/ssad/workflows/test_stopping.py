@@ -286,6 +286,25 @@ def test_a_signal_while_runs_that_were_cut_off_are_looked_for_leaves_no_run_runn
     assert run.info.status == "KILLED"
 
 
+WHERE_NO_EXCEPTION_GOES_FURTHER = """
+import signal
+from ssad.workflows.stopping import stop_by_signals
+stop_by_signals()
+
+class Connection:
+    def __del__(self):
+        signal.raise_signal(signal.SIGTERM)
+
+Connection()
+signal.pause()
+"""
+
+
+def test_a_signal_is_heard_though_it_came_where_no_exception_goes_further(tmp_path: Path) -> None:
+    done = run_python("-c", WHERE_NO_EXCEPTION_GOES_FURTHER, cwd=tmp_path, env=dict(os.environ))
+    assert (done.returncode, done.stderr) == (128 + signal.SIGTERM, "")
+
+
 def test_a_process_that_dies_ends_training_in_one_sentence(small: Path, tracking: str) -> None:
     with endless_training(small, tracking, *TWO) as (process, run_id):
         (other,) = [child for child in psutil.Process(process.pid).children() if "train" in child.cmdline()]
