@@ -638,8 +638,12 @@ def test_a_request_that_is_cut_off_at_the_end_is_told_to_ask_again(registry: Reg
 
 def worker_processes(running: Running) -> list[int]:
     """The workers of a service that has several."""
-    found = children(running.process.pid)
-    return [child for child in found if b"spawn_main" in Path(f"/proc/{child}/cmdline").read_bytes()]
+    found = []
+    for child in children(running.process.pid):
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # it has just ended
+            if b"spawn_main" in Path(f"/proc/{child}/cmdline").read_bytes():
+                found.append(child)
+    return found
 
 
 def answers(running: Running) -> bool:

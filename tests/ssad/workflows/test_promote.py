@@ -17,11 +17,13 @@ import numpy as np
 import onnx
 import pandas as pd
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import ENDPOINT_NOT_FOUND
 from onnx import helper
-from sklearn.metrics import average_precision_score
+from sklearn.metrics import average_precision_score, matthews_corrcoef
 
 from ssad.bundle import Bundle, ConfidenceCurve, TableSchema, Thresholds, write_bundle
 from ssad.bundle.bundle import GRAPH, NETWORK
@@ -35,7 +37,7 @@ from ssad.workflows import promotion_checks as checks
 from ssad.workflows.champion import claimed, move_champion
 from ssad.workflows.cut_off import PROCESS, process_name
 from ssad.workflows.promote import PromoteSettings, promote
-from ssad.workflows.promotion_checks import MIN_ANOMALIES, find_checks, gain_interval
+from ssad.workflows.promotion_checks import MIN_ANOMALIES, find_checks, gain_interval, phi
 from ssad.workflows.registry import FetchedModel, fetch_model, log_bundle, register
 from ssad.workflows.scored_table import MIN_UNLABELLED_ROWS
 from ssad.workflows.signature import describe_rows
@@ -601,6 +603,13 @@ def test_the_interval_of_a_gain_is_paired_of_both_classes_and_of_19_in_20_resamp
     assert gain_interval(labels, scores, scores + 1, mean) == pytest.approx((1, 1, 1))
     _, low, high = gain_interval(labels, np.zeros(2000), scores, mean)
     assert high - low == pytest.approx(2 * 1.96 * scores.std() / np.sqrt(2000), rel=0.08)
+
+
+@pytest.mark.filterwarnings("ignore:A single label was found")
+@given(st.lists(st.tuples(st.sampled_from([0, 1]), st.sampled_from([0.0, 1.0])), min_size=2))
+def test_the_correlation_of_decisions_is_matthews(rows: list[tuple[int, float]]) -> None:
+    labels, called = map(np.asarray, zip(*rows, strict=True))
+    assert phi(labels, called) == pytest.approx(matthews_corrcoef(labels, called), abs=1e-12)
 
 
 def test_limits_out_of_their_range_are_named_together() -> None:
