@@ -18,12 +18,15 @@ from typing import Any, Literal, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from ssad.errors import CellProblem, RowsError
+from ssad.errors import CellProblem, RowsError, listed
 
 logger = logging.getLogger(__name__)
 
 Kind = Literal["numeric", "boolean", "date", "categorical"]
 NUMERIC_KINDS = ("numeric", "boolean", "date")
+
+SHOWN_REASONS = 8
+"""Reasons for which columns were left out that one sentence has room for."""
 
 MISSING_CATEGORY = ""
 """What a missing value of a categorical column is called in its list of categories."""
@@ -165,6 +168,15 @@ class TableSchema:
         """Columns that another schema does not have, or has of another kind: rows for that one do not fit this one."""
         known = {column.name: column.kind for column in other.columns}
         return [column for column in self.columns if known.get(column.name) != column.kind]
+
+    @property
+    def left_out(self) -> str:
+        """Columns that were left out, those with the same reason together, so that none hides the reasons of others."""
+        names: dict[str, list[str]] = {}
+        for name, reason in self.dropped.items():
+            names.setdefault(reason, []).append(name)
+        together = (f"{listed(columns)} ({reason})" for reason, columns in names.items())
+        return listed(together, SHOWN_REASONS, "; ")
 
     def to_json(self) -> dict[str, Any]:
         """The schema as plain JSON."""

@@ -110,8 +110,7 @@ class AnomalyDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]  # sci
         with _TORCH, _process_as_it_was(), disable_autologging():
             fitted = fit_detector(rows, settings)
         if fitted.schema.dropped:
-            dropped = "; ".join(f"{name} {reason}" for name, reason in fitted.schema.dropped.items())
-            logger.warning("columns were left out: %s", dropped)
+            logger.warning("columns were left out: %s", fitted.schema.left_out)
         self._adopt(fitted)
         self._columns, self._by_name = list(rows.columns), isinstance(X, pd.DataFrame)
         return self

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping
 from pathlib import Path
 
 from rich.console import Console
@@ -11,12 +10,11 @@ from rich.table import Table
 
 from ssad.bundle.intervals import told
 from ssad.detectors import FittedDetector
-from ssad.errors import listed, on_one_line, without_secrets
+from ssad.errors import on_one_line, without_secrets
 from ssad.workflows.registry import CHALLENGER, CHAMPION, Registered
 from ssad.workflows.train import TrainResult, TrainSettings
 
 SHOWN_METRICS = {"test_auc": "AUROC", "test_ap": "average precision", "test_f1": "F1"}
-SHOWN_REASONS = 8
 
 
 def show(settings: TrainSettings, result: TrainResult) -> None:
@@ -67,17 +65,8 @@ def _lines(settings: TrainSettings, result: TrainResult) -> list[tuple[str, str]
         ("aliases", ", ".join(result.registered.aliases)),
     ]
     if detector.schema.dropped:
-        lines.insert(3, ("left out", _left_out(detector.schema.dropped)))
+        lines.insert(3, ("left out", detector.schema.left_out))
     return lines
-
-
-def _left_out(dropped: Mapping[str, str]) -> str:
-    """Columns that were left out, those with the same reason together, so that none hides the reasons of others."""
-    names: dict[str, list[str]] = {}
-    for name, reason in dropped.items():
-        names.setdefault(reason, []).append(name)
-    together = (f"{listed(columns)} ({reason})" for reason, columns in names.items())
-    return listed(together, SHOWN_REASONS, "; ")
 
 
 def _epochs(detector: FittedDetector) -> str:
