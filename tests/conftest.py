@@ -6,6 +6,7 @@ import math
 import os
 import signal
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -70,10 +71,13 @@ def seeded() -> None:
 
 
 @pytest.fixture(autouse=True)
-def signals() -> None:
+def signals() -> Iterator[None]:
     """As a terminal gives them: one that a test's command, or who began the tests, ignores is so in every process."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    unraised = sys.unraisablehook  # a command's takes the place of pytest's
+    yield
+    sys.unraisablehook = unraised
 
 
 @pytest.fixture
