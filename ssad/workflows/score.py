@@ -40,7 +40,7 @@ READ_ROWS = 8192
 """Rows of a batch that become the graph's inputs at once: few enough to stay in the processor's cache, many enough that
 reading a column is not all calls."""
 
-WRITING: dict[str, Any] = {"use_dictionary": ["region", "model_version"], "store_schema": False}
+WRITING: dict[str, Any] = {"use_dictionary": ["region", "model_version"]}
 """Scores hardly repeat, so looking for repetitions would cost more than it saves."""
 
 ANSWERS = ("score", "confidence", "region", "model_version", CONTRIBUTORS, CONTRIBUTOR_SHARES)
@@ -191,7 +191,7 @@ def score_batch(batch: pa.RecordBatch, start: int, settings: ScoreSettings, mode
     """
     bundle = model.bundle
     words = set(bundle.schema.words)
-    columns = {name: _values(batch.column(name), name in words) for name in batch.schema.names}
+    columns = {name: _values(batch.column(name), name in words) for name in bundle.schema.names}
     scored = []
     for at in range(0, len(batch), READ_ROWS):
         rows = {name: values[at : at + READ_ROWS] for name, values in columns.items()}
@@ -201,7 +201,7 @@ def score_batch(batch: pa.RecordBatch, start: int, settings: ScoreSettings, mode
     answers: dict[str, Any] = {
         "score": decided.score,
         "confidence": decided.confidence,
-        "region": pa.DictionaryArray.from_arrays(pa.array(decided.codes), list(REGIONS)),
+        "region": pa.array(REGIONS).take(pa.array(decided.codes)),
         "model_version": pa.repeat(pa.scalar(model.version, pa.string()), len(batch)),
     }
     for name in scored[0][1]:

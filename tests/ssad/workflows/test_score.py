@@ -7,7 +7,7 @@ import shutil
 import signal
 import sys
 from collections.abc import Iterator
-from datetime import datetime
+from datetime import date, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from unittest.mock import Mock
@@ -104,6 +104,20 @@ def test_every_row_is_scored_in_order_with_its_version(
     assert result.rows == {region: int((found["region"] == region).sum()) for region in result.rows}
     assert {path.name for path in output.iterdir()} == {f"part-{n:05}.parquet" for n in range(5)} | {"_SUCCESS"}
     assert not (tmp_path / "scores.partial").exists()
+
+
+@pytest.mark.usefixtures("champion")
+def test_what_is_kept_keeps_its_type_and_is_not_told_as_ignored(
+    rows: pd.DataFrame, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    seen = pd.Timestamp("2024-01-01", tz="Asia/Tokyo")
+    rows.assign(took=pd.Timedelta(3, "s"), seen=seen, day=date(2024, 1, 1)).to_parquet(tmp_path / "rows.parquet")
+    score(settings(str(tmp_path / "rows.parquet"), tmp_path, keep="took,seen,day"), progress=False)
+    given, found = (
+        pq.read_table(tmp_path / name, columns=["took", "seen", "day"]) for name in ("rows.parquet", "scores")
+    )
+    assert found.equals(given)
+    assert "ignored" not in caplog.text
 
 
 def test_the_run_says_what_scored_and_how_many_rows(
