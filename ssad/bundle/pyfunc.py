@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from mlflow.exceptions import MlflowException
 from pandas.api.types import is_string_dtype
 
 from ssad.bundle.bundle import Bundle
@@ -38,6 +37,8 @@ class PyFuncDetector:
         try:
             return self._predict(model_input, (params or {}).get("explain", 0))
         except SsadError as error:
+            from mlflow.exceptions import MlflowException  # takes a second to import, and is seldom needed
+
             raise MlflowException.invalid_parameter_value(str(error)) from error
 
     def _predict(self, model_input: pd.DataFrame, explained: Any) -> pd.DataFrame:
