@@ -40,8 +40,9 @@ READ_ROWS = 8192
 """Rows of a batch that become the graph's inputs at once: few enough to stay in the processor's cache, many enough that
 reading a column is not all calls."""
 
-WRITING: dict[str, Any] = {"use_dictionary": ["region", "model_version"]}
-"""Scores hardly repeat, so looking for repetitions would cost more than it saves."""
+REPEATED = ["region", "model_version"]
+"""Columns whose values are written once and numbered. Scores hardly repeat, so looking for repetitions would cost more
+than it saves."""
 
 ANSWERS = ("score", "confidence", "region", "model_version", CONTRIBUTORS, CONTRIBUTOR_SHARES)
 """Columns of the output that are not the table's."""
@@ -174,7 +175,7 @@ def _write_parts(
         for number, first in enumerate(scored, start=done):
             part = partial / f"part-{number:05}.parquet"
             aside = part.with_name(f"_{part.name}")  # until it is complete
-            with pq.ParquetWriter(aside, first.schema, **WRITING) as writer:
+            with pq.ParquetWriter(aside, first.schema, use_dictionary=REPEATED) as writer:
                 for batch in chain([first], islice(scored, PART_BATCHES - 1)):
                     writer.write_batch(batch)
                     bar.advance(task, len(batch))

@@ -88,9 +88,10 @@ def log_drift(drift: Drift, dataset: Dataset, model_id: str | None = None) -> di
     Returns:
         What is logged as metrics: drift of the scores and of that column, and the share of each region.
     """
-    mlflow.log_table(pd.DataFrame(drift.moved, columns=["column", "psi"]), "drift.json")
+    moved = drift.moved
+    mlflow.log_table(pd.DataFrame(moved, columns=["column", "psi"]), "drift.json")
     metrics = {"rows": drift.rows, "score_psi": drift.score_psi, "score_ks": drift.score_ks}
-    metrics["max_column_psi"] = drift.moved[0][1]
+    metrics["max_column_psi"] = moved[0][1]
     metrics |= {f"share_{region}": share for region, share in drift.region_shares.items()}
     mlflow.log_metrics(metrics, dataset=dataset, model_id=model_id)
     return metrics

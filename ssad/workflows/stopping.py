@@ -33,13 +33,11 @@ class Stopped(SystemExit):
     """A signal asks this process to end; no `Exception`, so that nothing on the way takes it for a failure.
 
     Attributes:
-        signum: that signal's number, and `name` its name.
         advice: how to go on; empty where there is nothing to go on with.
     """
 
     def __init__(self, signum: int) -> None:
         super().__init__(128 + signum)  # as a shell tells it
-        self.signum = signum
         self.name = signal.Signals(signum).name
         self.advice = ""
 
@@ -61,7 +59,7 @@ def _unraised(unraised: sys.UnraisableHookArgs) -> None:
         sys.__unraisablehook__(unraised)
         return
     stop_by_signals()
-    threading.Timer(AGAIN_SECONDS, os.kill, (os.getpid(), unraised.exc_value.signum)).start()
+    threading.Timer(AGAIN_SECONDS, os.kill, (os.getpid(), signal.Signals[unraised.exc_value.name])).start()
 
 
 def leave_stopping_to_another() -> None:
